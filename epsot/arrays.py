@@ -1,0 +1,91 @@
+"""Arrays at the door: one namespace, one device, floating point, never modified.
+
+The namespace is found here, once for each public call, and passed down.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy_array, is_torch_array
+
+from epsot.costs import Array
+
+
+class Place(NamedTuple):
+    """Where the arrays of one problem live."""
+
+    xp: Any  # the namespace, made compatible by array-api-compat
+    device: Any
+
+
+def common_place(**arrays: Any) -> Place:
+    """The one namespace and device of the arrays given; NumPy where there are only lists and numbers."""
+    found = {name: array for name, array in arrays.items() if is_array_api_obj(array)}
+    if not found:
+        return Place(array_namespace(np.empty(0)), "cpu")
+    spaces = {name: array_namespace(array) for name, array in found.items()}
+    if len(set(map(id, spaces.values()))) > 1:
+        listed = ", ".join(f"`{name}` is {_kind(array)}" for name, array in found.items())
+        raise TypeError(f"all arrays must come from one library, got mixed ones: {listed}; convert them to one of these")
+    devices = {name: device(array) for name, array in found.items()}
+    if len(set(map(str, devices.values()))) > 1:
+        listed = ", ".join(f"`{name}` on {where}" for name, where in devices.items())
+        raise TypeError(f"all arrays must be on one device, got {listed}; move them to the same device first")
+    return Place(next(iter(spaces.values())), next(iter(devices.values())))
+
+
+def _kind(array: Any) -> str:
+    return f"a {type(array).__module__.split('.')[0]} {type(array).__name__}"
+
+
+def as_real(name: str, array: Any, place: Place) -> Array:
+    """The array in float32 or float64: integers, booleans and lists become float64, anything else is refused."""
+    xp = place.xp
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` is a masked array, which is not supported; fill it, or give masked points weight zero")
+    if is_torch_array(array):
+        array = array.detach()  # gradients come from formulas: nothing is recorded
+    elif not is_array_api_obj(array):
+        try:
+            array = np.asarray(array)
+        except ValueError as error:
+            raise ValueError(f"`{name}` must be an array of numbers: {error}") from None
+        if array.dtype == object or array.dtype.kind in "SUMm":
+            raise TypeError(f"`{name}` must be an array of real numbers, got {array.dtype}")
+    if is_numpy_array(array):
+        array = np.asarray(array)
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+    if not is_array_api_obj(array) or array_namespace(array) is not xp:
+        array = xp.asarray(array.tolist(), device=place.device)
+    if xp.isdtype(array.dtype, ("integral", "bool")):
+        return xp.astype(array, xp.float64)
+    if array.dtype not in (xp.float32, xp.float64):
+        raise TypeError(f"`{name}` must be real, float32 or float64, got {array.dtype}; convert it first")
+    return array
+
+
+def check_finite(name: str, array: Array, what: str, place: Place) -> None:
+    """Raise where an entry is NaN or infinite."""
+    finite = place.xp.isfinite(array)
+    if not bool(place.xp.all(finite)):
+        count = int(place.xp.sum(place.xp.astype(~finite, place.xp.int64)))
+        raise ValueError(f"`{name}` must have finite {what}, got {count} NaN or infinite entries; remove or repair them")
+
+
+def as_points(name: str, array: Any, place: Place) -> Array:
+    """A cloud of points, (n, d), checked."""
+    points = as_real(name, array, place)
+    if points.ndim == 1 and points.shape[0] > 0:
+        raise ValueError(
+            f"`{name}` must be an (n, d) array of points, got shape {tuple(points.shape)}; "
+            f"for n points on a line pass `{name}[:, None]`"
+        )
+    if points.ndim != 2:
+        raise ValueError(f"`{name}` must be an (n, d) array of points, got shape {tuple(points.shape)}")
+    if 0 in points.shape:
+        raise ValueError(f"`{name}` must hold at least one point with one coordinate, got shape {tuple(points.shape)}")
+    check_finite(name, points, "coordinates", place)
+    return points

@@ -1,0 +1,171 @@
+"""Ground costs between points: the values and the gradients that every kernel and formula rests on.
+
+A cost is symmetric, C(x, y) = C(y, x), and is written in array-API code that broadcasts over all axes but the last,
+which holds the coordinates. The fused kernels know the costs that carry a `kind`; any other cost runs on the portable
+tiled path.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from array_api_compat import array_namespace
+
+Array = Any  # an array of any namespace that follows the array API standard
+
+
+class Cost(ABC):
+    """A symmetric ground cost between points.
+
+    Subclass it, write `value` and `gradient` in array-API code, and pass an instance as ``PointCloud(x, y, cost=...)``.
+
+    Attributes
+    ----------
+    degree : float
+        The power with which the cost grows when all lengths are scaled: 2 for a squared distance, 1 for a distance.
+        The annealing schedule multiplies the temperature by ``scaling ** degree`` at each step.
+
+    Examples
+    --------
+    A Huber-like cost, quadratic near zero and linear far away:
+
+    >>> import numpy as np
+    >>> import epsot
+    >>> class PseudoHuber(epsot.Cost):
+    ...     degree = 1
+    ...     def value(self, x, y):
+    ...         return np.sqrt(1 + np.sum((x - y) ** 2, axis=-1)) - 1
+    ...     def gradient(self, x, y):
+    ...         return (x - y) / (self.value(x, y) + 1)[..., None]
+    >>> x, y = np.asarray([[0.0], [1.0]]), np.asarray([[3.0], [5.0]])
+    >>> result = epsot.solve(epsot.PointCloud(x, y, cost=PseudoHuber()), eps=0.1)
+    >>> result.success
+    True
+    """
+
+    degree: float = 1.0
+    kind: ClassVar[str | None] = None  # the family the fused kernels know, None: the portable path
+    factor: ClassVar[float] = 1.0  # the cost is `factor` times its family
+
+    @abstractmethod
+    def value(self, x: Array, y: Array) -> Array:
+        """C(x, y) along the last axis.  (..., d), (..., d) -> (...)"""
+
+    @abstractmethod
+    def gradient(self, x: Array, y: Array) -> Array:
+        """The gradient of C(x, y) in x, zero where it does not exist.  (..., d), (..., d) -> (..., d)"""
+
+    @property
+    def family(self) -> Cost:
+        """The cost that the kernel computes between embedded points: this one, unless a subclass says otherwise."""
+        return self
+
+    def embed(self, x: Array) -> Array:
+        """The points between which `family` is this cost.  (n, d) -> (n, d)"""
+        return x
+
+    def pull_back(self, x: Array, gradient: Array) -> Array:
+        """The gradient in x from that in embed(x): the transposed Jacobian of `embed`.  (n, d), (n, d) -> (n, d)"""
+        return gradient
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class HalfSquare(Cost):
+    """|x - y|^2 / 2, the default: p = 2."""
+
+    degree = 2.0
+    kind = "square"
+
+    def value(self, x: Array, y: Array) -> Array:
+        xp = array_namespace(x, y)
+        return self.factor * 0.5 * xp.sum((x - y) ** 2, axis=-1)
+
+    def gradient(self, x: Array, y: Array) -> Array:
+        return self.factor * (x - y)
+
+
+class Square(HalfSquare):
+    """|x - y|^2, SciPy's "sqeuclidean": twice the half square."""
+
+    factor = 2.0
+
+
+class Euclidean(Cost):
+    """|x - y|, p = 1 and SciPy's "euclidean". The gradient is the unit vector, zero at coincident points."""
+
+    kind = "euclidean"
+
+    def value(self, x: Array, y: Array) -> Array:
+        xp = array_namespace(x, y)
+        return xp.sqrt(xp.sum((x - y) ** 2, axis=-1))
+
+    def gradient(self, x: Array, y: Array) -> Array:
+        xp = array_namespace(x, y)
+        distance = self.value(x, y)[..., None]
+        return (x - y) / xp.where(distance > 0, distance, xp.ones_like(distance))
+
+
+class Cityblock(Cost):
+    """sum_k |x_k - y_k|, SciPy's "cityblock". The gradient is the sign, zero where coordinates agree."""
+
+    kind = "cityblock"
+
+    def value(self, x: Array, y: Array) -> Array:
+        xp = array_namespace(x, y)
+        return xp.sum(xp.abs(x - y), axis=-1)
+
+    def gradient(self, x: Array, y: Array) -> Array:
+        xp = array_namespace(x, y)
+        return xp.sign(x - y)
+
+
+class Cosine(Cost):
+    """1 - <x, y> / (|x| |y|), SciPy's "cosine": half the squared distance of the unit vectors x / |x| and y / |y|."""
+
+    degree = 2.0
+
+    @property
+    def family(self) -> Cost:
+        return HalfSquare()
+
+    def check(self, name: str, x: Array) -> None:
+        """Raise where a point has no direction."""
+        xp = array_namespace(x)
+        if bool(xp.any(xp.all(x == 0, axis=-1))):
+            raise ValueError(f"`{name}` must not hold the zero vector with the cosine cost: it has no direction")
+
+    def embed(self, x: Array) -> Array:
+        xp = array_namespace(x)
+        wide = xp.astype(x, xp.float64)
+        return xp.astype(wide / self._norm(wide), x.dtype)
+
+    def pull_back(self, x: Array, gradient: Array) -> Array:
+        xp = array_namespace(x)
+        wide = xp.astype(x, xp.float64)
+        norm = self._norm(wide)
+        unit = wide / norm
+        return (gradient - unit * xp.sum(unit * gradient, axis=-1, keepdims=True)) / norm
+
+    def value(self, x: Array, y: Array) -> Array:
+        return self.family.value(self.embed(x), self.embed(y))
+
+    def gradient(self, x: Array, y: Array) -> Array:
+        return self.pull_back(x, self.embed(x) - self.embed(y))
+
+    @staticmethod
+    def _norm(x: Array) -> Array:
+        """|x| along the last axis, kept; scaled by the largest coordinate, so that no square overflows."""
+        xp = array_namespace(x)
+        top = xp.max(xp.abs(x), axis=-1, keepdims=True)
+        return top * xp.sqrt(xp.sum((x / top) ** 2, axis=-1, keepdims=True))
+
+
+NAMED_COSTS: dict[str, type[Cost]] = {
+    "sqeuclidean": Square,
+    "euclidean": Euclidean,
+    "cityblock": Cityblock,
+    "cosine": Cosine,
+}

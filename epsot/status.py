@@ -1,0 +1,53 @@
+"""How a solve ended, and what to do about it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve stopped before it reached `tol`; the message names the error reached and the cure."""
+
+
+class Status(IntEnum):
+    """The outcome of a solve. Each member carries a `meaning` and a `cure`; larger is worse.
+
+    Examples
+    --------
+    >>> import epsot
+    >>> epsot.Status.MAX_ITER.cure
+    'raise `max_iter`, `tol` or the temperature (`blur`, `eps`)'
+    """
+
+    meaning: str
+    cure: str
+
+    def __new__(cls, value: int, meaning: str, cure: str) -> Status:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        member.cure = cure
+        return member
+
+    CONVERGED = 0, "the marginal error is below `tol`", ""
+    SCHEDULE_ENDED = (
+        1,
+        "the annealing schedule ran once, as `tol=None` asks, and its error was not measured",
+        "set `tol` to converge, or `scaling` closer to 1 for a slower decay",
+    )
+    STOPPED = 2, "the callback stopped the solve", "continue with `init=result`"
+    MAX_ITER = (
+        3,
+        "`max_iter` iterations were not enough to reach `tol`",
+        "raise `max_iter`, `tol` or the temperature (`blur`, `eps`)",
+    )
+    STALLED = (
+        4,
+        "the marginal error no longer falls: the precision of the data type is reached, or no plan has these marginals",
+        "raise `tol`, use float64 points, or raise the temperature (`blur`, `eps`)",
+    )
+    DIVERGED = (
+        5,
+        "the iterations left the range of finite numbers",
+        "rescale the problem, or raise the temperature (`blur`, `eps`)",
+    )
