@@ -1,0 +1,140 @@
+"""The definition of every reduction: dense, any namespace, no cleverness. The oracle of the parity tests.
+
+All reductions run over the second index; the other side is `T`. Everything returned is float64. A log-weight of -inf
+is a point of weight zero; an empty reduction is +inf for `softmin` and 0 for the sums.
+
+The other backends repeat these names, arguments and meanings. `guess`, an estimate of the returned softmin (the
+previous potential), may change the speed of a backend and its last bits, never the result.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from epsot.costs import Array, Cost
+
+
+def logsumexp(logits: Array) -> Array:
+    """out[i] = log sum_j exp(logits[i, j]); an empty row or one of -inf gives -inf.  (n, m) -> (n,)"""
+    xp = array_namespace(logits)
+    if 0 in logits.shape:
+        return xp.full(logits.shape[0], -xp.inf, dtype=logits.dtype, device=logits.device)
+    top = xp.max(logits, axis=1)  # (n,)
+    empty = top == -xp.inf
+    top = xp.where(empty, xp.zeros_like(top), top)
+    total = xp.sum(xp.exp(logits - top[:, None]), axis=1)
+    total = xp.where(empty, xp.ones_like(total), total)
+    return xp.where(empty, xp.full_like(top, -xp.inf), top + xp.log(total))
+
+
+def take_rows(array: Array, rows: slice | Array) -> Array:
+    """Some rows of an array, by a slice or by a vector of indices."""
+    if isinstance(rows, slice):
+        return array[rows, ...]
+    return array_namespace(array).take(array, rows, axis=0)
+
+
+class Dense:
+    """Reductions over a cost that `cost_rows` gives row by row."""
+
+    shape: tuple[int, int]
+    workers: int | None = None  # of no use here; the fused CPU kernels share their rows among so many threads
+
+    @property
+    def T(self) -> Dense:
+        raise TypeError("the transpose belongs to the subclass")
+
+    def cost_rows(self, rows: slice | Array) -> Array:
+        """C[rows, :] in float64, for a slice or a vector of indices.  -> (r, m)"""
+        raise TypeError("the cost belongs to the subclass")
+
+    @cached_property
+    def cost(self) -> Array:
+        """The whole C in float64.  (n, m)"""
+        return self.cost_rows(slice(None))
+
+    def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
+        """out[i] = -eps log sum_j exp(h[j] - C[i, j] / eps).  (m,) -> (n,)"""
+        return -eps * logsumexp(h[None, :] - self.cost / eps)
+
+    def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
+        """Both sides from one pair of log-densities: (softmin(h, eps), T.softmin(k, eps)).  (n,), (m,) -> (n,), (m,)
+
+        A backend may use the one exponential exp(k[i] + h[j] - C[i, j] / eps) for both; its sums are the marginals of
+        the plan that k and h stand for.
+        """
+        return self.softmin(h, eps), self.T.softmin(k, eps)
+
+    def softmin_self(self, h: Array, eps: float) -> Array:
+        """softmin(h, eps) where both supports are one: C is symmetric, and a pair i < j may serve twice."""
+        return self.softmin(h, eps)
+
+    def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Array:
+        """exp(k[i] + h[j] - C[i, j] / eps) for i in rows.  -> (r, m)"""
+        xp = array_namespace(k, h)
+        return xp.exp(take_rows(k, rows)[:, None] + (h[None, :] - self.cost_rows(rows) / eps))
+
+    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+        """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j].  (n,), (m,), (m, q) -> (n, q)"""
+        return self.plan_rows(slice(None), k, h, eps) @ v
+
+    def cost_apply(self, v: Array) -> Array:
+        """out[i] = sum_j C[i, j] v[j], with inf * 0 = 0.  (m,) -> (n,)"""
+        xp = array_namespace(v)
+        return xp.sum(xp.where(v[None, :] == 0, xp.zeros_like(self.cost), self.cost * v[None, :]), axis=1)
+
+
+class Points(Dense):
+    """Two clouds and a cost of their points."""
+
+    def __init__(self, x: Array, y: Array, cost: Cost) -> None:
+        self.x, self.y, self.cost_function = x, y, cost  # (n, d), (m, d)
+        self.shape = (x.shape[0], y.shape[0])
+
+    @property
+    def T(self) -> Points:
+        return type(self)(self.y, self.x, self.cost_function)
+
+    def source(self) -> Points:
+        """The kernel of the first cloud with itself."""
+        return type(self)(self.x, self.x, self.cost_function)
+
+    @cached_property
+    def points64(self) -> tuple[Array, Array]:
+        """Both clouds in float64."""
+        xp: Any = array_namespace(self.x, self.y)
+        return xp.astype(self.x, xp.float64), xp.astype(self.y, xp.float64)
+
+    def cost_rows(self, rows: slice | Array) -> Array:
+        x, y = self.points64
+        return self.cost_function.value(take_rows(x, rows)[:, None, :], y[None, :, :])
+
+    def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
+        """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
+        return self.gradient_rows(slice(None), k, h, eps)
+
+    def gradient_rows(self, rows: slice, k: Array, h: Array, eps: float) -> Array:
+        """cost_gradient for i in rows.  -> (r, d)"""
+        xp = array_namespace(self.x, self.y)
+        x, y = self.points64
+        weights = self.plan_rows(rows, k, h, eps)[:, :, None]
+        return xp.sum(weights * self.cost_function.gradient(x[rows, :][:, None, :], y[None, :, :]), axis=1)
+
+
+class Matrix(Dense):
+    """A cost matrix; +inf forbids a pair."""
+
+    def __init__(self, C: Array) -> None:
+        self.C = C  # (n, m)
+        self.shape = (C.shape[0], C.shape[1])
+
+    @property
+    def T(self) -> Matrix:
+        return type(self)(self.C.T)
+
+    def cost_rows(self, rows: slice | Array) -> Array:
+        xp = array_namespace(self.C)
+        return xp.astype(take_rows(self.C, rows), xp.float64)

@@ -1,0 +1,68 @@
+"""The portable backend: the reference, a block of rows at a time, in any array-API namespace.
+
+Everything is computed in float64, so that float32 points lose nothing to an offset or a small temperature. Memory is
+bounded: a block holds about `BLOCK_ELEMENTS` numbers, whatever n and m are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from epsot.costs import Array
+from epsot.kernels import reference
+
+BLOCK_ELEMENTS = 2**20  # 8 MiB of float64: large enough to hide the cost of a call, small enough for a cache
+
+
+class Tiled(reference.Dense):
+    """Row blocks of the dense definition; `width` numbers are needed for each pair."""
+
+    width = 1
+
+    def blocks(self) -> Iterator[slice]:
+        n, m = self.shape
+        step = max(1, BLOCK_ELEMENTS // max(1, m * self.width))
+        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+    def by_rows(self, like: Array, compute: Callable[[slice], Array], *trailing: int) -> Array:
+        """Concatenate compute(rows) over all blocks.  -> (n, *trailing)"""
+        xp: Any = array_namespace(like)
+        parts = [compute(rows) for rows in self.blocks()]
+        if not parts:
+            return xp.empty((0, *trailing), dtype=xp.float64, device=like.device)
+        return xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
+
+    def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
+        return self.by_rows(
+            h, lambda rows: -eps * reference.logsumexp(h[None, :] - self.cost_rows(rows) / eps)
+        )
+
+    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+        return self.by_rows(h, lambda rows: self.plan_rows(rows, k, h, eps) @ v, v.shape[1])
+
+    def cost_apply(self, v: Array) -> Array:
+        xp = array_namespace(v)
+
+        def compute(rows: slice) -> Array:
+            cost = self.cost_rows(rows)
+            return xp.sum(xp.where(v[None, :] == 0, xp.zeros_like(cost), cost * v[None, :]), axis=1)
+
+        return self.by_rows(v, compute)
+
+
+class Points(Tiled, reference.Points):
+    """`reference.Points` in blocks of rows."""
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        return int(self.x.shape[1])
+
+    def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
+        return self.by_rows(h, lambda rows: self.gradient_rows(rows, k, h, eps), self.x.shape[1])
+
+
+class Matrix(Tiled, reference.Matrix):
+    """`reference.Matrix` in blocks of rows."""
