@@ -1,0 +1,10 @@
+"""What a cost is made of: points and a ground cost, or a matrix.
+
+A geometry stores no temperature. It knows its shape, its place, the scale at which annealing starts, and the kernel
+that reduces over its pairs.
+"""
+
+from epsot.geometry.matrix import CostMatrix
+from epsot.geometry.points import PointCloud
+
+__all__ = ["CostMatrix", "PointCloud"]

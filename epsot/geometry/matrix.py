@@ -1,0 +1,139 @@
+"""A cost given pair by pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from epsot import kernels
+from epsot.arrays import Place, as_real, common_place
+from epsot.costs import Array
+from epsot.kernels import Kernel
+
+
+class CostMatrix:
+    """A cost matrix of the user's own; +inf forbids a pair.
+
+    Parameters
+    ----------
+    C : (n, m) array
+        The cost of moving one unit of mass from i to j. ``+inf`` forbids the pair, NaN and ``-inf`` are refused.
+    C_xx, C_yy : (n, n) and (m, m) arrays, optional
+        The symmetric costs within each side. Only `divergence` needs them.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, an entry is NaN or ``-inf``, or nothing is allowed.
+    TypeError
+        If the matrices are not real or come from different libraries or devices.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> C = np.asarray([[0.0, 1.0, np.inf], [1.0, 0.0, 1.0]])
+    >>> result = epsot.solve(epsot.CostMatrix(C), eps=0.1)
+    >>> result.plan.to_dense().round(2)
+    array([[0.33, 0.17, 0.  ],
+           [0.  , 0.17, 0.33]])
+    """
+
+    degree = 1.0
+
+    def __init__(self, C: Any, *, C_xx: Any = None, C_yy: Any = None) -> None:
+        self.place: Place = common_place(C=C, C_xx=C_xx, C_yy=C_yy)
+        self.C = self._checked("C", C)
+        n, m = self.C.shape
+        self.C_xx = None if C_xx is None else self._checked("C_xx", C_xx, n)
+        self.C_yy = None if C_yy is None else self._checked("C_yy", C_yy, m)
+        self.shape: tuple[int, int] = (n, m)
+        self.dtype = self.C.dtype
+
+    def __repr__(self) -> str:
+        return f"CostMatrix(shape={self.shape}, dtype={self.dtype})"
+
+    def _checked(self, name: str, matrix: Any, size: int | None = None) -> Array:
+        """A cost matrix, (n, m), or (size, size) and symmetric."""
+        xp = self.place.xp
+        C = as_real(name, matrix, self.place)
+        if C.ndim != 2 or 0 in C.shape:
+            raise ValueError(f"`{name}` must be a non-empty (n, m) matrix, got shape {tuple(C.shape)}")
+        if size is not None and C.shape != (size, size):
+            raise ValueError(f"`{name}` must have shape {(size, size)}, to fit `C`, got {tuple(C.shape)}")
+        if bool(xp.any(xp.isnan(C))) or bool(xp.any(C == -xp.inf)):
+            raise ValueError(f"`{name}` must not have NaN or -inf entries; use +inf to forbid a pair")
+        if not bool(xp.any(xp.isfinite(C))):
+            raise ValueError(f"`{name}` must allow at least one pair, got +inf everywhere")
+        if size is not None and not bool(xp.all(C == C.T)):
+            raise ValueError(f"`{name}` must be symmetric; take the mean of it and its transpose")
+        return C
+
+    def scale(self) -> float:
+        """The temperature at which annealing starts: the range of the finite costs."""
+        xp = self.place.xp
+        finite = xp.isfinite(self.C)
+        low = xp.min(xp.where(finite, self.C, xp.asarray(xp.inf, dtype=self.dtype, device=self.place.device)))
+        high = xp.max(xp.where(finite, self.C, xp.asarray(-xp.inf, dtype=self.dtype, device=self.place.device)))
+        return float(high) - float(low)
+
+    def kernel(self, workers: int | None = None) -> Kernel:
+        """The reductions over all pairs."""
+        kernel: Kernel = kernels.matrix(self.C, workers)
+        return kernel
+
+    def take(self, rows: Array | None, columns: Array | None) -> CostMatrix:
+        """The geometry of some rows and columns, given by index arrays; None takes all."""
+        C, C_xx, C_yy = self.C, self.C_xx, self.C_yy
+        take = self.place.xp.take
+        if rows is not None:
+            C = take(C, rows, axis=0)
+            C_xx = None if C_xx is None else take(take(C_xx, rows, axis=0), rows, axis=1)
+        if columns is not None:
+            C = take(C, columns, axis=1)
+            C_yy = None if C_yy is None else take(take(C_yy, columns, axis=0), columns, axis=1)
+        return self._derived(C, C_xx, C_yy)
+
+    @property
+    def T(self) -> CostMatrix:
+        return self._derived(self.C.T, self.C_yy, self.C_xx)
+
+    def _derived(self, C: Array, C_xx: Array | None, C_yy: Array | None) -> CostMatrix:
+        """A geometry of parts that are checked already."""
+        new = object.__new__(CostMatrix)
+        new.place, new.dtype, new.shape = self.place, self.dtype, (C.shape[0], C.shape[1])
+        new.C, new.C_xx, new.C_yy = C, C_xx, C_yy
+        return new
+
+    def source(self) -> CostMatrix:
+        """The cost of the first side with itself, for the debiasing term."""
+        if self.C_xx is None or self.C_yy is None:
+            raise ValueError("a divergence needs the costs within each side; pass `C_xx` and `C_yy` to CostMatrix")
+        return self._derived(self.C_xx, self.C_xx, self.C_xx)
+
+    def source_kernel(self, kernel: Kernel) -> Kernel:
+        """The kernel of `source()`."""
+        return self.source().kernel(kernel.workers)
+
+    def check_feasible(self) -> None:
+        """Raise where a point of positive weight has no allowed partner."""
+        xp = self.place.xp
+        finite = xp.isfinite(self.C)
+        for axis, what in ((1, "row"), (0, "column")):
+            allowed = xp.any(finite, axis=axis)
+            if not bool(xp.all(allowed)):
+                count = int(xp.sum(xp.astype(~allowed, xp.int64)))
+                raise ValueError(
+                    f"`C` must allow a pair in every {what} of positive weight, got {count} with +inf only; "
+                    "give them weight zero or a large finite cost"
+                )
+
+    def is_self(self) -> bool:
+        """Whether the two sides are one: then the divergence of equal weights is zero."""
+        xp = self.place.xp
+        return (
+            self.C_xx is not None
+            and self.C_yy is not None
+            and self.C.shape == self.C_xx.shape == self.C_yy.shape
+            and bool(xp.all(self.C == self.C_xx))
+            and bool(xp.all(self.C == self.C_yy))
+        )

@@ -1,0 +1,160 @@
+"""Two clouds of points and a ground cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from epsot import kernels
+from epsot.arrays import Place, as_points, common_place
+from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
+from epsot.kernels import PointsKernel
+
+
+def ground_cost(p: float, cost: str | Cost | None) -> Cost:
+    """The cost that `p` and `cost` name: |x - y|^p / p, a name of scipy.spatial.distance, or a Cost."""
+    if cost is None:
+        if p == 2:
+            return HalfSquare()
+        if p == 1:
+            return Euclidean()
+        raise ValueError(f"`p` must be 1 or 2, got {p!r}; for another cost pass a Cost to PointCloud(x, y, cost=...)")
+    if isinstance(cost, Cost):
+        return cost
+    if isinstance(cost, str) and cost in NAMED_COSTS:
+        return NAMED_COSTS[cost]()
+    names = ", ".join(f'"{name}"' for name in NAMED_COSTS)
+    raise ValueError(f"`cost` must be one of {names} or an instance of epsot.Cost, got {cost!r}")
+
+
+class PointCloud:
+    """The cost between two clouds of points.
+
+    Parameters
+    ----------
+    x : (n, d) array
+        The points of the first measure, in float32 or float64 (integers and lists become float64).
+    y : (m, d) array
+        The points of the second measure, of the same library and device.
+    p : {2, 1}
+        The cost is ``|x - y|**p / p``: half the squared distance (default), or the distance.
+    cost : str or Cost, optional
+        Overrides `p`: "sqeuclidean", "euclidean", "cityblock" or "cosine" with their meaning in
+        `scipy.spatial.distance`, or an `epsot.Cost` of your own.
+
+    Raises
+    ------
+    ValueError
+        If a cloud is empty, not (n, d) or not finite, if the dimensions differ, or if `p` or `cost` is unknown.
+    TypeError
+        If the points are not real, or come from different libraries or devices.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> x, y = np.asarray([[0.0, 0.0], [1.0, 0.0]]), np.asarray([[0.0, 2.0], [1.0, 2.0]])
+    >>> epsot.solve(epsot.PointCloud(x, y, cost="cityblock"), eps=0.01).value.round(6)
+    np.float64(2.006931)
+    """
+
+    def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
+        self.cost = ground_cost(p, cost)
+        self.place: Place = common_place(x=x, y=y)
+        xp = self.place.xp
+        x, y = as_points("x", x, self.place), as_points("y", y, self.place)
+        if x.shape[1] != y.shape[1]:
+            raise ValueError(
+                f"`x` and `y` must have points of the same dimension, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+        self.dtype = xp.result_type(x.dtype, y.dtype)
+        self._set(xp.astype(x, self.dtype, copy=False), xp.astype(y, self.dtype, copy=False))
+        if isinstance(self.cost, Cosine):
+            self.cost.check("x", self.x)
+            self.cost.check("y", self.y)
+
+    def _set(self, x: Array, y: Array) -> None:
+        self.x, self.y = x, y
+        self.shape: tuple[int, int] = (x.shape[0], y.shape[0])
+
+    def _derived(self, x: Array, y: Array) -> PointCloud:
+        """The same cost between points that are checked already."""
+        new = object.__new__(PointCloud)
+        new.cost, new.place, new.dtype = self.cost, self.place, self.dtype
+        new._set(x, y)
+        return new
+
+    def __repr__(self) -> str:
+        return f"PointCloud(shape={self.shape}, d={self.x.shape[1]}, cost={self.cost!r}, dtype={self.dtype})"
+
+    @property
+    def degree(self) -> float:
+        return self.cost.degree
+
+    def diameter(self) -> float:
+        """The diagonal of the joint bounding box, in the units of the points."""
+        xp = self.place.xp
+        extent = xp.maximum(xp.max(self.x, axis=0), xp.max(self.y, axis=0)) - xp.minimum(
+            xp.min(self.x, axis=0), xp.min(self.y, axis=0)
+        )
+        return math.sqrt(float(xp.sum(xp.astype(extent, xp.float64) ** 2)))
+
+    def scale(self) -> float:
+        """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""
+        if isinstance(self.cost, HalfSquare | Euclidean):
+            return self.diameter() ** self.cost.degree
+        xp = self.place.xp
+        kernel = self.kernel()
+        centre = kernel.T.cost_rows(slice(0, 1))  # (1, n): distances to y[0]; twice the largest bounds a metric
+        other = kernel.cost_rows(slice(0, 1))  # (1, m): distances from x[0]
+        return 2.0 * max(float(xp.max(centre)), float(xp.max(other)))
+
+    def kernel(self, workers: int | None = None) -> PointsKernel:
+        """The reductions over all pairs."""
+        family, embed = self.cost.family, self.cost.embed
+        kernel: PointsKernel = kernels.points(embed(self.x), embed(self.y), family, workers)
+        return kernel
+
+    def pull_back(self, gradient: Array) -> Array:
+        """From the gradient in the points that the kernel saw to that in `x`.  (n, d) -> (n, d)"""
+        return self.cost.pull_back(self.x, gradient)
+
+    def take(self, rows: Array | None, columns: Array | None) -> PointCloud:
+        """The geometry of some points, given by index arrays; None takes all."""
+        take = self.place.xp.take
+        return self._derived(
+            self.x if rows is None else take(self.x, rows, axis=0),
+            self.y if columns is None else take(self.y, columns, axis=0),
+        )
+
+    @property
+    def T(self) -> PointCloud:
+        return self._derived(self.y, self.x)
+
+    def source(self) -> PointCloud:
+        """The first cloud with itself, for the debiasing term."""
+        return self._derived(self.x, self.x)
+
+    def source_kernel(self, kernel: PointsKernel) -> PointsKernel:
+        """The kernel of `source()`, sharing what `kernel` prepared."""
+        return kernel.source()
+
+    def check_feasible(self) -> None:
+        """Every pair of points is allowed."""
+
+    def at(self, points: Any) -> PointCloud:
+        """The cost between other points, (r, d), and `y`."""
+        xp = self.place.xp
+        common_place(points=points, y=self.y)
+        points = as_points("points", points, self.place)
+        if points.shape[1] != self.y.shape[1]:
+            raise ValueError(
+                f"`points` must have {self.y.shape[1]} coordinates, as the cloud, got shape {tuple(points.shape)}"
+            )
+        if isinstance(self.cost, Cosine):
+            self.cost.check("points", points)
+        return self._derived(xp.astype(points, self.dtype, copy=False), self.y)
+
+    def is_self(self) -> bool:
+        """Whether the two clouds are one: then the divergence of equal weights is zero."""
+        return self.x is self.y or (self.x.shape == self.y.shape and bool(self.place.xp.all(self.x == self.y)))

@@ -1,0 +1,151 @@
+"""A problem: two weighted supports, a kernel over their pairs, and how strictly the marginals bind.
+
+P[i, j] = a[i] b[j] exp((f[i] + g[j] - C[i, j]) / eps). All arrays here are float64 and one-dimensional, and every
+weight is positive: points of weight zero are set aside by `Support` and get their values back at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from epsot.arrays import Place
+from epsot.costs import Array
+from epsot.kernels import Kernel
+from epsot.kernels.reference import logsumexp
+
+MAX_EXPONENT = 80.0  # a violation of e^80 is as bad as any; larger exponents would overflow to inf and look diverged
+
+
+@dataclass(frozen=True)
+class MarginalKL:
+    """The penalty rho KL(P 1 | a); rho = inf is the balanced constraint, and the limit of every formula."""
+
+    rho: float = math.inf
+
+    @property
+    def balanced(self) -> bool:
+        return math.isinf(self.rho)
+
+    def dampen(self, softmin: Array, eps: float) -> Array:
+        """The maximiser of the dual in f from the softmin of g: f = softmin / (1 + eps / rho)."""
+        return softmin if self.balanced else softmin / (1 + eps / self.rho)
+
+    def undampen(self, f: Array, eps: float) -> Array:
+        """The softmin whose damping is f."""
+        return f if self.balanced else f * (1 + eps / self.rho)
+
+    def marginal(self, a: Array, f: Array, xp: Any) -> Array:
+        """The marginal that f calls for, P 1 at the optimum: a exp(-f / rho)."""
+        return a if self.balanced else a * xp.exp(-f / self.rho)
+
+    def log_mass(self, log_a: Array, f: Array) -> Array:
+        """log sum_i a[i] exp(-f[i] / rho), without overflow."""
+        return logsumexp((log_a if self.balanced else log_a - f / self.rho)[None, :])[0]
+
+    def value(self, a: Array, f: Array, xp: Any) -> Array:
+        """The share of the dual objective: <a, f>, or rho <a, 1 - exp(-f / rho)>."""
+        return xp.sum(a * f) if self.balanced else -self.rho * xp.sum(a * xp.expm1(-f / self.rho))
+
+    def weight_gradient(self, f: Array, eps: float, other_mass: float, xp: Any) -> Array:
+        """dOT / da[i] = rho + eps m_b - (rho + eps) exp(-f[i] / rho); balanced: f[i] + eps (m_b - 1)."""
+        slope = f if self.balanced else -(self.rho + eps) * xp.expm1(-f / self.rho)
+        return slope + eps * (other_mass - 1)
+
+    def divergence(self, r: Array, a: Array, xp: Any) -> Array:
+        """rho KL(r | a); zero where it is a constraint."""
+        if self.balanced:
+            return xp.zeros_like(r[0])
+        positive = xp.where(r > 0, r, a)
+        return self.rho * xp.sum(r * xp.log(positive / a) - r + a)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Positive weights, a kernel, and the marginal penalties."""
+
+    kernel: Kernel
+    a: Array  # (n,)
+    b: Array  # (m,)
+    log_a: Array
+    log_b: Array
+    mass_a: float
+    mass_b: float
+    kl_a: MarginalKL
+    kl_b: MarginalKL
+    place: Place
+
+    @property
+    def T(self) -> Problem:
+        """The problem seen from the other side."""
+        return Problem(
+            self.kernel.T, self.b, self.a, self.log_b, self.log_a,
+            self.mass_b, self.mass_a, self.kl_b, self.kl_a, self.place,
+        )  # fmt: skip
+
+    def source(self, kernel: Kernel) -> Problem:
+        """The problem of the first measure with itself, over its own kernel."""
+        return Problem(
+            kernel, self.a, self.a, self.log_a, self.log_a,
+            self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place,
+        )  # fmt: skip
+
+    @property
+    def balanced(self) -> bool:
+        return self.kl_a.balanced and self.kl_b.balanced
+
+    @cached_property
+    def transposed_kernel(self) -> Kernel:
+        return self.kernel.T
+
+    def zeros(self) -> tuple[Array, Array]:
+        """Potentials to start from.  -> (n,), (m,)"""
+        xp = self.place.xp
+        return xp.zeros_like(self.a), xp.zeros_like(self.b)
+
+    def next_f(self, g: Array, eps: float, guess: Array | None = None) -> Array:
+        """The f that is optimal for g; `guess` is an earlier f.  (m,) -> (n,)"""
+        if guess is not None:
+            guess = self.kl_a.undampen(guess, eps)
+        return self.kl_a.dampen(self.kernel.softmin(self.log_b + g / eps, eps, guess), eps)
+
+    def next_g(self, f: Array, eps: float, guess: Array | None = None) -> Array:
+        """The g that is optimal for f; `guess` is an earlier g.  (n,) -> (m,)"""
+        if guess is not None:
+            guess = self.kl_b.undampen(guess, eps)
+        return self.kl_b.dampen(self.transposed_kernel.softmin(self.log_a + f / eps, eps, guess), eps)
+
+    def next_pair(self, f: Array, g: Array, eps: float) -> tuple[Array, Array]:
+        """(next_f(g), next_g(f)), in one sweep.  (n,), (m,) -> (n,), (m,)"""
+        new_f, new_g = self.kernel.softmin_pair(self.log_a + f / eps, self.log_b + g / eps, eps)
+        return self.kl_a.dampen(new_f, eps), self.kl_b.dampen(new_g, eps)
+
+    def next_self(self, f: Array, eps: float) -> Array:
+        """next_f(f) where both sides are one measure.  (n,) -> (n,)"""
+        return self.kl_a.dampen(self.kernel.softmin_self(self.log_a + f / eps, eps), eps)
+
+    def dual_shift(self, f: Array, g: Array) -> Array:
+        """The c for which (f + c, g - c) is best, 0-d (Sejourne et al. 2022).
+
+        Unbalanced, it maximises the dual and so removes the slow direction of the iteration, the mass. Balanced, any c
+        will do, and the limit of the formula is the symmetric gauge <a, f> = <b, g>.
+        """
+        xp = self.place.xp
+        if self.balanced:
+            return (xp.sum(self.b * g) - xp.sum(self.a * f)) / (self.mass_a + self.mass_b)
+        rho = 1 / (1 / self.kl_a.rho + 1 / self.kl_b.rho)
+        return rho * (self.kl_a.log_mass(self.log_a, f) - self.kl_b.log_mass(self.log_b, g))
+
+    def violation(self, f: Array, next_f: Array, eps: float) -> Array:
+        """sum_i |(P 1)[i] - marginal called for[i]| / mass(a), 0-d, of the pair (f, g) whose next f is given."""
+        xp = self.place.xp
+        exponent = (f - next_f) * (1 / eps + 1 / self.kl_a.rho)
+        excess = xp.expm1(xp.where(exponent > MAX_EXPONENT, MAX_EXPONENT, exponent))
+        return xp.sum(self.kl_a.marginal(self.a, f, xp) * xp.abs(excess)) / self.mass_a
+
+    def row_sums(self, f: Array, next_f: Array, eps: float) -> Array:
+        """P 1 of the pair (f, g) whose next f is given: a exp((f - softmin) / eps).  -> (n,)"""
+        xp = self.place.xp
+        return self.a * xp.exp((f - self.kl_a.undampen(next_f, eps)) / eps)
