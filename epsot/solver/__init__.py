@@ -1,0 +1,1 @@
+"""The solver: a schedule of temperatures, an update, and the one loop."""

@@ -1,0 +1,161 @@
+"""One step at one temperature. Each update offers init, step, error and finish; the loop knows nothing else of it.
+
+`finish` returns a `Dual`: the potentials of the result and what is known about them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from epsot.costs import Array
+from epsot.problem import Problem
+
+
+@dataclass(frozen=True)
+class Dual:
+    """Potentials, and what the update knows about their plan for free."""
+
+    f: Array  # (n,)
+    g: Array  # (m,)
+    error: Array | None = None  # the marginal error of exactly this pair, 0-d
+    mass: Array | None = None  # sum(P), 0-d
+
+
+class Update(Protocol):
+    """What the loop calls."""
+
+    def init(self, eps: float, f: Array | None, g: Array | None) -> Any:
+        """The state to start from, given earlier potentials or none."""
+
+    def step(self, state: Any, eps: float) -> Any:
+        """One iteration: both sides are updated."""
+
+    def error(self, state: Any, eps: float) -> Array:
+        """The marginal error, 0-d, of the pair that `finish` would return."""
+
+    def finish(self, state: Any, eps: float) -> Dual:
+        """The pair to return."""
+
+
+@dataclass(frozen=True)
+class AlternatingState:
+    """f is optimal for g, so that the rows of their plan are exact; next_g is optimal for f and measures its columns."""
+
+    f: Array
+    g: Array
+    next_g: Array
+
+
+@dataclass(frozen=True)
+class Alternating:
+    """g <- next_g, f <- next_f(g): two softmins a step, the fastest plain iteration near the solution.
+
+    What is measured is what is returned: the pair (f, g), not (f, next_g), whose error nobody has seen. An unbalanced
+    problem first moves (f, g) along the best constant shift.
+    """
+
+    problem: Problem
+
+    def init(self, eps: float, f: Array | None, g: Array | None) -> AlternatingState:
+        zero_f, zero_g = self.problem.zeros()
+        f, g = zero_f if f is None else f, zero_g if g is None else g
+        return AlternatingState(f, g, g)
+
+    def step(self, state: AlternatingState, eps: float) -> AlternatingState:
+        problem = self.problem
+        guess, g = state.f, state.next_g
+        if not problem.balanced:
+            shift = problem.dual_shift(guess, g)
+            guess, g = guess + shift, g - shift
+        f = problem.next_f(g, eps, guess)
+        return AlternatingState(f, g, problem.next_g(f, eps, g))
+
+    def error(self, state: AlternatingState, eps: float) -> Array:
+        return self.problem.T.violation(state.g, state.next_g, eps)
+
+    def finish(self, state: AlternatingState, eps: float) -> Dual:
+        problem, xp = self.problem, self.problem.place.xp
+        mass = xp.sum(problem.kl_a.marginal(problem.a, state.f, xp))
+        return Dual(state.f, state.g, self.error(state, eps), mass)
+
+
+@dataclass(frozen=True)
+class SymmetricState:
+    """The averaged pair, and the step before: the pair it came from and the plain update of that."""
+
+    f: Array
+    g: Array
+    past: tuple[Array, Array]
+    updated: tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """Both sides from the old pair, averaged with it, in one sweep; at the end one plain update (Feydy 2020, alg. 3.5).
+
+    Slower than alternating updates near the solution, but symmetric in the two measures.
+    """
+
+    problem: Problem
+
+    def init(self, eps: float, f: Array | None, g: Array | None) -> SymmetricState:
+        zero_f, zero_g = self.problem.zeros()
+        if f is None or g is None:
+            f, g = self.problem.next_pair(zero_f, zero_g, eps)
+        return SymmetricState(f, g, (f, g), (f, g))
+
+    def step(self, state: SymmetricState, eps: float) -> SymmetricState:
+        f, g = self.problem.next_pair(state.f, state.g, eps)
+        return SymmetricState((state.f + f) / 2, (state.g + g) / 2, (state.f, state.g), (f, g))
+
+    def error(self, state: SymmetricState, eps: float) -> Array:
+        """That of the pair before the step: the best known without another sweep."""
+        xp = self.problem.place.xp
+        return xp.maximum(
+            self.problem.violation(state.past[0], state.updated[0], eps),
+            self.problem.T.violation(state.past[1], state.updated[1], eps),
+        )
+
+    def finish(self, state: SymmetricState, eps: float) -> Dual:
+        return Dual(*self.problem.next_pair(state.f, state.g, eps))
+
+
+@dataclass(frozen=True)
+class SelfState:
+    """A potential, the plain update of it, and the mean of both, from which the next step starts."""
+
+    f: Array
+    updated: Array
+    mean: Array
+
+
+@dataclass(frozen=True)
+class SelfTransport:
+    """f <- (f + next_f(f)) / 2 for a measure and itself: 10 to 15 sweeps to 1e-6 at any temperature.
+
+    The kernel is positive, so the error at least halves. The measured f is returned; `extrapolate` returns a last plain
+    update in its place, as the tutorial's algorithm does.
+    """
+
+    problem: Problem
+    extrapolate: bool = False
+
+    def init(self, eps: float, f: Array | None, g: Array | None) -> SelfState:
+        if f is None:
+            f = self.problem.next_self(self.problem.zeros()[0], eps)
+        return SelfState(f, f, f)
+
+    def step(self, state: SelfState, eps: float) -> SelfState:
+        updated = self.problem.next_self(state.mean, eps)
+        return SelfState(state.mean, updated, (state.mean + updated) / 2)
+
+    def error(self, state: SelfState, eps: float) -> Array:
+        return self.problem.violation(state.f, state.updated, eps)
+
+    def finish(self, state: SelfState, eps: float) -> Dual:
+        if self.extrapolate:
+            f = self.problem.next_self(state.mean, eps)
+            return Dual(f, f)
+        mass = self.problem.place.xp.sum(self.problem.row_sums(state.f, state.updated, eps))
+        return Dual(state.f, state.f, self.error(state, eps), mass)
