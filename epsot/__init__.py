@@ -1,0 +1,45 @@
+"""Entropy-regularised optimal transport by annealed log-domain Sinkhorn iterations.
+
+`sinkhorn` and `sinkhorn_divergence` take point clouds and scales as lengths; `solve` and `divergence` take any cost and
+temperatures. `epsot.plot` draws results.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from epsot.costs import Cost
+from epsot.geometry import CostMatrix, PointCloud
+from epsot.objective import Objective
+from epsot.plan import Plan
+from epsot.result import DivergenceResult, SinkhornResult
+from epsot.status import ConvergenceWarning, Status
+from epsot.transport import divergence, sinkhorn, sinkhorn_divergence, solve
+
+try:
+    __version__ = version("epsot")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "ConvergenceWarning",
+    "Cost",
+    "CostMatrix",
+    "DivergenceResult",
+    "Objective",
+    "Plan",
+    "PointCloud",
+    "SinkhornResult",
+    "Status",
+    "divergence",
+    "plot",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plot":  # matplotlib loads on first use
+        return import_module("epsot.plot")
+    raise AttributeError(f"module 'epsot' has no attribute {name!r}")

@@ -1,0 +1,411 @@
+"""What a solve returns: potentials, and everything derived from them on first use.
+
+Inside, all is float64; what is handed out has the namespace, device and dtype of the points or the cost matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from epsot import certificates, gradients
+from epsot.costs import Array
+from epsot.geometry import PointCloud
+from epsot.instance import Instance
+from epsot.plan import Plan
+from epsot.solver.loop import Check
+from epsot.solver.updates import Dual
+from epsot.status import Status
+
+
+class Result:
+    """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
+
+    instance: Instance
+    status: Status
+    nit: int
+    history: tuple[Check, ...]
+
+    @property
+    def eps(self) -> float:
+        """The temperature that was solved, in the units of the cost."""
+        return self.instance.eps
+
+    @property
+    def rho(self) -> float | tuple[float | None, float | None] | None:
+        """The marginal strength, in the units of the cost; None is balanced, a pair has one for each side."""
+        return self.instance.rho
+
+    @property
+    def success(self) -> bool:
+        """Whether the marginal error was measured and is at most `tol`."""
+        return self.status is Status.CONVERGED
+
+    @property
+    def message(self) -> str:
+        """The status in words: what was reached, and the cure."""
+        measured = f"; marginal error {self.history[-1].marginal_error:.2e}" if self.history else ""
+        cure = f"; {self.status.cure}" if self.status.cure else ""
+        return f"{self.status.meaning}{measured} after {self.nit} iterations{cure}"
+
+    def __repr__(self) -> str:
+        n, m = self.instance.geometry.shape
+        rows = {
+            "shape": f"{n} x {m}",
+            "status": f"{self.status.name} ({self.status.meaning})",
+            "marginal error": f"{self.history[-1].marginal_error:.3e}" if self.history else "not measured",
+            "nit": self.nit,
+            "eps": f"{self.eps:.6g}",
+            "rho": "balanced" if self.rho is None else self.rho,
+        }
+        lines = [f"{name:>15}: {value}" for name, value in rows.items()]
+        return "\n".join([type(self).__name__, *lines])
+
+    def _cast(self, array: Array) -> Array:
+        return self.instance.place.xp.astype(array, self.instance.geometry.dtype, copy=False)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Side:
+    """One side of a solved instance: its potential and derivatives, in float64, over the whole support."""
+
+    instance: Instance
+    f: Array  # over the points of positive weight, as solved
+    g: Array
+
+    @cached_property
+    def _dropped(self) -> tuple[Any, Any]:
+        """The geometry from the points of weight zero to the other side, and its kernel."""
+        core = self.instance.geometry.take(self.instance.side_a.dropped, self.instance.side_b.kept)
+        return core, core.kernel(self.instance.problem.kernel.workers)
+
+    @cached_property
+    def _dropped_potential(self) -> tuple[Array, Array]:
+        return gradients.extend(self._dropped[1], self.instance.problem, self.g, self.instance.eps)
+
+    @cached_property
+    def potential(self) -> Array:
+        """f, extended to the points of weight zero.  (n,)"""
+        side = self.instance.side_a
+        return self.f if side.dropped is None else side.scatter(self.f, self._dropped_potential[0])
+
+    @cached_property
+    def slope(self) -> Array:
+        """The gradient of f at every point of the side, (n, d)."""
+        instance, core = self.instance, self.instance.core
+        if not isinstance(core, PointCloud):
+            raise TypeError("a CostMatrix has no points to differentiate in; use PointCloud, or `plan`: dOT / dC = P")
+        problem: Any = instance.problem
+        h = problem.log_b + self.g / instance.eps
+        kept = gradients.slope(core, problem.kernel, self.f, h, instance.eps)
+        if instance.side_a.dropped is None:
+            return kept
+        geometry, kernel = self._dropped
+        dropped = gradients.slope(geometry, kernel, self._dropped_potential[0], h, instance.eps)
+        return instance.side_a.scatter(kept, dropped)
+
+    @cached_property
+    def gradient(self) -> Array:
+        """dOT / dx, (n, d): the slope times the weight."""
+        side = self.instance.side_a
+        return side.scatter(self.instance.problem.a, 0.0)[:, None] * self.slope
+
+    @cached_property
+    def weight_gradient(self) -> Array:
+        """dOT / da, (n,)."""
+        return gradients.weight_gradient(self.instance.problem, self.potential, self.instance.eps)
+
+    def at(self, points: Any) -> tuple[PointCloud, Array, Array]:
+        """Other points, f there, and the gradient of f there."""
+        core, problem, eps = self.instance.core, self.instance.problem, self.instance.eps
+        if not isinstance(core, PointCloud):
+            raise TypeError("a CostMatrix has no points, so that potentials and maps do not extend; use PointCloud")
+        geometry = core.at(points)
+        kernel = geometry.kernel(problem.kernel.workers)
+        f, h = gradients.extend(kernel, problem, self.g, eps)
+        return geometry, f, gradients.slope(geometry, kernel, f, h, eps)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SinkhornResult(Result):
+    """The solution of one entropic transport problem. Derived quantities are computed on first use.
+
+    Attributes
+    ----------
+    value : 0-d array
+        The dual objective, mass terms included; at convergence it equals the primal
+        ``<P, C> + eps KL(P | a b^T) + rho_a KL(P 1 | a) + rho_b KL(P^T 1 | b)``.
+    f, g : (n,) and (m,) arrays
+        Dual potentials, balanced in the gauge ``<a, f> = <b, g>``; at points of weight zero their extension.
+    grad_x, grad_y : (n, d) and (m, d) arrays
+        Derivatives of `value` in the points.
+    grad_a, grad_b : (n,) and (m,) arrays
+        Derivatives of `value` in the weights; balanced, up to a constant.
+    displacement : (n, d) array
+        ``-grad_x / a``, with its limit at points of weight zero.
+    plan : Plan
+        The coupling as an operator.
+    marginal_error : float
+        The largest over the two sides of the L1 distance between a marginal of the plan and the one that the
+        potentials call for (balanced: the weights), relative to the mass.
+    dual, primal, gap : 0-d arrays
+        A lower bound on the optimal value, the cost of a feasible plan, and their difference. `primal` costs two or
+        three sweeps over the pairs.
+    success, status, message, nit, history : bool, Status, str, int, tuple
+        The outcome; `history` holds a record (nit, eps, marginal_error) for every measurement.
+    eps, rho : float
+        What was solved, in the units of the cost.
+    """
+
+    instance: Instance
+    dual_pair: Dual = field(repr=False)
+    status: Status
+    nit: int
+    history: tuple[Check, ...]
+
+    @cached_property
+    def source(self) -> Side:
+        """The side of x and a, in float64."""
+        return Side(self.instance, self.dual_pair.f, self.dual_pair.g)
+
+    @cached_property
+    def target(self) -> Side:
+        """The side of y and b, in float64."""
+        return Side(self.instance.T, self.dual_pair.g, self.dual_pair.f)
+
+    @cached_property
+    def _next_pair(self) -> tuple[Array, Array]:
+        return self.instance.problem.next_pair(self.dual_pair.f, self.dual_pair.g, self.eps)
+
+    @cached_property
+    def _mass(self) -> Array:
+        """sum(P), 0-d: known from the last update, or from one sweep."""
+        if self.dual_pair.mass is not None:
+            return self.dual_pair.mass
+        sums = self.instance.problem.row_sums(self.dual_pair.f, self._next_pair[0], self.eps)
+        return self.instance.place.xp.sum(sums)
+
+    @cached_property
+    def value64(self) -> Array:
+        """`value` in float64."""
+        problem, pair = self.instance.problem, self.dual_pair
+        return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps)
+
+    @cached_property
+    def primal64(self) -> Array:
+        """`primal` in float64."""
+        return certificates.primal_value(self.instance.problem, self.dual_pair.f, self.dual_pair.g, self.eps)
+
+    @cached_property
+    def marginal_error(self) -> float:
+        """Measured, not estimated: by the last update, or by one sweep."""
+        pair, problem = self.dual_pair, self.instance.problem
+        if pair.error is not None:
+            return float(pair.error)
+        next_f, next_g = self._next_pair
+        return max(
+            float(problem.violation(pair.f, next_f, self.eps)), float(problem.T.violation(pair.g, next_g, self.eps))
+        )
+
+    @property
+    def value(self) -> Array:
+        return self._cast(self.value64)
+
+    @property
+    def dual(self) -> Array:
+        return self.value
+
+    @property
+    def primal(self) -> Array:
+        return self._cast(self.primal64)
+
+    @property
+    def gap(self) -> Array:
+        return self._cast(self.primal64 - self.value64)
+
+    @cached_property
+    def f(self) -> Array:
+        return self._cast(self.source.potential)
+
+    @cached_property
+    def g(self) -> Array:
+        return self._cast(self.target.potential)
+
+    @property
+    def grad_x(self) -> Array:
+        return self._cast(self.source.gradient)
+
+    @property
+    def grad_y(self) -> Array:
+        return self._cast(self.target.gradient)
+
+    @property
+    def grad_a(self) -> Array:
+        return self._cast(self.source.weight_gradient)
+
+    @property
+    def grad_b(self) -> Array:
+        return self._cast(self.target.weight_gradient)
+
+    @property
+    def displacement(self) -> Array:
+        return self._cast(-self.source.slope)
+
+    @cached_property
+    def plan(self) -> Plan:
+        instance, problem, eps = self.instance, self.instance.problem, self.eps
+        geometry: Any = instance.geometry
+        kernel = problem.kernel if instance.core is geometry else geometry.kernel(problem.kernel.workers)
+        f, g = self.source.potential / eps, self.target.potential / eps
+        none = -instance.place.xp.inf
+        points = (geometry.x, geometry.y) if isinstance(geometry, PointCloud) else (None, None)
+        k, h = instance.side_a.scatter(problem.log_a, none) + f, instance.side_b.scatter(problem.log_b, none) + g
+        return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, points)
+
+    def potential(self, points: Any) -> Array:
+        """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual."""
+        return self._cast(self.source.at(points)[1])
+
+    def transport(self, points: Any) -> Array:
+        """Move other points, (r, d) -> (r, d): ``z - grad f(z)``, which extends ``x + displacement``."""
+        geometry, _, slope = self.source.at(points)
+        return self._cast(geometry.x - slope)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class DivergenceResult(Result):
+    """The Sinkhorn divergence: the same names as `SinkhornResult`, debiased, and the three solves behind them.
+
+    ``S(a, b) = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2 + (eps / 2) (mass(a) - mass(b))^2``
+
+    Attributes
+    ----------
+    xy, xx, yy : SinkhornResult
+        The three parts.
+    value : 0-d array
+        S, not below ``-gap``.
+    f, g : (n,) and (m,) arrays
+        The debiased potentials, F = f_xy - f_xx and G = g_xy - f_yy.
+    grad_x, grad_y, grad_a, grad_b : arrays
+        Derivatives of `value`.
+    displacement : (n, d) array
+        ``-grad_x / a``: ``x + displacement`` is the blurred transport map.
+    plan : Plan
+        The coupling of the two measures, that of `xy`.
+    marginal_error : float
+        The worst of the three.
+    dual, primal, gap : 0-d arrays
+        Bounds on S from those of the parts.
+    success, status, message, nit, history : bool, Status, str, int, tuple
+        The worst status of the three; `nit` and `history` are those of `xy`.
+    """
+
+    xy: SinkhornResult
+    xx: SinkhornResult
+    yy: SinkhornResult
+
+    @property
+    def parts(self) -> tuple[SinkhornResult, SinkhornResult, SinkhornResult]:
+        return self.xy, self.xx, self.yy
+
+    @property
+    def worst(self) -> SinkhornResult:
+        """The part with the worst status."""
+        return max(self.parts, key=lambda part: part.status)
+
+    @property
+    def instance(self) -> Instance:  # type: ignore[override]
+        return self.xy.instance
+
+    @property
+    def status(self) -> Status:  # type: ignore[override]
+        return self.worst.status
+
+    @property
+    def message(self) -> str:
+        return self.worst.message
+
+    @property
+    def nit(self) -> int:  # type: ignore[override]
+        return self.xy.nit
+
+    @property
+    def history(self) -> tuple[Check, ...]:  # type: ignore[override]
+        return self.xy.history
+
+    @property
+    def marginal_error(self) -> float:
+        return max(part.marginal_error for part in self.parts)
+
+    @property
+    def _mass_difference(self) -> float:
+        return self.instance.problem.mass_a - self.instance.problem.mass_b
+
+    def _debias(self, xy: Array, xx: Array, yy: Array) -> Array:
+        return xy - (xx + yy) / 2 + self.eps / 2 * self._mass_difference**2
+
+    @property
+    def value64(self) -> Array:
+        """`value` in float64."""
+        return self._debias(*(part.value64 for part in self.parts))
+
+    @property
+    def value(self) -> Array:
+        return self._cast(self.value64)
+
+    @property
+    def dual(self) -> Array:
+        return self._cast(self._debias(self.xy.value64, self.xx.primal64, self.yy.primal64))
+
+    @property
+    def primal(self) -> Array:
+        return self._cast(self._debias(self.xy.primal64, self.xx.value64, self.yy.value64))
+
+    @property
+    def gap(self) -> Array:
+        gaps = [part.primal64 - part.value64 for part in self.parts]
+        return self._cast(gaps[0] + (gaps[1] + gaps[2]) / 2)
+
+    @property
+    def f(self) -> Array:
+        return self._cast(self.xy.source.potential - self.xx.source.potential)
+
+    @property
+    def g(self) -> Array:
+        return self._cast(self.xy.target.potential - self.yy.source.potential)
+
+    @property
+    def grad_x(self) -> Array:
+        return self._cast(self.xy.source.gradient - self.xx.source.gradient)
+
+    @property
+    def grad_y(self) -> Array:
+        return self._cast(self.xy.target.gradient - self.yy.source.gradient)
+
+    @property
+    def grad_a(self) -> Array:
+        shift = self.eps * self._mass_difference
+        return self._cast(self.xy.source.weight_gradient - self.xx.source.weight_gradient + shift)
+
+    @property
+    def grad_b(self) -> Array:
+        shift = -self.eps * self._mass_difference
+        return self._cast(self.xy.target.weight_gradient - self.yy.source.weight_gradient + shift)
+
+    @property
+    def displacement(self) -> Array:
+        return self._cast(self.xx.source.slope - self.xy.source.slope)
+
+    @property
+    def plan(self) -> Plan:
+        return self.xy.plan
+
+    def potential(self, points: Any) -> Array:
+        """F at other points, (r, d) -> (r,)."""
+        return self._cast(self.xy.source.at(points)[1] - self.xx.source.at(points)[1])
+
+    def transport(self, points: Any) -> Array:
+        """Move other points, (r, d) -> (r, d): ``z - grad F(z)``, which extends ``x + displacement``."""
+        geometry, _, slope = self.xy.source.at(points)
+        return self._cast(geometry.x - (slope - self.xx.source.at(points)[2]))

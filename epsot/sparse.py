@@ -1,0 +1,91 @@
+"""Exports of a plan, made from blocks of its rows: the largest entries, and random pairs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import is_cupy_array, is_numpy_array
+
+from epsot.costs import Array
+
+if TYPE_CHECKING:
+    from epsot.plan import Plan
+
+
+def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
+    """The CSR array behind `Plan.to_sparse`."""
+    if not 0 < mass <= 1:
+        raise ValueError(f"`mass` must be in (0, 1], the share of each row to keep, got {mass!r}")
+    if max_per_row is not None and not (isinstance(max_per_row, int | np.integer) and max_per_row > 0):
+        raise ValueError(f"`max_per_row` must be a positive integer or None, got {max_per_row!r}")
+    if is_numpy_array(plan.k):
+        from scipy.sparse import csr_array as csr
+    elif is_cupy_array(plan.k):
+        from cupyx.scipy.sparse import csr_matrix as csr
+    else:
+        raise TypeError("sparse export needs NumPy or CuPy arrays; convert the inputs, or read `plan.rows` in blocks")
+    xp = plan.place.xp
+    parts = [_largest(plan.rows(rows), mass, max_per_row, xp) for rows in plan.row_blocks()]
+    counts, columns, values = (xp.concat(part) for part in zip(*parts, strict=True))
+    starts = xp.concat([xp.zeros_like(counts[:1]), xp.cumulative_sum(counts)])
+    return csr((values, columns, starts), shape=plan.shape)
+
+
+def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[Array, Array, Array]:
+    """The fewest largest entries of each row that carry the share.  (r, m) -> (r,) counts, columns, values"""
+    total = P.sum(axis=1, dtype=xp.float64)
+    # entries below this, all together, do not carry the rest: they need no sorting
+    candidate = P > ((1 - mass) * total / P.shape[1])[:, None]
+    row, column = xp.nonzero(candidate)
+    value = P[row, column]
+    order = xp.lexsort(xp.stack([-value, row]))  # by row, then from large to small
+    row, column, value = row[order], column[order], value[order]
+    starts = xp.searchsorted(row, xp.arange(P.shape[0] + 1))
+    carried = xp.concat([xp.zeros(1), xp.cumulative_sum(value.astype(xp.float64))])
+    before = carried[:-1] - carried[starts[:-1]][row]  # mass of the larger entries of the same row
+    keep = before < mass * total[row] * (1 - 1e-12)
+    if max_per_row is not None:
+        keep &= xp.arange(row.shape[0]) - starts[:-1][row] < max_per_row
+    row, column, value = row[keep], column[keep], value[keep]
+    counts = xp.searchsorted(row, xp.arange(P.shape[0]), side="right") - xp.searchsorted(row, xp.arange(P.shape[0]))
+    by_column = xp.lexsort(xp.stack([column, row]))  # canonical CSR: sorted columns
+    return counts, column[by_column], value[by_column]
+
+
+def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Array, Array]:
+    """The index arrays behind `Plan.sample`."""
+    if mode not in ("independent", "stratified"):
+        raise ValueError(f'`mode` must be "independent" or "stratified", got {mode!r}')
+    size = plan.shape[0] if size is None else size
+    if not isinstance(size, int | np.integer) or size < 0:
+        raise ValueError(f"`size` must be a non-negative integer or None, got {size!r}")
+    xp, device = plan.place.xp, plan.place.device
+    generator = np.random.default_rng(rng)
+    cumulative = np.cumsum(np.asarray(plan.sum(axis=1).tolist()))  # (n,) numbers, on the host with the generator
+    if mode == "independent":
+        levels = np.sort(generator.random(size))
+    else:  # systematic resampling: one offset, equal steps
+        levels = (generator.random() + np.arange(size)) / max(size, 1)
+    i = np.minimum(np.searchsorted(cumulative, levels * cumulative[-1], side="right"), plan.shape[0] - 1)
+    j = _columns_given_rows(plan, i, generator.random(size))
+    order = generator.permutation(size) if mode == "independent" else np.arange(size)
+    return xp.asarray(i[order], device=device), xp.asarray(j[order], device=device)
+
+
+def _columns_given_rows(plan: Plan, i: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """One column for each row index of the sorted i, by inverting the distribution of the row at its level."""
+    xp, m = plan.place.xp, plan.shape[1]
+    j = np.empty(len(i), dtype=np.int64)
+    step = max(1, 2**22 // m)
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
+        unique, place = np.unique(i[part], return_inverse=True)
+        rows = xp.astype(plan.rows(xp.asarray(unique, device=plan.place.device)), xp.float64)
+        cumulative = xp.cumulative_sum(rows, axis=1)
+        for r in range(len(unique)):
+            mine = np.flatnonzero(place == r)
+            wanted = xp.asarray(levels[part][mine], device=plan.place.device) * cumulative[r, -1]
+            found = xp.searchsorted(cumulative[r, :], wanted, side="right")
+            j[start + mine] = np.minimum(np.asarray(found.tolist()), m - 1)
+    return j

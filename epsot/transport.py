@@ -1,0 +1,484 @@
+"""The two ways in: by length (`sinkhorn`, `sinkhorn_divergence`) and by temperature (`solve`, `divergence`)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from epsot.costs import Array
+from epsot.geometry import CostMatrix, PointCloud
+from epsot.instance import Geometry, Instance, penalties, pose, positive, real
+from epsot.result import DivergenceResult, SinkhornResult
+from epsot.solver.loop import anneal
+from epsot.solver.schedule import Level, annealing
+from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
+from epsot.status import ConvergenceWarning, Status
+
+Init = SinkhornResult | DivergenceResult | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The checked options of a solve: how to anneal and when to stop."""
+
+    start: float  # the temperature at which annealing starts
+    scaling: float
+    tol: float | None
+    max_iter: int
+    callback: Callable[[Any], object] | None
+
+    def schedule(self, instance: Instance, warm_eps: float | None) -> tuple[Level, ...]:
+        """The temperatures; a warm start begins at its own."""
+        start = self.start if warm_eps is None else min(self.start, warm_eps)
+        return annealing(
+            start,
+            instance.eps,
+            degree=instance.geometry.degree,
+            scaling=self.scaling,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+
+
+class Intermediate:
+    """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`."""
+
+    def __init__(self, nit: int, eps: float, state: Any, update: Update, instance: Instance) -> None:
+        self.nit, self.eps = nit, eps
+        self._state, self._update, self._instance = state, update, instance
+
+    @property
+    def marginal_error(self) -> float:
+        """Of the potentials before this iteration (tol=None) or of those it gives."""
+        return float(self._update.error(self._state, self.eps))
+
+    def _result(self) -> SinkhornResult:
+        instance = replace(self._instance, eps=self.eps)
+        pair = Dual(self._state.f, getattr(self._state, "g", self._state.f))
+        return SinkhornResult(instance, pair, Status.STOPPED, self.nit, ())
+
+    @property
+    def f(self) -> Array:
+        """The potential of the source, (n,)."""
+        return self._result().f
+
+    @property
+    def g(self) -> Array:
+        """The potential of the target, (m,)."""
+        return self._result().g
+
+    def __repr__(self) -> str:
+        return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"
+
+
+def sinkhorn(
+    x: Any,
+    y: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    blur: float,
+    p: float = 2,
+    reach: Any = None,
+    diameter: float | None = None,
+    scaling: float = 0.5,
+    tol: float | None = 1e-3,
+    max_iter: int = 1000,
+    init: Init = None,
+    callback: Callable[[Any], object] | None = None,
+    workers: int | None = None,
+) -> SinkhornResult:
+    """Entropic optimal transport between two weighted point clouds, with scales given as lengths.
+
+    Parameters
+    ----------
+    x : (n, d) array
+        Points of the source, float32 or float64 of any array-API library (lists and integers become float64).
+    y : (m, d) array
+        Points of the target.
+    a : (n,) array, optional
+        Non-negative weights of the source; by default 1 / n each.
+    b : (m,) array, optional
+        Non-negative weights of the target; by default 1 / m each.
+    blur : float
+        The scale below which details do not count, in the units of the points: ``eps = blur**p``.
+    p : {2, 1}
+        The cost is ``|x - y|**p / p``.
+    reach : float or pair, optional
+        How far mass may travel before it is cheaper to lose it, ``rho = reach**p``; a pair has one for each side, None
+        is balanced.
+    diameter : float, optional
+        The scale at which annealing starts; by default the diagonal of the joint bounding box.
+    scaling : float
+        The factor, in (0, 1), by which the scale falls from one temperature to the next.
+    tol : float or None
+        The marginal error to reach at the target scale. None runs the schedule once and stops, with one symmetric
+        update a temperature: `scaling` alone then trades speed for accuracy.
+    max_iter : int
+        The largest number of iterations, annealing included; one iteration updates both sides.
+    init : SinkhornResult or DivergenceResult, optional
+        An earlier result to start from. It never changes what is converged to.
+    callback : callable, optional
+        ``callback(intermediate)`` after every iteration, with ``nit``, ``eps``, ``marginal_error``, ``f`` and ``g``;
+        raising StopIteration stops the solve.
+    workers : int, optional
+        Threads of the CPU kernels: None or -1 is all usable cores, 1 is serial. Results do not depend on it.
+
+    Returns
+    -------
+    SinkhornResult
+        Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points.
+
+    Raises
+    ------
+    ValueError
+        For a bad value: shapes that do not fit, non-finite points, negative weights, unequal masses without `reach`,
+        a scale that is not positive.
+    TypeError
+        For arrays of different libraries or devices, or that are not real.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `tol` was not reached.
+
+    See Also
+    --------
+    sinkhorn_divergence : The debiased loss, which is zero for equal measures.
+    solve : The same by temperature, for any cost.
+
+    Notes
+    -----
+    The value is that of
+
+    .. math::
+
+        \\min_{P \\ge 0} \\langle P, C \\rangle + \\varepsilon \\mathrm{KL}(P \\,|\\, a b^T)
+        + \\rho_a \\mathrm{KL}(P 1 \\,|\\, a) + \\rho_b \\mathrm{KL}(P^T 1 \\,|\\, b),
+
+    solved by annealed log-domain Sinkhorn iterations [1]_ [2]_.
+
+    References
+    ----------
+    .. [1] Kosowsky and Yuille (1994), The invisible hand algorithm, Neural Networks 7.
+    .. [2] Feydy (2020), Geometric data analysis, beyond convolutions, PhD thesis, chapter 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.random((100, 2)), rng.random((120, 2)) + [1.0, 0.0]
+    >>> result = epsot.sinkhorn(x, y, blur=0.05)
+    >>> result.success
+    True
+    >>> result.plan.shape
+    (100, 120)
+    """
+    geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
+    options = _options(start, scaling, tol, max_iter, callback)
+    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
+    return _warned(_solve(instance, options, init))
+
+
+def sinkhorn_divergence(
+    x: Any,
+    y: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    blur: float,
+    p: float = 2,
+    reach: Any = None,
+    diameter: float | None = None,
+    scaling: float = 0.5,
+    tol: float | None = 1e-3,
+    max_iter: int = 1000,
+    init: Init = None,
+    callback: Callable[[Any], object] | None = None,
+    workers: int | None = None,
+) -> DivergenceResult:
+    """The unbiased Sinkhorn divergence between two weighted point clouds, with scales given as lengths.
+
+    Parameters
+    ----------
+    x, y, a, b, blur, p, reach, diameter, scaling, tol, max_iter, init, callback, workers
+        As in `sinkhorn`; `callback` follows the transport between the two measures.
+
+    Returns
+    -------
+    DivergenceResult
+        The debiased value, potentials and gradients, and the three solves behind them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `sinkhorn`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `tol` was not reached in one of the three solves.
+
+    Notes
+    -----
+    .. math::
+
+        S(a, b) = \\mathrm{OT}(a, b) - \\tfrac12 \\mathrm{OT}(a, a) - \\tfrac12 \\mathrm{OT}(b, b)
+        + \\tfrac{\\varepsilon}{2} (m_a - m_b)^2
+
+    is positive, zero only for equal measures, and convex in each (Feydy et al. 2019 [1]_, Sejourne et al. 2019 [2]_).
+    Equal inputs give exactly zero.
+
+    References
+    ----------
+    .. [1] Feydy, Sejourne, Vialard, Amari, Trouve and Peyre (2019), Interpolating between optimal transport and MMD
+       using Sinkhorn divergences, AISTATS.
+    .. [2] Sejourne, Feydy, Vialard, Trouve and Peyre (2019), Sinkhorn divergences for unbalanced optimal transport.
+
+    Examples
+    --------
+    A translation is recovered exactly:
+
+    >>> import numpy as np
+    >>> import epsot
+    >>> x = np.random.default_rng(0).random((100, 2))
+    >>> result = epsot.sinkhorn_divergence(x, x + [2.0, 1.0], blur=0.1, tol=1e-6)
+    >>> result.value.round(4)
+    np.float64(2.5)
+    >>> bool(np.allclose(result.displacement, [2.0, 1.0], atol=1e-4))
+    True
+    """
+    geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
+    options = _options(start, scaling, tol, max_iter, callback)
+    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
+    return _warned(_divergence(instance, options, init))
+
+
+def solve(
+    geometry: Geometry,
+    a: Any = None,
+    b: Any = None,
+    *,
+    eps: float,
+    rho: Any = None,
+    scaling: float = 0.5,
+    tol: float | None = 1e-3,
+    max_iter: int = 1000,
+    init: Init = None,
+    callback: Callable[[Any], object] | None = None,
+    workers: int | None = None,
+) -> SinkhornResult:
+    """Entropic optimal transport for any cost, with scales given as temperatures.
+
+    Parameters
+    ----------
+    geometry : PointCloud or CostMatrix
+        The cost, of shape (n, m).
+    a, b : (n,) and (m,) arrays, optional
+        Non-negative weights; by default uniform.
+    eps : float
+        The temperature, in the units of the cost.
+    rho : float or pair, optional
+        The marginal strength, in the units of the cost; None is balanced.
+    scaling, tol, max_iter, init, callback, workers
+        As in `sinkhorn`. The temperature falls by ``scaling**degree`` with the degree of the cost: 2 for squared
+        distances, 1 for distances and matrices.
+
+    Returns
+    -------
+    SinkhornResult
+        As from `sinkhorn`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `sinkhorn`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `tol` was not reached.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> C = np.asarray([[0.0, 1.0], [1.0, 0.0]])
+    >>> epsot.solve(epsot.CostMatrix(C), eps=0.01).plan.to_dense().round(3)
+    array([[0.5, 0. ],
+           [0. , 0.5]])
+    """
+    eps, rho = _by_temperature(geometry, eps, rho)
+    options = _options(geometry.scale(), scaling, tol, max_iter, callback)
+    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
+    return _warned(_solve(instance, options, init))
+
+
+def divergence(
+    geometry: Geometry,
+    a: Any = None,
+    b: Any = None,
+    *,
+    eps: float,
+    rho: Any = None,
+    scaling: float = 0.5,
+    tol: float | None = 1e-3,
+    max_iter: int = 1000,
+    init: Init = None,
+    callback: Callable[[Any], object] | None = None,
+    workers: int | None = None,
+) -> DivergenceResult:
+    """The unbiased Sinkhorn divergence for any cost, with scales given as temperatures.
+
+    Parameters
+    ----------
+    geometry : PointCloud or CostMatrix
+        The cost; a CostMatrix needs its `C_xx` and `C_yy`.
+    a, b, eps, rho, scaling, tol, max_iter, init, callback, workers
+        As in `solve`.
+
+    Returns
+    -------
+    DivergenceResult
+        As from `sinkhorn_divergence`. It is known to be positive for costs whose kernel ``exp(-C / eps)`` is positive
+        definite, among them the named ones except "cityblock" and "euclidean" in rounding.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `solve`, and for a CostMatrix without its self costs.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `tol` was not reached in one of the three solves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> x = np.asarray([[0.0], [1.0]])
+    >>> float(epsot.divergence(epsot.PointCloud(x, x), eps=0.1).value)
+    0.0
+    """
+    eps, rho = _by_temperature(geometry, eps, rho)
+    if isinstance(geometry, CostMatrix):
+        geometry.source()  # raises where the self costs are missing, before any work
+    options = _options(geometry.scale(), scaling, tol, max_iter, callback)
+    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
+    return _warned(_divergence(instance, options, init))
+
+
+def _by_length(
+    x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any
+) -> tuple[PointCloud, float, tuple[float | None, float | None], float]:
+    """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
+    blur, reaches = positive("blur", blur), penalties("reach", reach)
+    if diameter is not None:
+        diameter = real("diameter", diameter)
+        if not 0 <= diameter < math.inf:
+            raise ValueError(f"`diameter` must be a finite length, got {diameter!r}")
+    geometry = PointCloud(x, y, p=p)
+    eps = blur**p
+    if not 0 < eps < math.inf:
+        raise ValueError(f"`blur`**p must be a positive float64, got blur={blur!r}; rescale the points")
+    rho = reaches[0] and reaches[0] ** p, reaches[1] and reaches[1] ** p
+    return geometry, eps, rho, (geometry.diameter() if diameter is None else diameter) ** p
+
+
+def _by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
+    if not isinstance(geometry, PointCloud | CostMatrix):
+        raise TypeError(
+            f"`geometry` must be a PointCloud or a CostMatrix, got {type(geometry).__name__}; "
+            "wrap points in PointCloud(x, y) and a matrix in CostMatrix(C)"
+        )
+    return positive("eps", eps), penalties("rho", rho)
+
+
+def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any) -> Options:
+    scaling = real("scaling", scaling)
+    if not 0 < scaling < 1:
+        raise ValueError(f"`scaling` must be between 0 and 1, both excluded, got {scaling!r}; 0.5 is a good start")
+    if tol is not None:
+        tol = real("tol", tol)
+        if not tol >= 0:
+            raise ValueError(f"`tol` must be None or a marginal error >= 0, got {tol!r}")
+    if not isinstance(max_iter, int) and not hasattr(max_iter, "__index__"):
+        raise TypeError(f"`max_iter` must be an integer, got {max_iter!r}")
+    if int(max_iter) < 1:
+        raise ValueError(f"`max_iter` must be at least 1, got {max_iter!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"`callback` must be callable, got {callback!r}")
+    return Options(start, scaling, tol, int(max_iter), callback)
+
+
+def _solve(instance: Instance, options: Options, init: Init) -> SinkhornResult:
+    """One transport problem: the tutorial's algorithm without a tolerance, alternating updates with one."""
+    update = Symmetric(instance.problem) if options.tol is None else Alternating(instance.problem)
+    return _run(update, instance, options, init.xy if isinstance(init, DivergenceResult) else init)
+
+
+def _solve_self(instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
+    """A measure against itself: with a tolerance it needs no annealing."""
+    update = SelfTransport(instance.problem, extrapolate=options.tol is None)
+    return _run(update, instance, options if options.tol is None else replace(options, start=0.0), init)
+
+
+def _divergence(instance: Instance, options: Options, init: Init) -> DivergenceResult:
+    """Three solves, or one where both measures are the same."""
+    warm = init if isinstance(init, DivergenceResult) else None
+    if instance.is_self():
+        same = _solve_self(instance, options, warm and warm.xy)
+        return DivergenceResult(same, same, same)
+    xy = _solve(instance, options, init)
+    silent = replace(options, callback=None)
+    xx = _solve_self(instance.source(), silent, warm and warm.xx)
+    yy = _solve_self(instance.T.source(), silent, warm and warm.yy)
+    return DivergenceResult(xy, xx, yy)
+
+
+def _run(update: Any, instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
+    """Anneal, fix the gauge, and wrap up."""
+    f, g = (None, None) if init is None else _warm_start(init, instance)
+    schedule = options.schedule(instance, None if init is None else init.eps)
+    observe = None
+    if options.callback is not None:
+        callback = options.callback
+
+        def observe(nit: int, eps: float, state: Any) -> None:
+            callback(Intermediate(nit, eps, state, update, instance))
+
+    outcome = anneal(update, update.init(schedule[0].eps, f, g), schedule, observe)
+    dual, status = outcome.dual, outcome.status
+    if instance.problem.balanced:
+        shift = instance.problem.dual_shift(dual.f, dual.g)
+        dual = replace(dual, f=dual.f + shift, g=dual.g - shift)
+    if status is Status.SCHEDULE_ENDED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
+        status = Status.DIVERGED
+    return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
+
+
+def _warm_start(init: Any, instance: Instance) -> tuple[Array, Array]:
+    """The potentials of an earlier result over the points of positive weight, evaluated anew where sizes differ."""
+    if not isinstance(init, SinkhornResult):
+        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
+    if init.instance.place.xp is not instance.place.xp:
+        raise TypeError("`init` must be a result of the same array library as the points")
+    f, g = init.source.potential, init.target.potential
+    geometry = instance.geometry
+    if (f.shape[0], g.shape[0]) != geometry.shape:
+        if not (isinstance(geometry, PointCloud) and isinstance(init.instance.geometry, PointCloud)):
+            raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {(f.shape[0], g.shape[0])}")
+        f, g = init.source.at(geometry.x)[1], init.target.at(geometry.y)[1]
+    return instance.side_a.restrict(f), instance.side_b.restrict(g)
+
+
+def _warned(result: Any) -> Any:
+    """Warn the caller of the public function where the tolerance was not reached."""
+    if result.status >= Status.MAX_ITER:
+        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
+    return result
