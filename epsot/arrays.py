@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy_array, is_torch_array
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_cupy_array,
+    is_numpy_array,
+    is_torch_array,
+)
 
 from epsot.costs import Array
 
@@ -28,7 +35,9 @@ def common_place(**arrays: Any) -> Place:
     spaces = {name: array_namespace(array) for name, array in found.items()}
     if len(set(map(id, spaces.values()))) > 1:
         listed = ", ".join(f"`{name}` is {_kind(array)}" for name, array in found.items())
-        raise TypeError(f"all arrays must come from one library, got mixed ones: {listed}; convert them to one of these")
+        raise TypeError(
+            f"all arrays must come from one library, got mixed ones: {listed}; convert them to one of these"
+        )
     devices = {name: device(array) for name, array in found.items()}
     if len(set(map(str, devices.values()))) > 1:
         listed = ", ".join(f"`{name}` on {where}" for name, where in devices.items())
@@ -44,7 +53,9 @@ def as_real(name: str, array: Any, place: Place) -> Array:
     """The array in float32 or float64: integers, booleans and lists become float64, anything else is refused."""
     xp = place.xp
     if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"`{name}` is a masked array, which is not supported; fill it, or give masked points weight zero")
+        raise TypeError(
+            f"`{name}` is a masked array, which is not supported; fill it, or give masked points weight zero"
+        )
     if is_torch_array(array):
         array = array.detach()  # gradients come from formulas: nothing is recorded
     elif not is_array_api_obj(array):
@@ -72,7 +83,9 @@ def check_finite(name: str, array: Array, what: str, place: Place) -> None:
     finite = place.xp.isfinite(array)
     if not bool(place.xp.all(finite)):
         count = int(place.xp.sum(place.xp.astype(~finite, place.xp.int64)))
-        raise ValueError(f"`{name}` must have finite {what}, got {count} NaN or infinite entries; remove or repair them")
+        raise ValueError(
+            f"`{name}` must have finite {what}, got {count} NaN or infinite entries; remove or repair them"
+        )
 
 
 def as_points(name: str, array: Any, place: Place) -> Array:
@@ -89,3 +102,14 @@ def as_points(name: str, array: Any, place: Place) -> Array:
         raise ValueError(f"`{name}` must hold at least one point with one coordinate, got shape {tuple(points.shape)}")
     check_finite(name, points, "coordinates", place)
     return points
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """A copy on the host, asked for by the caller."""
+    if is_numpy_array(array):
+        return np.asarray(array)
+    if is_torch_array(array):
+        return np.asarray(array.detach().cpu())
+    if is_cupy_array(array):
+        return np.asarray(array.get())
+    return np.asarray(array.tolist(), dtype=str(array.dtype).split(".")[-1])

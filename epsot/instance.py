@@ -71,9 +71,7 @@ class Instance:
     def T(self) -> Instance:
         """Seen from the other side."""
         rho = self.rho[::-1] if isinstance(self.rho, tuple) else self.rho
-        return Instance(
-            self.geometry.T, self.side_b, self.side_a, self.core.T, self.problem.T, self.eps, rho
-        )
+        return Instance(self.geometry.T, self.side_b, self.side_a, self.core.T, self.problem.T, self.eps, rho)
 
     def source(self) -> Instance:
         """The first measure against itself, with the penalty of its own side."""
@@ -155,9 +153,7 @@ def equal_masses(a: Array, b: Array, precision: float, name: str, place: Place) 
     return b * (mass_a / mass_b)
 
 
-def pose(
-    geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None
-) -> Instance:
+def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None) -> Instance:
     """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost."""
     place = geometry.place
     points = geometry.x if isinstance(geometry, PointCloud) else geometry.C

@@ -86,7 +86,9 @@ class Plan:
         if values is None:
             values = self.points[1]
             if values is None:
-                raise TypeError("a CostMatrix has no points; pass the `values` to average, one row for each column of C")
+                raise TypeError(
+                    "a CostMatrix has no points; pass the `values` to average, one row for each column of C"
+                )
         v = self._operand("values", values)
         xp = self.place.xp
         ones = xp.ones((self.shape[1], 1), dtype=xp.float64, device=self.place.device)

@@ -5,73 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from epsot.costs import Array
+from epsot.drivers import Init, Options, solve_divergence, solve_transport
 from epsot.geometry import CostMatrix, PointCloud
-from epsot.instance import Geometry, Instance, penalties, pose, positive, real
+from epsot.instance import Geometry, penalties, pose, positive, real
 from epsot.result import DivergenceResult, SinkhornResult
-from epsot.solver.loop import anneal
-from epsot.solver.schedule import Level, annealing
-from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
 from epsot.status import ConvergenceWarning, Status
 
-Init = SinkhornResult | DivergenceResult | None
-
-
-@dataclass(frozen=True)
-class Options:
-    """The checked options of a solve: how to anneal and when to stop."""
-
-    start: float  # the temperature at which annealing starts
-    scaling: float
-    tol: float | None
-    max_iter: int
-    callback: Callable[[Any], object] | None
-
-    def schedule(self, instance: Instance, warm_eps: float | None) -> tuple[Level, ...]:
-        """The temperatures; a warm start begins at its own."""
-        start = self.start if warm_eps is None else min(self.start, warm_eps)
-        return annealing(
-            start,
-            instance.eps,
-            degree=instance.geometry.degree,
-            scaling=self.scaling,
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
-
-
-class Intermediate:
-    """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`."""
-
-    def __init__(self, nit: int, eps: float, state: Any, update: Update, instance: Instance) -> None:
-        self.nit, self.eps = nit, eps
-        self._state, self._update, self._instance = state, update, instance
-
-    @property
-    def marginal_error(self) -> float:
-        """Of the potentials before this iteration (tol=None) or of those it gives."""
-        return float(self._update.error(self._state, self.eps))
-
-    def _result(self) -> SinkhornResult:
-        instance = replace(self._instance, eps=self.eps)
-        pair = Dual(self._state.f, getattr(self._state, "g", self._state.f))
-        return SinkhornResult(instance, pair, Status.STOPPED, self.nit, ())
-
-    @property
-    def f(self) -> Array:
-        """The potential of the source, (n,)."""
-        return self._result().f
-
-    @property
-    def g(self) -> Array:
-        """The potential of the target, (m,)."""
-        return self._result().g
-
-    def __repr__(self) -> str:
-        return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"
+AnyResult = TypeVar("AnyResult", SinkhornResult, DivergenceResult)
 
 
 def sinkhorn(
@@ -91,7 +33,7 @@ def sinkhorn(
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
 ) -> SinkhornResult:
-    """Entropic optimal transport between two weighted point clouds, with scales given as lengths.
+    r"""Entropic optimal transport between two weighted point clouds, with scales given as lengths.
 
     Parameters
     ----------
@@ -156,8 +98,8 @@ def sinkhorn(
 
     .. math::
 
-        \\min_{P \\ge 0} \\langle P, C \\rangle + \\varepsilon \\mathrm{KL}(P \\,|\\, a b^T)
-        + \\rho_a \\mathrm{KL}(P 1 \\,|\\, a) + \\rho_b \\mathrm{KL}(P^T 1 \\,|\\, b),
+        \min_{P \ge 0} \langle P, C \rangle + \varepsilon \mathrm{KL}(P \,|\, a b^T)
+        + \rho_a \mathrm{KL}(P 1 \,|\, a) + \rho_b \mathrm{KL}(P^T 1 \,|\, b),
 
     solved by annealed log-domain Sinkhorn iterations [1]_ [2]_.
 
@@ -181,7 +123,7 @@ def sinkhorn(
     geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
     options = _options(start, scaling, tol, max_iter, callback)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
-    return _warned(_solve(instance, options, init))
+    return _warned(solve_transport(instance, options, init))
 
 
 def sinkhorn_divergence(
@@ -201,7 +143,7 @@ def sinkhorn_divergence(
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
 ) -> DivergenceResult:
-    """The unbiased Sinkhorn divergence between two weighted point clouds, with scales given as lengths.
+    r"""The unbiased Sinkhorn divergence between two weighted point clouds, with scales given as lengths.
 
     Parameters
     ----------
@@ -227,8 +169,8 @@ def sinkhorn_divergence(
     -----
     .. math::
 
-        S(a, b) = \\mathrm{OT}(a, b) - \\tfrac12 \\mathrm{OT}(a, a) - \\tfrac12 \\mathrm{OT}(b, b)
-        + \\tfrac{\\varepsilon}{2} (m_a - m_b)^2
+        S(a, b) = \mathrm{OT}(a, b) - \tfrac12 \mathrm{OT}(a, a) - \tfrac12 \mathrm{OT}(b, b)
+        + \tfrac{\varepsilon}{2} (m_a - m_b)^2
 
     is positive, zero only for equal measures, and convex in each (Feydy et al. 2019 [1]_, Sejourne et al. 2019 [2]_).
     Equal inputs give exactly zero.
@@ -255,7 +197,7 @@ def sinkhorn_divergence(
     geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
     options = _options(start, scaling, tol, max_iter, callback)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
-    return _warned(_divergence(instance, options, init))
+    return _warned(solve_divergence(instance, options, init))
 
 
 def solve(
@@ -315,7 +257,7 @@ def solve(
     eps, rho = _by_temperature(geometry, eps, rho)
     options = _options(geometry.scale(), scaling, tol, max_iter, callback)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
-    return _warned(_solve(instance, options, init))
+    return _warned(solve_transport(instance, options, init))
 
 
 def divergence(
@@ -370,7 +312,7 @@ def divergence(
         geometry.source()  # raises where the self costs are missing, before any work
     options = _options(geometry.scale(), scaling, tol, max_iter, callback)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
-    return _warned(_divergence(instance, options, init))
+    return _warned(solve_divergence(instance, options, init))
 
 
 def _by_length(
@@ -416,68 +358,7 @@ def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any)
     return Options(start, scaling, tol, int(max_iter), callback)
 
 
-def _solve(instance: Instance, options: Options, init: Init) -> SinkhornResult:
-    """One transport problem: the tutorial's algorithm without a tolerance, alternating updates with one."""
-    update = Symmetric(instance.problem) if options.tol is None else Alternating(instance.problem)
-    return _run(update, instance, options, init.xy if isinstance(init, DivergenceResult) else init)
-
-
-def _solve_self(instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
-    """A measure against itself: with a tolerance it needs no annealing."""
-    update = SelfTransport(instance.problem, extrapolate=options.tol is None)
-    return _run(update, instance, options if options.tol is None else replace(options, start=0.0), init)
-
-
-def _divergence(instance: Instance, options: Options, init: Init) -> DivergenceResult:
-    """Three solves, or one where both measures are the same."""
-    warm = init if isinstance(init, DivergenceResult) else None
-    if instance.is_self():
-        same = _solve_self(instance, options, warm and warm.xy)
-        return DivergenceResult(same, same, same)
-    xy = _solve(instance, options, init)
-    silent = replace(options, callback=None)
-    xx = _solve_self(instance.source(), silent, warm and warm.xx)
-    yy = _solve_self(instance.T.source(), silent, warm and warm.yy)
-    return DivergenceResult(xy, xx, yy)
-
-
-def _run(update: Any, instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
-    """Anneal, fix the gauge, and wrap up."""
-    f, g = (None, None) if init is None else _warm_start(init, instance)
-    schedule = options.schedule(instance, None if init is None else init.eps)
-    observe = None
-    if options.callback is not None:
-        callback = options.callback
-
-        def observe(nit: int, eps: float, state: Any) -> None:
-            callback(Intermediate(nit, eps, state, update, instance))
-
-    outcome = anneal(update, update.init(schedule[0].eps, f, g), schedule, observe)
-    dual, status = outcome.dual, outcome.status
-    if instance.problem.balanced:
-        shift = instance.problem.dual_shift(dual.f, dual.g)
-        dual = replace(dual, f=dual.f + shift, g=dual.g - shift)
-    if status is Status.SCHEDULE_ENDED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
-        status = Status.DIVERGED
-    return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
-
-
-def _warm_start(init: Any, instance: Instance) -> tuple[Array, Array]:
-    """The potentials of an earlier result over the points of positive weight, evaluated anew where sizes differ."""
-    if not isinstance(init, SinkhornResult):
-        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
-    if init.instance.place.xp is not instance.place.xp:
-        raise TypeError("`init` must be a result of the same array library as the points")
-    f, g = init.source.potential, init.target.potential
-    geometry = instance.geometry
-    if (f.shape[0], g.shape[0]) != geometry.shape:
-        if not (isinstance(geometry, PointCloud) and isinstance(init.instance.geometry, PointCloud)):
-            raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {(f.shape[0], g.shape[0])}")
-        f, g = init.source.at(geometry.x)[1], init.target.at(geometry.y)[1]
-    return instance.side_a.restrict(f), instance.side_b.restrict(g)
-
-
-def _warned(result: Any) -> Any:
+def _warned(result: AnyResult) -> AnyResult:
     """Warn the caller of the public function where the tolerance was not reached."""
     if result.status >= Status.MAX_ITER:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)

@@ -102,7 +102,7 @@ class PointCloud:
     def scale(self) -> float:
         """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""
         if isinstance(self.cost, HalfSquare | Euclidean):
-            return self.diameter() ** self.cost.degree
+            return float(self.diameter() ** self.cost.degree)
         xp = self.place.xp
         kernel = self.kernel()
         centre = kernel.T.cost_rows(slice(0, 1))  # (1, n): distances to y[0]; twice the largest bounds a metric

@@ -36,9 +36,7 @@ class Tiled(reference.Dense):
         return xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
 
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
-        return self.by_rows(
-            h, lambda rows: -eps * reference.logsumexp(h[None, :] - self.cost_rows(rows) / eps)
-        )
+        return self.by_rows(h, lambda rows: -eps * reference.logsumexp(h[None, :] - self.cost_rows(rows) / eps))
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
         return self.by_rows(h, lambda rows: self.plan_rows(rows, k, h, eps) @ v, v.shape[1])

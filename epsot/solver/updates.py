@@ -40,7 +40,7 @@ class Update(Protocol):
 
 @dataclass(frozen=True)
 class AlternatingState:
-    """f is optimal for g, so that the rows of their plan are exact; next_g is optimal for f and measures its columns."""
+    """f is optimal for g: the rows of their plan are exact. next_g is optimal for f: it measures the columns."""
 
     f: Array
     g: Array

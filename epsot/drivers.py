@@ -1,0 +1,134 @@
+"""Drivers: they choose an update and a schedule and call the loop; a divergence is three solves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from epsot.costs import Array
+from epsot.geometry import PointCloud
+from epsot.instance import Instance
+from epsot.result import DivergenceResult, SinkhornResult
+from epsot.solver.loop import anneal
+from epsot.solver.schedule import Level, annealing
+from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
+from epsot.status import Status
+
+Init = SinkhornResult | DivergenceResult | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The checked options of a solve: how to anneal and when to stop."""
+
+    start: float  # the temperature at which annealing starts
+    scaling: float
+    tol: float | None
+    max_iter: int
+    callback: Callable[[Any], object] | None
+
+    def schedule(self, instance: Instance, warm_eps: float | None) -> tuple[Level, ...]:
+        """The temperatures; a warm start begins at its own."""
+        start = self.start if warm_eps is None else min(self.start, warm_eps)
+        return annealing(
+            start,
+            instance.eps,
+            degree=instance.geometry.degree,
+            scaling=self.scaling,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+
+
+class Intermediate:
+    """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`."""
+
+    def __init__(self, nit: int, eps: float, state: Any, update: Update, instance: Instance) -> None:
+        self.nit, self.eps = nit, eps
+        self._state, self._update, self._instance = state, update, instance
+
+    @property
+    def marginal_error(self) -> float:
+        """Of the potentials before this iteration (tol=None) or of those it gives."""
+        return float(self._update.error(self._state, self.eps))
+
+    def _result(self) -> SinkhornResult:
+        instance = replace(self._instance, eps=self.eps)
+        pair = Dual(self._state.f, getattr(self._state, "g", self._state.f))
+        return SinkhornResult(instance, pair, Status.STOPPED, self.nit, ())
+
+    @property
+    def f(self) -> Array:
+        """The potential of the source, (n,)."""
+        return self._result().f
+
+    @property
+    def g(self) -> Array:
+        """The potential of the target, (m,)."""
+        return self._result().g
+
+    def __repr__(self) -> str:
+        return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"
+
+
+def solve_transport(instance: Instance, options: Options, init: Init) -> SinkhornResult:
+    """One transport problem: the tutorial's algorithm without a tolerance, alternating updates with one."""
+    update = Symmetric(instance.problem) if options.tol is None else Alternating(instance.problem)
+    return run(update, instance, options, init.xy if isinstance(init, DivergenceResult) else init)
+
+
+def solve_self(instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
+    """A measure against itself: with a tolerance it needs no annealing."""
+    update = SelfTransport(instance.problem, extrapolate=options.tol is None)
+    return run(update, instance, options if options.tol is None else replace(options, start=0.0), init)
+
+
+def solve_divergence(instance: Instance, options: Options, init: Init) -> DivergenceResult:
+    """Three solves, or one where both measures are the same."""
+    warm = init if isinstance(init, DivergenceResult) else None
+    if instance.is_self():
+        same = solve_self(instance, options, warm.xy if warm else None)
+        return DivergenceResult(same, same, same)
+    xy = solve_transport(instance, options, init)
+    silent = replace(options, callback=None)
+    xx = solve_self(instance.source(), silent, warm.xx if warm else None)
+    yy = solve_self(instance.T.source(), silent, warm.yy if warm else None)
+    return DivergenceResult(xy, xx, yy)
+
+
+def run(update: Any, instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
+    """Anneal, fix the gauge, and wrap up."""
+    f, g = (None, None) if init is None else warm_start(init, instance)
+    schedule = options.schedule(instance, None if init is None else init.eps)
+    observe = None
+    if options.callback is not None:
+        callback = options.callback
+
+        def observe(nit: int, eps: float, state: Any) -> None:
+            callback(Intermediate(nit, eps, state, update, instance))
+
+    outcome = anneal(update, update.init(schedule[0].eps, f, g), schedule, observe)
+    dual, status = outcome.dual, outcome.status
+    if instance.problem.balanced:
+        shift = instance.problem.dual_shift(dual.f, dual.g)
+        dual = replace(dual, f=dual.f + shift, g=dual.g - shift)
+    if status is Status.SCHEDULE_ENDED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
+        status = Status.DIVERGED
+    return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
+
+
+def warm_start(init: Any, instance: Instance) -> tuple[Array, Array]:
+    """The potentials of an earlier result over the points of positive weight, evaluated anew where sizes differ."""
+    if not isinstance(init, SinkhornResult):
+        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
+    if init.instance.place.xp is not instance.place.xp:
+        raise TypeError("`init` must be a result of the same array library as the points")
+    f, g = init.source.potential, init.target.potential
+    geometry = instance.geometry
+    if (f.shape[0], g.shape[0]) != geometry.shape:
+        if not (isinstance(geometry, PointCloud) and isinstance(init.instance.geometry, PointCloud)):
+            raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {(f.shape[0], g.shape[0])}")
+        f, g = init.source.at(geometry.x)[1], init.target.at(geometry.y)[1]
+    return instance.side_a.restrict(f), instance.side_b.restrict(g)

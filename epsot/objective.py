@@ -1,0 +1,176 @@
+"""A transport loss as the function that `scipy.optimize.minimize` expects: flat float64 in, value and gradient out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from epsot.arrays import as_points, check_finite, common_place, to_numpy
+from epsot.costs import Array
+from epsot.instance import checked_weights
+from epsot.result import DivergenceResult, SinkhornResult
+from epsot.status import ConvergenceWarning
+from epsot.transport import sinkhorn, sinkhorn_divergence
+
+
+class Objective:
+    """The loss between a measure that moves and a fixed target, for `scipy.optimize.minimize` with ``jac=True``.
+
+    Every call solves one problem, on the device of `y` and in its dtype, starting from the potentials of the call
+    before.
+
+    Parameters
+    ----------
+    y : (m, d) array
+        Points of the target.
+    b : (m,) array, optional
+        Weights of the target; by default uniform.
+    blur : float
+        As in `sinkhorn_divergence`.
+    wrt : {"x", "a"}
+        What the optimiser moves: the points of the source, or its weights.
+    a : (n,) array, optional
+        Weights of the source, for ``wrt="x"``; by default uniform.
+    x : (n, d) array, optional
+        Points of the source; needed for ``wrt="a"``.
+    parametrization : {"softmax", "bounds"}
+        How weights stay non-negative for ``wrt="a"``. "softmax": the variable is any z in R^n, and the weights are
+        ``mass * exp(z) / sum(exp(z))``. "bounds": the variable holds the weights themselves; pass ``bounds=obj.bounds``
+        to the optimiser. Without `reach` they are rescaled to the mass of the target.
+    debias : bool
+        Whether the loss is the Sinkhorn divergence (default) or the biased transport cost.
+    tol : float or None
+        As in `sinkhorn_divergence`; tighter by default, since line searches compare close values.
+    p, reach, diameter, scaling, max_iter, workers
+        As in `sinkhorn_divergence`.
+
+    Attributes
+    ----------
+    last : DivergenceResult or SinkhornResult or None
+        The result of the last call.
+    calls : int
+        The number of calls so far.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `sinkhorn_divergence`; for ``wrt="a"`` without `x`; on a call with a vector of the wrong size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.optimize import minimize
+    >>> import epsot
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.random((50, 2))
+    >>> obj = epsot.Objective(y, blur=0.1)
+    >>> x0 = rng.random((40, 2)) + [2.0, 0.0]
+    >>> found = minimize(obj, x0.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 20})
+    >>> bool(found.fun < 1e-3)
+    True
+    >>> obj.variable(found.x).shape
+    (40, 2)
+    """
+
+    def __init__(
+        self,
+        y: Any,
+        b: Any = None,
+        *,
+        blur: float,
+        wrt: Literal["x", "a"] = "x",
+        a: Any = None,
+        x: Any = None,
+        parametrization: Literal["softmax", "bounds"] = "softmax",
+        debias: bool = True,
+        p: float = 2,
+        reach: Any = None,
+        diameter: float | None = None,
+        scaling: float = 0.5,
+        tol: float | None = 1e-5,
+        max_iter: int = 1000,
+        workers: int | None = None,
+    ) -> None:
+        self.place = common_place(y=y, b=b, a=a, x=x)
+        self.y = as_points("y", y, self.place)
+        self.b = checked_weights("b", b, self.y.shape[0], self.place)
+        self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
+        if wrt not in ("x", "a"):
+            raise ValueError(f'`wrt` must be "x" or "a", got {wrt!r}')
+        if parametrization not in ("softmax", "bounds"):
+            raise ValueError(f'`parametrization` must be "softmax" or "bounds", got {parametrization!r}')
+        if wrt == "a" and x is None:
+            raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
+        if (x if wrt == "x" else a) is not None:
+            raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
+        self.x = None if x is None else as_points("x", x, self.place)
+        self.a = a
+        self.last: SinkhornResult | DivergenceResult | None = None
+        self.calls = 0
+        self._loss: Callable[..., Any] = sinkhorn_divergence if debias else sinkhorn
+        self._options = {
+            "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
+            "max_iter": max_iter, "workers": workers,
+        }  # fmt: skip
+
+    @property
+    def bounds(self) -> Any:
+        """`scipy.optimize.Bounds` that keep weights non-negative, or None where nothing needs them."""
+        if self.wrt == "x" or self.parametrization == "softmax":
+            return None
+        from scipy.optimize import Bounds
+
+        return Bounds(0, np.inf)
+
+    def variable(self, z: Any) -> Array:
+        """The points (n, d) or weights (n,) that a flat vector stands for, in the library of `y`."""
+        xp = self.place.xp
+        flat = xp.asarray(np.array(z, dtype=np.float64), dtype=xp.float64, device=self.place.device)
+        if flat.ndim != 1:
+            raise ValueError(f"`z` must be a flat vector, got shape {tuple(flat.shape)}; pass `x0.ravel()`")
+        if self.wrt == "x":
+            d = self.y.shape[1]
+            if flat.shape[0] == 0 or flat.shape[0] % d:
+                raise ValueError(f"`z` must hold n points of {d} coordinates, got {flat.shape[0]} numbers")
+            return xp.reshape(xp.astype(flat, self.y.dtype), (-1, d))
+        if self.x is None or flat.shape[0] != self.x.shape[0]:
+            raise ValueError(f"`z` must hold one number for each point of `x`, got {flat.shape[0]}")
+        check_finite("z", flat, "entries", self.place)
+        if self.parametrization == "softmax":
+            weights = xp.exp(flat - xp.max(flat))
+            return weights * (xp.sum(self.b) / xp.sum(weights))
+        return flat * (xp.sum(self.b) / xp.sum(flat)) if self.balanced else flat
+
+    def __call__(self, z: Any) -> tuple[float, np.ndarray]:
+        """The value and the flat gradient at a flat float64 vector."""
+        variable = self.variable(z)
+        x, a = (variable, self.a) if self.wrt == "x" else (self.x, variable)
+        result = self._solve(x, a)
+        self.last = result
+        self.calls += 1
+        value = float(result.value64)
+        if self.wrt == "x":
+            return value, to_numpy(result.grad_x).astype(np.float64).ravel()
+        return value, self._chain(np.asarray(z, dtype=np.float64), variable, result.grad_a)
+
+    def _solve(self, x: Array, a: Any) -> Any:
+        """Warm first; where that does not converge (the points moved far), cold, and then with a warning."""
+        if self.last is not None and self.last.instance.geometry.shape[0] == x.shape[0]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                result = self._loss(x, self.y, a, self.b, init=self.last, **self._options)
+            if result.success or self._options["tol"] is None:
+                return result
+        return self._loss(x, self.y, a, self.b, **self._options)
+
+    def _chain(self, z: np.ndarray, weights: Array, gradient: Array) -> np.ndarray:
+        """The gradient in z from that in the weights.  (n,)"""
+        a, slope = (to_numpy(array).astype(np.float64) for array in (weights, gradient))
+        if self.parametrization == "bounds" and not self.balanced:
+            return slope
+        centred = slope - a @ slope / a.sum()  # the mass is fixed: constants do not count
+        chained: np.ndarray = a * centred if self.parametrization == "softmax" else centred * (a.sum() / z.sum())
+        return chained
