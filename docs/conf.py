@@ -1,0 +1,53 @@
+"""Sphinx configuration. Build with: sphinx-build -W docs docs/_build"""
+
+import logging
+
+import epsot
+
+logging.getLogger("epsot").setLevel(logging.WARNING)  # Sphinx listens to every logger
+
+project = "epsot"
+author = "the epsot developers"
+copyright = "2026, the epsot developers"
+release = version = epsot.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "examples", "auto_examples/*.ipynb", "auto_examples/*.py"]
+
+html_theme = "furo"
+html_title = f"epsot {release}"
+
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc states types, shapes and units
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False  # the page of a class documents its members where they are defined
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "write_computation_times": False,
+}
+
+# Records that a call returns: nobody constructs them, so their signature says nothing.
+RETURNED = {"epsot.SinkhornResult", "epsot.DivergenceResult", "epsot.Plan", "epsot.Status"}
+
+
+def signature_of(app, what, name, obj, options, signature, return_annotation):
+    """The signature to print, or None for the usual one."""
+    return ("", None) if name in RETURNED else None
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", signature_of)
