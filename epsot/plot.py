@@ -1,0 +1,462 @@
+"""Pictures of measures in the plane: samples, potentials, displacements, and whole results.
+
+Needs Matplotlib: ``pip install "epsot[plot]"``. Arrays of any library are copied to the host to be drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import is_array_api_obj
+
+from epsot.arrays import to_numpy
+from epsot.costs import Array, Euclidean, HalfSquare
+from epsot.geometry import PointCloud
+from epsot.result import DivergenceResult, SinkhornResult
+
+try:
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+except ImportError as error:
+    raise ImportError('epsot.plot needs Matplotlib; install it with: pip install "epsot[plot]"') from error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.contour import ContourSet
+    from matplotlib.figure import Figure
+
+Result = SinkhornResult | DivergenceResult
+
+SOURCE, TARGET, ARROW = "#F28C8C", "#8C8CF2", "#3F9A22"  # samples of x, samples of y, displacements
+SOURCE_LINE, TARGET_LINE = "#C8DFF9", "#E9CDCD"  # level lines of f and g, paler: they are the background
+AREA = 5000.0  # of all samples together, in square points: a tenth of a panel of four inches where they are dense
+ARROWS = 120  # at most: more would hide what they point at
+RESOLUTION = 64  # lattice points along a side at which `transport` evaluates the potentials
+LEVELS = 20  # level lines, about, where the caller names none
+PANEL = 3.6  # inches
+
+
+def samples(
+    x: Any,
+    weights: Any = None,
+    *,
+    ax: Axes | None = None,
+    color: Any = SOURCE,
+    area: float = AREA,
+    displacement: Any = None,
+    arrows: int = ARROWS,
+) -> Axes:
+    """Draw weighted points: discs whose area is proportional to the weight.
+
+    Parameters
+    ----------
+    x : (n, 2) array
+        The points.
+    weights : (n,) array, optional
+        Non-negative; by default all equal. Points of weight zero are not drawn.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    color : color
+        Of the discs.
+    area : float
+        Of all discs together, in square points (1/72 inch, squared).
+    displacement : (n, 2) array, optional
+        Arrows to draw from the points of positive weight, in the units of the points.
+    arrows : int
+        The most arrows to draw; beyond that an evenly spread selection.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from epsot import plot
+    >>> ax = plot.samples(np.asarray([[0.0, 0.0], [1.0, 2.0]]), np.asarray([0.25, 0.75]))
+    >>> len(ax.collections[0].get_offsets())
+    2
+    """
+    x = _plane("x", x)
+    w = np.full(len(x), 1 / len(x)) if weights is None else _vector("weights", weights, len(x))
+    v = None if displacement is None else _plane("displacement", displacement, len(x))
+    ax = _axes(ax)
+    drawn = w > 0
+    ax.scatter(x[drawn, 0], x[drawn, 1], s=area * w[drawn] / w.sum(), color=color, edgecolors="none", zorder=2)
+    if v is not None:
+        _arrows(ax, x[drawn], v[drawn], ARROW, arrows)
+    ax.set_aspect("equal", adjustable="box")
+    return ax
+
+
+def potential(
+    points: Any, values: Any, *, ax: Axes | None = None, color: Any = SOURCE_LINE, levels: Any = None
+) -> Axes:
+    """Draw level lines of a potential.
+
+    Parameters
+    ----------
+    points : (n, 2) array
+        Where the potential is known: a rectangular lattice in any order, or at least three scattered points, which are
+        triangulated.
+    values : (n,) array
+        The potential, in the units of the cost.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    color : color
+        Of the lines.
+    levels : sequence of float, optional
+        The values to draw a line for; by default some 20 round ones.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from epsot import plot
+    >>> points = np.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> ax = plot.potential(points, points[:, 0], levels=[0.5])
+    """
+    points = _plane("points", points)
+    values = _vector("values", values, len(points))
+    ax = _axes(ax)
+    chosen = _levels_within(values, levels)
+    if chosen.size:  # a constant potential has no lines, and Matplotlib would warn
+        style: dict[str, Any] = {"levels": chosen, "colors": [color], "linewidths": 1.5, "zorder": 1}
+        lattice = _lattice(points)
+        lines: ContourSet
+        if lattice is None:
+            lines = ax.tricontour(points[:, 0], points[:, 1], values, **style)
+        else:
+            columns, rows, index = lattice
+            lines = ax.contour(columns, rows, values[index], **style)
+        lines.set_linestyle("solid")  # of negative levels too: dashes would compete with the arrows
+    ax.set_aspect("equal", adjustable="box")
+    return ax
+
+
+def displacement(x: Any, v: Any, *, ax: Axes | None = None, color: Any = ARROW, arrows: int = ARROWS) -> Axes:
+    """Draw arrows from x to x + v, at the scale of the points.
+
+    Parameters
+    ----------
+    x, v : (n, 2) arrays
+        Points and their displacements, in the same units.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    color : color
+        Of the arrows.
+    arrows : int
+        The most arrows to draw; beyond that an evenly spread selection.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from epsot import plot
+    >>> ax = plot.displacement(np.zeros((1, 2)), np.asarray([[1.0, 0.5]]))
+    """
+    x = _plane("x", x)
+    v = _plane("v", v, len(x))
+    ax = _axes(ax)
+    _arrows(ax, x, v, color, arrows)
+    ax.update_datalim(np.concatenate([x, x + v]))  # arrows alone do not count for the limits
+    ax.autoscale_view()
+    ax.set_aspect("equal", adjustable="box")
+    return ax
+
+
+def transport(
+    result: Result,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    levels: Any = None,
+    extent: Sequence[float] | None = None,
+    area: float = AREA,
+    arrows: int = ARROWS,
+) -> Axes:
+    """Draw a result: level lines of both potentials, the samples of both measures, and the displacement.
+
+    Parameters
+    ----------
+    result : SinkhornResult or DivergenceResult
+        Between points in the plane.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    title : str, optional
+        By default the scale that was solved, "blur = 0.125" or "eps = 0.1".
+    levels : sequence of float, optional
+        The values of the potentials to draw a line for, in the units of the cost; by default some 20 round ones.
+    extent : (left, right, bottom, top), optional
+        The frame, in the units of the points; by default what holds all points of both measures, with a margin.
+    area : float
+        Of all discs of one measure together, in square points.
+    arrows : int
+        The most arrows to draw; beyond that an evenly spread selection.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Notes
+    -----
+    Potentials are drawn all over the frame, as the dual extends them: ``f(z) = -eps log sum_j b_j exp((g_j - C(z, y_j))
+    / eps)``, less the same with the self potential if debiased. The source has red samples and blue lines (f), the
+    target blue samples and red lines (g): the force of f on the red samples is along the arrows, ``-grad f``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> x = np.random.default_rng(0).random((50, 2))
+    >>> ax = epsot.plot.transport(epsot.sinkhorn_divergence(x, x + [1.0, 0.5], blur=0.25))
+    >>> ax.get_title()
+    'blur = 0.25'
+    """
+    (x, a), (y, b) = _measures(result)
+    extent = _frame(np.concatenate([x, y])) if extent is None else extent
+    ax = _axes(ax)
+    lattice = _lattice_over(extent)
+    f, g = _potentials_at(result, lattice)
+    potential(lattice, g, ax=ax, color=TARGET_LINE, levels=levels)
+    potential(lattice, f, ax=ax, color=SOURCE_LINE, levels=levels)
+    samples(y, b, ax=ax, color=TARGET, area=area)
+    samples(x, a, ax=ax, color=SOURCE, area=area, displacement=result.displacement, arrows=arrows)
+    ax.set_xlim(extent[0], extent[1])
+    ax.set_ylim(extent[2], extent[3])
+    ax.set_title(scale_of(result) if title is None else title)
+    return ax
+
+
+def sweep(
+    results: Sequence[Result],
+    *,
+    columns: int = 3,
+    levels: Any = None,
+    extent: Sequence[float] | None = None,
+    area: float | None = None,
+    arrows: int = ARROWS,
+    titles: Sequence[str] | None = None,
+    panel: float = PANEL,
+) -> Figure:
+    """Draw a list of results, a panel each, all in the same frame.
+
+    Parameters
+    ----------
+    results : sequence of SinkhornResult or DivergenceResult
+        Between points in the plane.
+    columns : int
+        Panels in a row.
+    levels, extent, area, arrows
+        As in `transport`, for all panels; by default the frame holds the points of all results, and `area` follows
+        the size of a panel.
+    titles : sequence of str, optional
+        By default the scales that were solved.
+    panel : float
+        The side of a panel, in inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> x = np.random.default_rng(0).random((50, 2))
+    >>> results = [epsot.sinkhorn(x, x + 1.0, blur=blur) for blur in (1.0, 0.5, 0.25, 0.125)]
+    >>> figure = epsot.plot.sweep(results, columns=2)
+    >>> len(figure.axes)
+    4
+    """
+    results = list(results)
+    if not results:
+        raise ValueError("`results` must hold at least one result, got none")
+    if titles is not None and len(titles) != len(results):
+        raise ValueError(f"`titles` must hold one title a result, {len(results)}, got {len(titles)}")
+    if extent is None:
+        extent = _frame(np.concatenate([points for result in results for points, _ in _measures(result)]))
+    area = AREA * (panel / PANEL) ** 2 if area is None else area
+    columns = min(columns, len(results))
+    rows = math.ceil(len(results) / columns)
+    shape = (extent[3] - extent[2]) / (extent[1] - extent[0])
+    figure = plt.figure(figsize=(panel * columns, (panel * shape + 0.3) * rows), layout="constrained")
+    for i, result in enumerate(results):
+        ax = figure.add_subplot(rows, columns, i + 1)
+        title = None if titles is None else titles[i]
+        transport(result, ax=ax, title=title, levels=levels, extent=extent, area=area, arrows=arrows)
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return figure
+
+
+def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None, color: Any = None) -> Axes:
+    """Draw the marginal error against the iteration.
+
+    Parameters
+    ----------
+    result : SinkhornResult, DivergenceResult, or sequence of records
+        What was measured: the `history` of a result, or records with `nit`, `eps` and `marginal_error` that a callback
+        has kept.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    label : str, optional
+        For a legend.
+    color : color, optional
+        Of the line; by default the next of Matplotlib's cycle.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With a logarithmic error axis. A dot marks the first measurement at each temperature.
+
+    Raises
+    ------
+    ValueError
+        If nothing was measured: with ``tol=None`` a result has no history.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> x = np.random.default_rng(0).random((50, 2))
+    >>> ax = epsot.plot.convergence(epsot.sinkhorn(x, x + 1.0, blur=0.1))
+    >>> ax.get_yscale()
+    'log'
+    """
+    history = result.history if isinstance(result, SinkhornResult | DivergenceResult) else list(result)
+    if not history:
+        raise ValueError("`result` has no measurements, as with tol=None; set `tol`, or pass records of a callback")
+    nit, eps, error = np.asarray([(check.nit, check.eps, check.marginal_error) for check in history], dtype=float).T
+    ax = _axes(ax)
+    cooled = np.flatnonzero(np.diff(eps, prepend=np.inf) != 0)
+    ax.semilogy(nit, error, label=label, color=color, marker="o", markersize=4, markevery=cooled.tolist())
+    ax.set_xlabel("iteration")
+    ax.set_ylabel("marginal error")
+    ax.grid(True, which="major", color="0.9")
+    return ax
+
+
+def scale_of(result: Result) -> str:
+    """The scale that a result was solved at, in words: "blur = 0.125", or "eps = 0.1" where the cost has no lengths."""
+    cost = getattr(result.instance.geometry, "cost", None)
+    if isinstance(cost, HalfSquare | Euclidean):
+        return f"blur = {result.eps ** (1 / cost.degree):.3g}"
+    return f"eps = {result.eps:.3g}"
+
+
+def _host(array: Any) -> np.ndarray:
+    """Anything array-like on the host, in float64."""
+    return (to_numpy(array) if is_array_api_obj(array) else np.asarray(array)).astype(float)
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots(figsize=(PANEL, PANEL), layout="constrained")[1] if ax is None else ax
+
+
+def _plane(name: str, points: Any, size: int | None = None) -> np.ndarray:
+    """Points in the plane, (n, 2), in float64 on the host."""
+    host = _host(points)
+    if host.ndim != 2 or host.shape[1] != 2 or (size is not None and host.shape[0] != size):
+        rows = "n" if size is None else size
+        raise ValueError(
+            f"`{name}` must have shape ({rows}, 2) to be drawn in the plane, got {host.shape}; "
+            "choose or project to two coordinates"
+        )
+    return host
+
+
+def _vector(name: str, values: Any, size: int) -> np.ndarray:
+    host = _host(values)
+    if host.shape != (size,):
+        raise ValueError(f"`{name}` must have shape ({size},), one value a point, got {host.shape}")
+    return host
+
+
+def _lattice(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The columns, the rows, and the index of each point of a rectangular lattice; None for any other points."""
+    columns, column = np.unique(points[:, 0], return_inverse=True)
+    rows, row = np.unique(points[:, 1], return_inverse=True)
+    if min(columns.size, rows.size) < 2 or columns.size * rows.size != len(points):
+        return None
+    index = np.full((rows.size, columns.size), -1)
+    index[row, column] = np.arange(len(points))
+    return None if np.any(index < 0) else (columns, rows, index)
+
+
+def _lattice_over(extent: Sequence[float]) -> np.ndarray:
+    """RESOLUTION^2 points that cover a frame."""
+    axes = np.linspace(extent[0], extent[1], RESOLUTION), np.linspace(extent[2], extent[3], RESOLUTION)
+    return np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+
+
+def _levels_within(values: np.ndarray, levels: Any) -> np.ndarray:
+    """The levels that have a line: strictly between the extremes."""
+    low, high = float(values.min()), float(values.max())
+    if levels is None:
+        if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):  # constant up to rounding
+            return np.empty(0)
+        levels = MaxNLocator(LEVELS).tick_values(low, high)
+    chosen = np.asarray(levels, dtype=float)
+    return chosen[(chosen > low) & (chosen < high)]
+
+
+def _frame(points: np.ndarray) -> tuple[float, float, float, float]:
+    """A frame around the points, with a margin of 5 % of the longer side."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.05 * float(np.max(high - low)) or 1.0
+    low, high = low - margin, high + margin
+    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
+
+
+def _arrows(ax: Axes, x: np.ndarray, v: np.ndarray, color: Any, most: int) -> None:
+    """At most so many arrows, in data units."""
+    chosen = _spread(x, most)
+    x, v = x[chosen], v[chosen]
+    ax.quiver(
+        x[:, 0], x[:, 1], v[:, 0], v[:, 1],
+        angles="xy", scale_units="xy", scale=1, color=color, width=0.003, headwidth=4, headlength=5, zorder=3,
+    )  # fmt: skip
+
+
+def _spread(x: np.ndarray, most: int) -> np.ndarray:
+    """Indices of at most so many points, each as far as can be from those before it."""
+    if len(x) <= most:
+        return np.arange(len(x))
+    chosen = np.zeros(most, dtype=int)
+    gap = np.full(len(x), np.inf)  # squared distance to the chosen points
+    for k in range(1, most):
+        gap = np.minimum(gap, np.sum((x - x[chosen[k - 1]]) ** 2, axis=1))
+        chosen[k] = np.argmax(gap)
+    return chosen
+
+
+def _measures(result: Result) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Points and weights of both sides, on the host."""
+    instance = result.instance
+    geometry = instance.geometry
+    if not isinstance(geometry, PointCloud):
+        raise TypeError(f"`result` must be one between points to be drawn, got one of a {type(geometry).__name__}")
+    a, b = instance.side_a.scatter(instance.problem.a, 0.0), instance.side_b.scatter(instance.problem.b, 0.0)
+    return (_plane("x", geometry.x), _host(a)), (_plane("y", geometry.y), _host(b))
+
+
+def _potentials_at(result: Result, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """f and g at other points, debiased if the result is, on the host."""
+    place, geometry = result.instance.place, result.instance.geometry
+    z: Array = place.xp.asarray(points, dtype=geometry.dtype, device=place.device)
+    if isinstance(result, DivergenceResult):
+        f = result.xy.source.at(z)[1] - result.xx.source.at(z)[1]
+        g = result.xy.target.at(z)[1] - result.yy.source.at(z)[1]
+    else:
+        f, g = result.source.at(z)[1], result.target.at(z)[1]
+    return _host(f), _host(g)
