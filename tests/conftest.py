@@ -1,0 +1,53 @@
+"""Fixtures: awkward problems, none of them uniform, centred, square or of mass one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+
+class Measures(NamedTuple):
+    """Two weighted clouds."""
+
+    x: np.ndarray
+    y: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+
+    @property
+    def balanced(self) -> Measures:
+        """The same with b scaled to the mass of a."""
+        return self._replace(b=self.b * (self.a.sum() / self.b.sum()))
+
+
+def measures(n: int, m: int, d: int, *, seed: int = 0, offset: float = 0.0, zeros: bool = True) -> Measures:
+    """Random weights with a zero on each side, masses that are not 1 and differ."""
+    rng = np.random.default_rng([seed, n, m, d])
+    x = rng.normal(size=(n, d)) / np.sqrt(d) + offset
+    y = 0.7 * rng.normal(size=(m, d)) / np.sqrt(d) + 0.4 + offset
+    a, b = rng.random(n) + 0.1, rng.random(m) + 0.1
+    if zeros:
+        a[n // 2] = b[1] = 0
+    return Measures(x, y, 2.3 * a / a.sum(), 1.7 * b / b.sum())
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
+
+
+SIZES = [(13, 9, 1, 0.0), (12, 17, 2, 50.0), (15, 8, 3, -7.0), (9, 14, 17, 3.0)]
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: f"d{size[2]}")
+def awkward(request: pytest.FixtureRequest) -> Measures:
+    n, m, d, offset = request.param
+    return measures(n, m, d, offset=offset)
+
+
+@pytest.fixture
+def small() -> Measures:
+    """Small enough for finite differences in everything."""
+    return measures(6, 5, 2)

@@ -1,0 +1,96 @@
+"""Bounds hold for potentials of any quality, and close as the solve converges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+from tests import checks
+from tests.checks import TIGHT
+from tests.conftest import Measures
+
+RHOS = [None, 0.8, (0.5, 2.0), (None, 0.7), (0.7, None), 1e-3, 1e3]
+ROUGH = [{"tol": None}, {"tol": None, "scaling": 0.1}, {"tol": 1e-9, "max_iter": 1}, {"tol": 1e-9, "max_iter": 3}]
+pytestmark = pytest.mark.filterwarnings("ignore::epsot.ConvergenceWarning")
+ROUNDING = 1e-9
+
+
+def posed(problem: Measures, rho: Any) -> Measures:
+    return problem.balanced if rho is None else problem
+
+
+def bracketed(rough: Any, exact: Any) -> None:
+    """dual <= value <= primal, and what the gap promises."""
+    value = float(exact.value)
+    slack = ROUNDING * (1 + abs(value))
+    assert float(rough.dual) <= value + slack
+    assert value <= float(rough.primal) + slack
+    assert abs(float(rough.value) - value) <= float(rough.gap) + slack
+    assert float(rough.gap) >= -slack
+    checks.close(rough.gap, float(rough.primal) - float(rough.dual))
+
+
+@pytest.mark.parametrize("rho", RHOS)
+@pytest.mark.parametrize("options", ROUGH, ids=str)
+@pytest.mark.parametrize("eps", [0.02, 0.5])
+def test_value(awkward: Measures, rho: Any, options: dict[str, Any], eps: float) -> None:
+    problem = posed(awkward, rho)
+    geometry = epsot.PointCloud(problem.x, problem.y)
+    exact = epsot.solve(geometry, problem.a, problem.b, eps=eps, rho=rho, tol=1e-9, max_iter=100_000)
+    rough = epsot.solve(geometry, problem.a, problem.b, eps=eps, rho=rho, **options)
+    bracketed(rough, exact)
+    # a gap that is infinite would pass everything above
+    assert float(rough.gap) < 1000 * (1 + abs(float(exact.value)))
+
+
+@pytest.mark.parametrize("rho", RHOS)
+@pytest.mark.parametrize("options", ROUGH, ids=str)
+def test_divergence(awkward: Measures, rho: Any, options: dict[str, Any]) -> None:
+    problem = posed(awkward, rho)
+    geometry = epsot.PointCloud(problem.x, problem.y)
+    exact = epsot.divergence(geometry, problem.a, problem.b, eps=0.1, rho=rho, tol=1e-9, max_iter=100_000)
+    bracketed(epsot.divergence(geometry, problem.a, problem.b, eps=0.1, rho=rho, **options), exact)
+
+
+@pytest.mark.parametrize("rho", RHOS)
+@pytest.mark.parametrize("options", ROUGH, ids=str)
+def test_forbidden_pairs(rho: Any, options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    C = rng.random((8, 6))
+    C[rng.random(C.shape) < 0.25] = np.inf
+    np.fill_diagonal(C, 0.5)
+    C[0, :] = rng.random(6)
+    C[:, 0] = rng.random(8)
+    a, b = rng.random(8) + 0.1, rng.random(6) + 0.1
+    a[3] = 0
+    b = b * (a.sum() / b.sum() if rho is None else 1)
+    exact = epsot.solve(epsot.CostMatrix(C), a, b, eps=0.1, rho=rho, tol=1e-9, max_iter=100_000)
+    rough = epsot.solve(epsot.CostMatrix(C), a, b, eps=0.1, rho=rho, **options)
+    value = float(exact.value)
+    assert float(rough.dual) <= value + ROUNDING
+    assert value <= float(rough.primal) + ROUNDING
+    assert not np.isnan(float(rough.gap))
+
+
+@pytest.mark.parametrize("rho", RHOS)
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6, 1e-9])
+def test_the_gap_closes(awkward: Measures, rho: Any, tol: float) -> None:
+    """It is of the order of the marginal error times the range of the cost, and of its logarithm."""
+    problem = posed(awkward, rho)
+    result = epsot.solve(
+        epsot.PointCloud(problem.x, problem.y), problem.a, problem.b, eps=0.1, rho=rho, tol=tol, max_iter=100_000
+    )
+    assert float(result.gap) <= 100 * tol
+
+
+@pytest.mark.parametrize("rho", [None, 0.8, (None, 0.7)])
+def test_primal_is_the_cost_of_a_plan(awkward: Measures, rho: Any) -> None:
+    """At convergence it is the definition."""
+    problem, eps = posed(awkward, rho), 0.2
+    x, y, a, b = problem
+    result = epsot.solve(epsot.PointCloud(x, y), a, b, eps=eps, rho=rho, **TIGHT)
+    P = result.plan.to_dense()
+    checks.close(result.primal, checks.primal(P, checks.power_cost(x, y), a, b, eps, rho), 1e-8)

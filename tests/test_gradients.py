@@ -1,0 +1,184 @@
+"""Every formula for a derivative against central differences, and the maps that are made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+from tests.checks import close, slopes, up_to_constant
+from tests.conftest import Measures, measures
+
+RHOS = [None, 0.8, (0.5, 2.0), (None, 0.7), (0.7, None)]
+EPS = 0.25
+# the error of a value is quadratic in tol; a difference over 1e-5 of values that round at 1e-15 is good to 1e-9
+EXACT: dict[str, Any] = {"eps": EPS, "tol": 1e-11, "max_iter": 100_000}
+TOLERANCE = 2e-8
+
+
+class PseudoHuber(epsot.Cost):
+    """sqrt(1 + |x - y|^2) - 1."""
+
+    def value(self, x: Any, y: Any) -> Any:
+        return np.sqrt(1 + np.sum((x - y) ** 2, axis=-1)) - 1
+
+    def gradient(self, x: Any, y: Any) -> Any:
+        return (x - y) / (self.value(x, y) + 1)[..., None]
+
+
+COSTS = ["sqeuclidean", "euclidean", "cityblock", "cosine", PseudoHuber()]
+
+
+@pytest.fixture(params=[epsot.solve, epsot.divergence], ids=["value", "divergence"])
+def call(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def posed(problem: Measures, rho: Any) -> Measures:
+    return problem.balanced if rho is None else problem
+
+
+@pytest.mark.parametrize("rho", RHOS)
+@pytest.mark.parametrize("cost", [None, *COSTS], ids=str)
+def test_points(small: Measures, call: Any, cost: Any, rho: Any) -> None:
+    x, y, a, b = posed(small, rho)
+    result = call(epsot.PointCloud(x, y, cost=cost), a, b, rho=rho, **EXACT)
+    by_x = slopes(lambda z: call(epsot.PointCloud(z, y, cost=cost), a, b, rho=rho, **EXACT).value, x)
+    by_y = slopes(lambda z: call(epsot.PointCloud(x, z, cost=cost), a, b, rho=rho, **EXACT).value, y)
+    close(result.grad_x, by_x, TOLERANCE)
+    close(result.grad_y, by_y, TOLERANCE)
+    close(result.displacement[a > 0], -by_x[a > 0] / a[a > 0, None], 10 * TOLERANCE)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("d", [1, 3, 17])
+def test_points_in_other_dimensions(call: Any, p: int, d: int) -> None:
+    x, y, a, b = measures(4, 5, d, offset=20.0).balanced
+    result = call(epsot.PointCloud(x, y, p=p), a, b, **EXACT)
+    by_x = slopes(lambda z: call(epsot.PointCloud(z, y, p=p), a, b, **EXACT).value, x)
+    close(result.grad_x, by_x, TOLERANCE)
+
+
+def test_one_cloud_moved_as_both(small: Measures) -> None:
+    """Where both measures are one, moving it moves both arguments: d OT(x, x) = grad_x + grad_y, and S stays zero."""
+    x, a = small.x, small.a
+    result = epsot.solve(epsot.PointCloud(x, x), a, a, **EXACT)
+    both = slopes(lambda z: epsot.solve(epsot.PointCloud(z, z), a, a, **EXACT).value, x)
+    close(result.grad_x + result.grad_y, both, TOLERANCE)
+    divergence = epsot.divergence(epsot.PointCloud(x, x), a, a, **EXACT)
+    assert not np.any(divergence.grad_x)
+    assert not np.any(divergence.displacement)
+
+
+@pytest.mark.parametrize("rho", [0.8, (0.5, 2.0), (None, 0.7), (0.7, None)])
+def test_weights(small: Measures, call: Any, rho: Any) -> None:
+    """Where a mass is free, weights move one by one and the gradient has no constant of its own."""
+    x, y, a, b = small
+    a, b = a + 0.1, b + 0.1  # central differences need room on both sides
+    geometry = epsot.PointCloud(x, y)
+    result = call(geometry, a, b, rho=rho, **EXACT)
+    close(result.grad_a, slopes(lambda w: call(geometry, w, b, rho=rho, **EXACT).value, a), TOLERANCE)
+    close(result.grad_b, slopes(lambda w: call(geometry, a, w, rho=rho, **EXACT).value, b), TOLERANCE)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("rho", [None, 0.8])
+def test_a_weight_of_zero(small: Measures, call: Any, p: int, rho: float | None) -> None:
+    """There the gradient is one-sided, the derivative of adding a little mass."""
+    x, y, a, b = small.balanced
+    geometry, i, step = epsot.PointCloud(x, y, p=p), len(a) // 2, 1e-8
+    assert a[i] == 0
+    result = call(geometry, a, b, rho=rho, **EXACT)
+    more = a + step * np.eye(len(a))[i]
+    if rho is None:
+        more[0] -= step  # the mass is kept
+    change = (float(call(geometry, more, b, rho=rho, **EXACT).value) - float(result.value)) / step
+    expected = result.grad_a[i] - (result.grad_a[0] if rho is None else 0)
+    close(change, expected, 1e-5)  # one-sided, so of first order in the step
+
+
+def test_balanced_weights(small: Measures, call: Any) -> None:
+    """Mass moves from the first point to another, so that the constant drops out."""
+    x, y, a, b = small.balanced
+    a, b = a + 0.1, b + 0.1 * len(a) / len(b)
+    geometry = epsot.PointCloud(x, y)
+    result = call(geometry, a, b, **EXACT)
+
+    def exchange(weights: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return weights + np.concatenate([[-t.sum()], t])
+
+    by_a = slopes(lambda t: call(geometry, exchange(a, t), b, **EXACT).value, np.zeros(len(a) - 1))
+    by_b = slopes(lambda t: call(geometry, a, exchange(b, t), **EXACT).value, np.zeros(len(b) - 1))
+    close(result.grad_a[1:] - result.grad_a[0], by_a, TOLERANCE)
+    close(result.grad_b[1:] - result.grad_b[0], by_b, TOLERANCE)
+    if call is epsot.solve:
+        close(up_to_constant(result.grad_a), up_to_constant(result.f), 1e-12)
+
+
+@pytest.mark.parametrize("rho", RHOS)
+def test_cost_matrix(small: Measures, rho: Any) -> None:
+    """dOT / dC = P; and the weights as for points."""
+    _, _, a, b = posed(small, rho)
+    C = np.random.default_rng(0).random((len(a), len(b)))
+    C[0, 2] = np.inf
+    result = epsot.solve(epsot.CostMatrix(C), a, b, rho=rho, **EXACT)
+    by_C = slopes(lambda z: epsot.solve(epsot.CostMatrix(z), a, b, rho=rho, **EXACT).value, C)
+    close(result.plan.to_dense(), by_C, TOLERANCE)
+    if rho is not None:
+        a, b = a + 0.1, b + 0.1
+        result = epsot.solve(epsot.CostMatrix(C), a, b, rho=rho, **EXACT)
+        by_a = slopes(lambda w: epsot.solve(epsot.CostMatrix(C), w, b, rho=rho, **EXACT).value, a)
+        close(result.grad_a, by_a, TOLERANCE)
+    for name in ("grad_x", "grad_y", "displacement"):
+        with pytest.raises(TypeError, match="PointCloud"):
+            getattr(result, name)
+
+
+# Maps beyond the points
+
+
+@pytest.mark.parametrize("rho", RHOS)
+@pytest.mark.parametrize("cost", [None, "euclidean", "cosine"])
+def test_maps_extend_what_is_known_at_the_points(small: Measures, call: Any, cost: Any, rho: Any) -> None:
+    x, y, a, b = posed(small, rho)
+    result = call(epsot.PointCloud(x, y, cost=cost), a, b, rho=rho, **EXACT)
+    close(result.potential(x), result.f, 1e-9)
+    close(result.transport(x), x + result.displacement, 1e-9)
+
+
+def test_displacement_of_a_vanishing_weight_is_that_of_none(small: Measures, call: Any) -> None:
+    x, y, a, b = small.balanced
+    i = len(a) // 2
+    little = a.copy()
+    little[i] = 1e-9
+    little[0] -= 1e-9
+    exact = call(epsot.PointCloud(x, y), a, b, **EXACT)
+    close(call(epsot.PointCloud(x, y), little, b, **EXACT).displacement, exact.displacement, 1e-6)
+    assert np.isfinite(exact.displacement).all()
+    assert not np.any(exact.grad_x[i])
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_the_balanced_map_is_the_gradient_of_the_potential(small: Measures, call: Any, p: int) -> None:
+    """T(z) = z - grad f(z), far outside too."""
+    x, y, a, b = small.balanced
+    result = call(epsot.PointCloud(x, y, p=p), a, b, **EXACT)
+    z = np.concatenate([x[:2] + 0.3, [[4.0, -3.0]]])
+    gradient = np.stack([slopes(lambda point: result.potential(point[None, :])[0], point) for point in z])
+    close(z - gradient, result.transport(z), 1e-8)
+
+
+def test_map_of_squares_is_barycentric(awkward: Measures) -> None:
+    result = epsot.sinkhorn(*awkward.balanced, blur=0.5, tol=1e-11, max_iter=10_000)
+    close(awkward.x + result.displacement, result.plan.barycentric_map(), 1e-8)
+
+
+def test_coincident_points(call: Any) -> None:
+    """|x - y| has no gradient where the points coincide: zero stands for it, never NaN."""
+    x = np.asarray([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    for p in (1, 2):
+        result = call(epsot.PointCloud(x, x[:2], p=p), eps=0.1)
+        assert np.isfinite(result.grad_x).all()
+        assert np.isfinite(result.transport(x)).all()
