@@ -11,6 +11,7 @@ from epsot.costs import Array
 from epsot.geometry import PointCloud
 from epsot.instance import Instance
 from epsot.result import DivergenceResult, SinkhornResult
+from epsot.solver.acceleration import Anderson
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
@@ -56,8 +57,7 @@ class Intermediate:
 
     def _result(self) -> SinkhornResult:
         instance = replace(self._instance, eps=self.eps)
-        pair = Dual(self._state.f, getattr(self._state, "g", self._state.f))
-        return SinkhornResult(instance, pair, Status.STOPPED, self.nit, ())
+        return SinkhornResult(instance, Dual(*self._update.pair(self._state)), Status.STOPPED, self.nit, ())
 
     @property
     def f(self) -> Array:
@@ -75,7 +75,8 @@ class Intermediate:
 
 def solve_transport(instance: Instance, options: Options, init: Init) -> SinkhornResult:
     """One transport problem: the tutorial's algorithm without a tolerance, alternating updates with one."""
-    update = Symmetric(instance.problem) if options.tol is None else Alternating(instance.problem)
+    problem = instance.problem
+    update = Symmetric(problem) if options.tol is None else Anderson(Alternating(problem))
     return run(update, instance, options, init.xy if isinstance(init, DivergenceResult) else init)
 
 
@@ -109,7 +110,7 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
         def observe(nit: int, eps: float, state: Any) -> None:
             callback(Intermediate(nit, eps, state, update, instance))
 
-    outcome = anneal(update, update.init(schedule[0].eps, f, g), schedule, observe)
+    outcome = anneal(update, update.init(schedule[0].eps, f, g), schedule, options.max_iter, observe)
     dual, status = outcome.dual, outcome.status
     if instance.problem.balanced:
         shift = instance.problem.dual_shift(dual.f, dual.g)

@@ -14,8 +14,6 @@ from epsot.status import Status
 
 logger = logging.getLogger("epsot")
 
-PATIENCE = 20  # checks without a new lowest error: exact iterations lower it every time, so only rounding is left
-
 
 class Check(NamedTuple):
     """One measurement of the marginal error."""
@@ -35,35 +33,23 @@ class Outcome:
     history: tuple[Check, ...]  # every measurement, all of them at temperatures with a tolerance
 
 
-class Stagnation:
-    """Counts the checks since the marginal error was at its lowest."""
-
-    def __init__(self) -> None:
-        self.lowest, self.waited = math.inf, 0
-
-    def seen(self, error: float) -> bool:
-        """Take in one error; True once PATIENCE checks brought nothing."""
-        self.waited = 0 if error < self.lowest else self.waited + 1
-        self.lowest = min(self.lowest, error)
-        return self.waited >= PATIENCE
-
-
-def judge(error: float, tol: float, stagnation: Stagnation) -> Status | None:
-    """What a measured error says: done, hopeless, or go on (None)."""
-    if not math.isfinite(error):
+def judge(update: Update, state: Any, errors: Sequence[float], tol: float) -> Status | None:
+    """What the errors measured at one temperature say: done, hopeless, or go on (None)."""
+    if not math.isfinite(errors[-1]):
         return Status.DIVERGED
-    if error <= tol:
+    if errors[-1] <= tol:
         return Status.CONVERGED
-    return Status.STALLED if stagnation.seen(error) else None
+    return Status.STALLED if update.stalled(state, errors) else None
 
 
 def anneal(
     update: Update,
     state: Any,
     schedule: Sequence[Level],
+    max_iter: int,
     observe: Callable[[int, float, Any], None] | None = None,
 ) -> Outcome:
-    """Run `update` down the schedule.
+    """Run `update` down the schedule, at most max_iter iterations in all, of which the last is at the target.
 
     Each level ends when its error is at most its tolerance, or after its steps. `observe` is called after every
     iteration and may raise StopIteration. Reading an error is the only synchronisation with the device.
@@ -71,15 +57,16 @@ def anneal(
     nit, history, target = 0, [], schedule[-1].eps
     status = Status.SCHEDULE_ENDED
     for level in schedule:
-        status, stagnation = Status.SCHEDULE_ENDED if level.tol is None else Status.MAX_ITER, Stagnation()
-        for _ in range(level.steps):
+        status, errors = Status.SCHEDULE_ENDED if level.tol is None else Status.MAX_ITER, []
+        spare = max_iter - nit if level is schedule[-1] else max_iter - nit - 1
+        for _ in range(min(level.steps, spare)):
             state = update.step(state, level.eps)
             nit += 1
             verdict = None
             if level.tol is not None:
-                error = float(update.error(state, level.eps))
-                history.append(Check(nit, level.eps, error))
-                verdict = judge(error, level.tol, stagnation)
+                errors.append(float(update.error(state, level.eps)))
+                history.append(Check(nit, level.eps, errors[-1]))
+                verdict = judge(update, state, errors, level.tol)
             if observe is not None:
                 try:
                     observe(nit, level.eps, state)

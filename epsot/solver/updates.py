@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from epsot.costs import Array
 from epsot.problem import Problem
+
+PATIENCE = 8  # steps that bring nothing until rounding is blamed
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,14 @@ class Update(Protocol):
     def step(self, state: Any, eps: float) -> Any:
         """One iteration: both sides are updated."""
 
+    def pair(self, state: Any) -> tuple[Array, Array]:
+        """The current potentials, for an observer."""
+
     def error(self, state: Any, eps: float) -> Array:
         """The marginal error, 0-d, of the pair that `finish` would return."""
+
+    def stalled(self, state: Any, errors: Sequence[float]) -> bool:
+        """Whether the errors measured at this temperature show that only rounding is left."""
 
     def finish(self, state: Any, eps: float) -> Dual:
         """The pair to return."""
@@ -40,19 +49,20 @@ class Update(Protocol):
 
 @dataclass(frozen=True)
 class AlternatingState:
-    """f is optimal for g: the rows of their plan are exact. next_g is optimal for f: it measures the columns."""
+    """f is optimal for g: the rows of their plan are exact. updated is optimal for f: it measures the columns."""
 
     f: Array
     g: Array
-    next_g: Array
+    updated: Array
+    start: Array  # the g of the next step
 
 
 @dataclass(frozen=True)
 class Alternating:
-    """g <- next_g, f <- next_f(g): two softmins a step, the fastest plain iteration near the solution.
+    """f <- next_f(g), g <- next_g(f): two softmins a step, the fastest plain iteration near the solution.
 
-    What is measured is what is returned: the pair (f, g), not (f, next_g), whose error nobody has seen. An unbalanced
-    problem first moves (f, g) along the best constant shift.
+    What is measured is what is returned: the pair (f, g), not (f, updated), whose error nobody has seen. An unbalanced
+    problem then moves along the best constant shift, so that a step is a function of g alone.
     """
 
     problem: Problem
@@ -60,19 +70,24 @@ class Alternating:
     def init(self, eps: float, f: Array | None, g: Array | None) -> AlternatingState:
         zero_f, zero_g = self.problem.zeros()
         f, g = zero_f if f is None else f, zero_g if g is None else g
-        return AlternatingState(f, g, g)
+        return AlternatingState(f, g, g, g)
 
     def step(self, state: AlternatingState, eps: float) -> AlternatingState:
-        problem = self.problem
-        guess, g = state.f, state.next_g
-        if not problem.balanced:
-            shift = problem.dual_shift(guess, g)
-            guess, g = guess + shift, g - shift
-        f = problem.next_f(g, eps, guess)
-        return AlternatingState(f, g, problem.next_g(f, eps, g))
+        problem, g = self.problem, state.start
+        f = problem.next_f(g, eps, state.f)
+        updated = problem.next_g(f, eps, g)
+        start = updated if problem.balanced else updated - problem.dual_shift(f, updated)
+        return AlternatingState(f, g, updated, start)
+
+    def pair(self, state: AlternatingState) -> tuple[Array, Array]:
+        return state.f, state.g
 
     def error(self, state: AlternatingState, eps: float) -> Array:
-        return self.problem.T.violation(state.g, state.next_g, eps)
+        return self.problem.T.violation(state.g, state.updated, eps)
+
+    def stalled(self, state: AlternatingState, errors: Sequence[float]) -> bool:
+        """In exact arithmetic no step raises the error."""
+        return len(errors) > PATIENCE and min(errors[-PATIENCE:]) >= errors[-PATIENCE - 1]
 
     def finish(self, state: AlternatingState, eps: float) -> Dual:
         problem, xp = self.problem, self.problem.place.xp
@@ -109,6 +124,9 @@ class Symmetric:
         f, g = self.problem.next_pair(state.f, state.g, eps)
         return SymmetricState((state.f + f) / 2, (state.g + g) / 2, (state.f, state.g), (f, g))
 
+    def pair(self, state: SymmetricState) -> tuple[Array, Array]:
+        return state.f, state.g
+
     def error(self, state: SymmetricState, eps: float) -> Array:
         """That of the pair before the step: the best known without another sweep."""
         xp = self.problem.place.xp
@@ -116,6 +134,10 @@ class Symmetric:
             self.problem.violation(state.past[0], state.updated[0], eps),
             self.problem.T.violation(state.past[1], state.updated[1], eps),
         )
+
+    def stalled(self, state: SymmetricState, errors: Sequence[float]) -> bool:
+        """In exact arithmetic no step raises the error by much."""
+        return len(errors) > PATIENCE and min(errors[-PATIENCE:]) >= errors[-PATIENCE - 1]
 
     def finish(self, state: SymmetricState, eps: float) -> Dual:
         return Dual(*self.problem.next_pair(state.f, state.g, eps))
@@ -150,8 +172,15 @@ class SelfTransport:
         updated = self.problem.next_self(state.mean, eps)
         return SelfState(state.mean, updated, (state.mean + updated) / 2)
 
+    def pair(self, state: SelfState) -> tuple[Array, Array]:
+        return state.f, state.f
+
     def error(self, state: SelfState, eps: float) -> Array:
         return self.problem.violation(state.f, state.updated, eps)
+
+    def stalled(self, state: SelfState, errors: Sequence[float]) -> bool:
+        """In exact arithmetic every step halves the error."""
+        return len(errors) > 3 and min(errors[-3:]) > 0.9 * errors[-4]
 
     def finish(self, state: SelfState, eps: float) -> Dual:
         if self.extrapolate:
