@@ -1,7 +1,7 @@
 """``python -m epsot demo``: the annealing sweep between two shapes, as figures and a table.
 
 Two densities on a lattice of pixels, the biased loss and the unbiased divergence at a sequence of blurs, with their
-potentials and displacements: the example with which GeomLoss explains annealing. `solve` computes and `draw` draws, so
+potentials and displacements: the example with which GeomLoss explains annealing. `sweep` computes and `draw` draws, so
 that a benchmark can time the first alone.
 """
 
@@ -162,12 +162,12 @@ def read_density(path: str | Path, points: int = POINTS) -> tuple[np.ndarray, np
     return x, a / a.sum()
 
 
-def solve(sweep: Sweep, measures: Measures, workers: int | None = None) -> list[Solved]:
+def sweep(kind: Sweep, measures: Measures, workers: int | None = None) -> list[Solved]:
     """Solve one sweep: values, potentials, displacements and marginal errors, all evaluated.
 
     Parameters
     ----------
-    sweep : Sweep
+    kind : Sweep
         Which blurs, biased or not.
     measures : Measures
         The two weighted clouds, of diameter one.
@@ -180,15 +180,15 @@ def solve(sweep: Sweep, measures: Measures, workers: int | None = None) -> list[
         From the largest blur to the smallest.
     """
     x, y, a, b = measures
-    transport: Any = epsot.sinkhorn_divergence if sweep.unbiased else epsot.sinkhorn
+    transport: Any = epsot.sinkhorn_divergence if kind.unbiased else epsot.sinkhorn
     solved = []
-    for blur in sweep.blurs:
+    for blur in kind.blurs:
         start = time.perf_counter()
-        result = transport(x, y, a, b, blur=blur, diameter=1.0, scaling=sweep.scaling, tol=None, workers=workers)
+        result = transport(x, y, a, b, blur=blur, diameter=1.0, scaling=kind.scaling, tol=None, workers=workers)
         value, error = float(result.value), float(result.marginal_error)
         _ = result.f, result.g, result.displacement
         seconds = time.perf_counter() - start
-        row = Row(sweep.name, sweep.scaling, blur, value, error, result.nit, seconds)
+        row = Row(kind.name, kind.scaling, blur, value, error, result.nit, seconds)
         solved.append(Solved(row, result))
     return solved
 
@@ -197,8 +197,8 @@ def warm_up(workers: int | None = None) -> float:
     """Compile, or load from the cache, what the sweeps will use; the seconds it took."""
     start = time.perf_counter()
     x, a, b = densities(WARM_UP_POINTS)
-    for sweep in SWEEPS[:2]:
-        solve(sweep, Measures(x, x, a, b), workers)
+    for kind in SWEEPS[:2]:
+        sweep(kind, Measures(x, x, a, b), workers)
     return time.perf_counter() - start
 
 
@@ -278,10 +278,10 @@ def _run(measures: Measures, folder: Path, workers: int | None) -> None:
     print(f"kernels ready in {warm_up(workers):.2f} s")
     rows: list[Row] = []
     files = []
-    for sweep in SWEEPS:
-        solved = solve(sweep, measures, workers)
+    for kind in SWEEPS:
+        solved = sweep(kind, measures, workers)
         rows += [one.row for one in solved]
-        files.append(folder / f"{sweep.name}.png")
+        files.append(folder / f"{kind.name}.png")
         draw([one.result for one in solved], files[-1])
     files.append(folder / "table.csv")
     write_table(files[-1], rows)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj
+from array_api_compat import is_array_api_obj, is_cupy_array, is_numpy_array, is_torch_array
 
 from epsot.arrays import to_numpy
 from epsot.costs import Array, Euclidean, HalfSquare
@@ -32,7 +32,8 @@ Result = SinkhornResult | DivergenceResult
 
 SOURCE, TARGET, ARROW = "#F28C8C", "#8C8CF2", "#3F9A22"  # samples of x, samples of y, displacements
 SOURCE_LINE, TARGET_LINE = "#C8DFF9", "#E9CDCD"  # level lines of f and g, paler: they are the background
-AREA = 5000.0  # of all samples together, in square points: a tenth of a panel of four inches where they are dense
+AREA = 5000.0  # of all discs together, at most, in square points: about a tenth of a panel
+DISC = 40.0  # of a disc, at most on average: a few samples need not fill the panel
 ARROWS = 120  # at most: more would hide what they point at
 RESOLUTION = 64  # lattice points along a side at which `transport` evaluates the potentials
 LEVELS = 20  # level lines, about, where the caller names none
@@ -62,7 +63,7 @@ def samples(
     color : color
         Of the discs.
     area : float
-        Of all discs together, in square points (1/72 inch, squared).
+        Of all discs together, at most, in square points (1/72 inch, squared).
     displacement : (n, 2) array, optional
         Arrows to draw from the points of positive weight, in the units of the points.
     arrows : int
@@ -85,7 +86,8 @@ def samples(
     v = None if displacement is None else _plane("displacement", displacement, len(x))
     ax = _axes(ax)
     drawn = w > 0
-    ax.scatter(x[drawn, 0], x[drawn, 1], s=area * w[drawn] / w.sum(), color=color, edgecolors="none", zorder=2)
+    discs = min(area, DISC * np.count_nonzero(drawn)) * w[drawn] / w.sum()
+    ax.scatter(x[drawn, 0], x[drawn, 1], s=discs, color=color, edgecolors="none", zorder=2)
     if v is not None:
         _arrows(ax, x[drawn], v[drawn], ARROW, arrows)
     ax.set_aspect("equal", adjustable="box")
@@ -199,7 +201,7 @@ def transport(
     extent : (left, right, bottom, top), optional
         The frame, in the units of the points; by default what holds all points of both measures, with a margin.
     area : float
-        Of all discs of one measure together, in square points.
+        Of all discs of one measure together, at most, in square points.
     arrows : int
         The most arrows to draw; beyond that an evenly spread selection.
 
@@ -356,7 +358,11 @@ def scale_of(result: Result) -> str:
 
 def _host(array: Any) -> np.ndarray:
     """Anything array-like on the host, in float64."""
-    return (to_numpy(array) if is_array_api_obj(array) else np.asarray(array)).astype(float)
+    if is_cupy_array(array) or is_torch_array(array):
+        array = to_numpy(array)
+    elif is_array_api_obj(array) and not is_numpy_array(array):
+        array = np.from_dlpack(array)
+    return np.asarray(array, dtype=float)
 
 
 def _axes(ax: Axes | None) -> Axes:
