@@ -306,9 +306,8 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
 
     Parameters
     ----------
-    result : SinkhornResult, DivergenceResult, or sequence of records
-        What was measured: the `history` of a result, or records with `nit`, `eps` and `marginal_error` that a callback
-        has kept.
+    result : SinkhornResult, DivergenceResult, or sequence of triples
+        What was measured: the `history` of a result, or triples (nit, eps, marginal_error) that a callback has kept.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default a new figure.
     label : str, optional
@@ -338,7 +337,7 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
     history = result.history if isinstance(result, SinkhornResult | DivergenceResult) else list(result)
     if not history:
         raise ValueError("`result` has no measurements, as with tol=None; set `tol`, or pass records of a callback")
-    nit, eps, error = np.asarray([(check.nit, check.eps, check.marginal_error) for check in history], dtype=float).T
+    nit, eps, error = np.asarray(history, dtype=float).T
     ax = _axes(ax)
     cooled = np.flatnonzero(np.diff(eps, prepend=np.inf) != 0)
     ax.semilogy(nit, error, label=label, color=color, marker="o", markersize=4, markevery=cooled.tolist())
