@@ -6,42 +6,44 @@ weight on every other pixel, as the GeomLoss example does, so that all pixels ta
 Run as a script it prints the seconds: python asv_benchmarks/benchmarks/tutorial.py [points ...]
 """
 
+import itertools
 import sys
 import time
 
 import numpy as np
 
-from epsot.demo import SWEEPS, Measures, densities, sweep, warm_up
+from epsot.demo import SWEEPS, Measures, densities, sweep
 
 
-def measures(points, weights):
+def measures(points, weights, dtype):
     x, a, b = densities(points)
+    x = x.astype(dtype)
     if weights == "floor":
         a, b = (np.where(w == 0, 1e-8 * w.max(), w) for w in (a, b))
     return Measures(x, x, a / a.sum(), b / b.sum())
 
 
 class Tutorial:
-    params = ([400, 10_000], ["zeros", "floor"])
-    param_names = ("points", "weights")
+    params = ([400, 10_000], ["zeros", "floor"], ["float32", "float64"])
+    param_names = ("points", "weights", "dtype")
     timeout = 600
     warmup_time = 0.0
 
-    def setup(self, points, weights):
-        self.measures = measures(points, weights)
-        warm_up()
+    def setup(self, points, weights, dtype):
+        self.measures = measures(points, weights, dtype)
+        sweep(SWEEPS[1], measures(100, weights, dtype))  # compiles
 
-    def time_biased(self, points, weights):
+    def time_biased(self, points, weights, dtype):
         sweep(SWEEPS[0], self.measures)
 
-    def time_unbiased(self, points, weights):
+    def time_unbiased(self, points, weights, dtype):
         sweep(SWEEPS[1], self.measures)
 
-    def time_all_sweeps(self, points, weights):
+    def time_all_sweeps(self, points, weights, dtype):
         for kind in SWEEPS:
             sweep(kind, self.measures)
 
-    def track_marginal_error(self, points, weights):
+    def track_marginal_error(self, points, weights, dtype):
         """Of the last solve of the slow sweep: what a faster time must not be paid with."""
         return sweep(SWEEPS[2], self.measures)[-1].row.marginal_error
 
@@ -49,17 +51,16 @@ class Tutorial:
 
 
 def main(sizes):
-    warm_up()
-    for points in sizes:
-        for weights in Tutorial.params[1]:
-            given = measures(points, weights)
-            seconds = []
-            for kind in SWEEPS:
-                start = time.perf_counter()
-                sweep(kind, given)
-                seconds.append(time.perf_counter() - start)
-            parts = ", ".join(f"{kind.name} {part:.3f}" for kind, part in zip(SWEEPS, seconds, strict=True))
-            print(f"{points:>6} points, {weights}: {sum(seconds):.3f} s ({parts})")
+    for points, weights, dtype in itertools.product(sizes, *Tutorial.params[1:]):
+        given = measures(points, weights, dtype)
+        sweep(SWEEPS[1], measures(100, weights, dtype))  # compiles
+        seconds = []
+        for kind in SWEEPS:
+            start = time.perf_counter()
+            sweep(kind, given)
+            seconds.append(time.perf_counter() - start)
+        parts = ", ".join(f"{kind.name} {part:.3f}" for kind, part in zip(SWEEPS, seconds, strict=True))
+        print(f"{points:>6} points, {weights}, {dtype}: {sum(seconds):.3f} s ({parts})", flush=True)
 
 
 if __name__ == "__main__":
