@@ -77,7 +77,7 @@ class Problem:
     kl_b: MarginalKL
     place: Place
 
-    @property
+    @cached_property
     def T(self) -> Problem:
         """The problem seen from the other side."""
         return Problem(
@@ -96,10 +96,6 @@ class Problem:
     def balanced(self) -> bool:
         return self.kl_a.balanced and self.kl_b.balanced
 
-    @cached_property
-    def transposed_kernel(self) -> Kernel:
-        return self.kernel.T
-
     def zeros(self) -> tuple[Array, Array]:
         """Potentials to start from.  -> (n,), (m,)"""
         xp = self.place.xp
@@ -115,7 +111,7 @@ class Problem:
         """The g that is optimal for f; `guess` is an earlier g.  (n,) -> (m,)"""
         if guess is not None:
             guess = self.kl_b.undampen(guess, eps)
-        return self.kl_b.dampen(self.transposed_kernel.softmin(self.log_a + f / eps, eps, guess), eps)
+        return self.kl_b.dampen(self.T.kernel.softmin(self.log_a + f / eps, eps, guess), eps)
 
     def next_pair(self, f: Array, g: Array, eps: float) -> tuple[Array, Array]:
         """(next_f(g), next_g(f)), in one sweep.  (n,), (m,) -> (n,), (m,)"""
