@@ -45,9 +45,3 @@ SIZES = [(13, 9, 1, 0.0), (12, 17, 2, 50.0), (15, 8, 3, -7.0), (9, 14, 17, 3.0)]
 def awkward(request: pytest.FixtureRequest) -> Measures:
     n, m, d, offset = request.param
     return measures(n, m, d, offset=offset)
-
-
-@pytest.fixture
-def small() -> Measures:
-    """Small enough for finite differences in everything."""
-    return measures(6, 5, 2)

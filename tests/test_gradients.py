@@ -36,6 +36,12 @@ def call(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture
+def small() -> Measures:
+    """Small enough for finite differences in everything."""
+    return measures(4, 5, 2)
+
+
 def posed(problem: Measures, rho: Any) -> Measures:
     return problem.balanced if rho is None else problem
 
