@@ -350,8 +350,8 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
 def scale_of(result: Result) -> str:
     """The scale that a result was solved at, in words: "blur = 0.125", or "eps = 0.1" where the cost has no lengths."""
     cost = getattr(result.instance.geometry, "cost", None)
-    if isinstance(cost, HalfSquare | Euclidean):
-        return f"blur = {result.eps ** (1 / cost.degree):.3g}"
+    if type(cost) in (HalfSquare, Euclidean):  # not the named costs that derive from them
+        return f"blur = {result.eps ** (1 / result.instance.geometry.degree):.3g}"
     return f"eps = {result.eps:.3g}"
 
 
