@@ -74,7 +74,10 @@ class AcceleratedState:
     eps: float
     error: float = math.inf  # marginal error of the pair of `plain`
     lowest: float = math.inf  # at this temperature
-    waited: int = 0  # steps since then: PATIENCE mixed ones, then as many plain ones, which never raise the error
+    best: Array | None = None  # where the step of the lowest error led to
+    waited: int = 0  # mixed steps since then
+    plain_steps: int = 0  # steps of the plain series under way, 0: mixing
+    plain_length: int = 2 * PATIENCE  # of the next plain series
     levels: tuple[tuple[float, Array], ...] = ()  # (eps, g) at the end of the last two temperatures
 
 
@@ -82,7 +85,9 @@ class AcceleratedState:
 class Anderson:
     """Mixes the last steps so that the mixed residual is smallest (Walker and Ni 2011).
 
-    At a new temperature the potential is first extrapolated linearly in eps from the two before.
+    There is no proof that this converges. Where PATIENCE mixed steps bring nothing, plain ones, which never raise the
+    error, go on from the best point, in series that double in length: the worst case is near that of plain steps. At a
+    new temperature the potential is first extrapolated linearly in eps from the two before.
     """
 
     update: Alternating
@@ -93,17 +98,40 @@ class Anderson:
     def step(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         if eps != state.eps:
             state = self.descend(state, eps)
-        memory = state.memory
         plain = self.update.step(state.plain, eps)
         error = float(self.update.error(plain, eps))
-        waited = 0 if error < state.lowest or state.waited == 2 * PATIENCE else state.waited + 1
-        if error > GROWTH * state.error or waited >= PATIENCE:
-            memory.forget()
-        if waited < PATIENCE and math.isfinite(error):
-            memory.push(plain.start, plain.start - plain.g)
-            mixed = memory.mix()
-            plain = plain if mixed is None else replace(plain, start=mixed)
-        return AcceleratedState(plain, memory, eps, error, min(error, state.lowest), waited, state.levels)
+        better = error < state.lowest
+        new = replace(
+            state,
+            plain=plain,
+            error=error,
+            lowest=error if better else state.lowest,
+            best=plain.start if better else state.best,
+            waited=0 if better else state.waited + 1,
+        )
+        if state.plain_steps:
+            return replace(new, waited=0, plain_steps=(state.plain_steps + 1) % (state.plain_length // 2 + 1))
+        if new.waited >= PATIENCE:
+            return self.retreat(new)
+        return self.advance(new, error > GROWTH * state.error)
+
+    def advance(self, state: AcceleratedState, forget: bool) -> AcceleratedState:
+        """Go on from the mix of the steps in memory."""
+        plain = state.plain
+        if forget:
+            state.memory.forget()
+        if not math.isfinite(state.error):
+            return state
+        state.memory.push(plain.start, plain.start - plain.g)
+        mixed = state.memory.mix()
+        return state if mixed is None else replace(state, plain=replace(plain, start=mixed))
+
+    @staticmethod
+    def retreat(state: AcceleratedState) -> AcceleratedState:
+        """Go on from the best point, with a series of plain steps."""
+        state.memory.forget()
+        plain = state.plain if state.best is None else replace(state.plain, start=state.best)
+        return replace(state, plain=plain, waited=0, plain_steps=1, plain_length=2 * state.plain_length)
 
     def pair(self, state: AcceleratedState) -> tuple[Array, Array]:
         return self.update.pair(state.plain)
@@ -112,8 +140,8 @@ class Anderson:
         return state.error
 
     def stalled(self, state: AcceleratedState, errors: Sequence[float]) -> bool:
-        """Only plain steps can tell, at the end of a series of them."""
-        return state.waited == 2 * PATIENCE and self.update.stalled(state.plain, errors)
+        """Only a series of plain steps can tell."""
+        return state.plain_steps > PATIENCE + 1 and self.update.stalled(state.plain, errors)
 
     def finish(self, state: AcceleratedState, eps: float) -> Dual:
         return self.update.finish(state.plain, eps)
