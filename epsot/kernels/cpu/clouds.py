@@ -1,0 +1,124 @@
+"""Point clouds as the kernels want them: in a compact order, in lines of coordinates. Made when first needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epsot.kernels.cpu.blocks import BLOCK, NEAR, TILED
+from epsot.kernels.cpu.compiled import compiled
+from epsot.kernels.cpu.sweeps import GROUP
+
+Array = NDArray[Any]
+
+NEAR_DIMENSIONS = 3
+SORTED_FROM = 256  # points; sorting a smaller cloud costs more than it saves
+
+
+def writable(array: Any, dtype: Any = None) -> Array:
+    """C-contiguous and writable, copied only if it is not: each other kind would compile the kernels again."""
+    array = np.ascontiguousarray(array, dtype)
+    return array if array.flags.writeable else array.copy()
+
+
+def padded(length: int) -> int:
+    return -(-length // GROUP) * GROUP
+
+
+def compact_order(points: Array) -> NDArray[np.int64]:
+    """A permutation that makes every 64 consecutive points compact: halve along the widest axis, again and again."""
+    order = np.arange(len(points))
+    if len(points) < SORTED_FROM:
+        return order
+    columns = points.T.astype(np.float64, order="C")  # (d, n)
+    todo = [(0, len(points))]
+    while todo:
+        begin, end = todo.pop()
+        if end - begin <= BLOCK:
+            continue
+        part = columns[:, order[begin:end]]
+        axis = int(np.ptp(part, axis=1).argmax())
+        half = ((end - begin) // BLOCK + 1) // 2 * BLOCK
+        order[begin:end] = order[begin:end][np.argpartition(part[axis], half)]
+        todo += [(begin, begin + half), (begin + half, end)]
+    return order
+
+
+class Cloud:
+    """One cloud, as rows and as columns of a cost.
+
+    Attributes
+    ----------
+    points : (n, d) array, C-contiguous
+    centre : (d,) float64 array, the origin for d > 3, common to the clouds of a problem
+    form : NEAR for d <= 3, else TILED
+    """
+
+    def __init__(self, points: Array, centre: Array | None) -> None:
+        self.points = points
+        self.form = NEAR if points.shape[1] <= NEAR_DIMENSIONS else TILED
+        self.centre = np.zeros(1) if centre is None else centre
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """The order of the rows and of the columns."""
+        return compact_order(self.points) if self.form == NEAR else np.arange(len(self.points))
+
+    @cached_property
+    def lines(self) -> Array:
+        """Coordinates in lines: (d, m) float64 if NEAR, (m / 64, d * 64) if TILED, padded to a multiple of 64."""
+        n, d = self.points.shape
+        if self.form == NEAR:
+            lines = np.zeros((d, padded(n)))
+            lines[:, :n] = self.points[self.order].T
+            return lines
+        tiles = np.zeros((padded(n) // GROUP, d, GROUP), self.points.dtype)
+        for group in range(len(tiles)):
+            part = self.points[group * GROUP : (group + 1) * GROUP]
+            tiles[group, :, : len(part)] = (part - self.centre).T
+        return tiles.reshape(len(tiles), d * GROUP)
+
+    @cached_property
+    def squares(self) -> Array:
+        """|y - centre|^2.  (m,)"""
+        squares = np.empty(len(self.points))
+        for begin in range(0, len(squares), 1024):
+            move = self.points[begin : begin + 1024] - self.centre
+            squares[begin : begin + 1024] = np.einsum("ij,ij->i", move, move)
+        return squares
+
+
+def log_weights(h, order, squares, half_scale):  # type: ignore[no-untyped-def]
+    """log2(e) h - half_scale squares in the order of the columns, padded by -inf; and the maximum, 0 if -inf."""
+    m = len(order)
+    weights, top = np.empty(-(-m // GROUP) * GROUP), -np.inf
+    for j in range(m):
+        weights[j] = np.log2(np.e) * h[order[j]]
+        if half_scale != 0.0:
+            weights[j] -= half_scale * squares[j]
+        top = max(top, weights[j])
+    for j in range(m, len(weights)):
+        weights[j] = -np.inf
+    return weights, top if top > -np.inf else 0.0
+
+
+log_weights = compiled(log_weights)
+
+
+def values_by_group(v: Array, order: NDArray[np.int64], dtype: Any) -> tuple[Array, Array]:
+    """v (m, q) as (m / 64, q' * 64), q' = q rounded up to even, divided by a power of two for each column.
+
+    The powers of two are returned: float32 has no room for values like 1e-40, which float64 problems may hold.
+    """
+    m, q = v.shape
+    largest = np.abs(v).max(axis=0).astype(np.float64)
+    size = np.exp2(np.frexp(largest)[1].astype(np.float64))
+    values = np.zeros((padded(m) // GROUP, q + q % 2, GROUP), dtype)
+    for c in range(q):
+        line = np.zeros(padded(m))
+        line[:m] = (v[:, c] / size[c])[order]
+        values[:, c] = line.reshape(-1, GROUP)
+    return values.reshape(len(values), -1), size

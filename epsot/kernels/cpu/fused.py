@@ -1,0 +1,182 @@
+"""What points and matrices share: from log-densities to the kernels, over the threads, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epsot.kernels.cpu import reductions
+from epsot.kernels.cpu.blocks import BLOCK, SQUARE, TILED
+from epsot.kernels.cpu.clouds import log_weights, padded, values_by_group, writable
+from epsot.kernels.cpu.sweeps import GROUP
+from epsot.kernels.cpu.threads import run
+from epsot.kernels.reference import Dense
+
+Array = NDArray[Any]
+
+LOG2_E = math.log2(math.e)
+SERIAL_WORK = 4e6  # instructions: below, waking a thread costs more than it brings
+STEP_WORK = 2e9  # instructions of one step, 0.1 to 0.2 s: how long an interrupt may have to wait
+LANES = 16  # partial sums of columns at most
+
+
+class Fused(Dense):
+    """Reductions over blocks of rows. A subclass says what the kernels read.
+
+    Attributes
+    ----------
+    form, kind, dim : compiled into the kernels
+    factor : the cost is `factor` times its family
+    instructions : per pair, roughly
+    operands : the first arguments of every kernel: x, centre, index, lines, matrix
+    order : the columns in the order of `lines`
+    squares : |y - centre|^2, for the form TILED
+    """
+
+    form: int
+    kind: int = 0
+    dim: int = 0
+    factor: float = 1.0
+    instructions: int = 20
+    workers: int
+    operands: tuple[Array, Array, NDArray[np.int64], Array, Array]
+    order: NDArray[np.int64]
+    squares: Array
+
+    @property
+    def T(self) -> Fused:
+        raise TypeError("the transpose belongs to the subclass")
+
+    @cached_property
+    def blocks(self) -> int:
+        return -(-self.shape[0] // BLOCK)
+
+    @cached_property
+    def capacity(self) -> int:
+        """Groups of columns in the buffers of a kernel."""
+        x, m = self.operands[0], self.shape[1]
+        return reductions.buffer_groups(self.form, padded(m) // GROUP, x.shape[1], x.itemsize)
+
+    def weights(self, h: Array, eps: float) -> tuple[Array, float, float]:
+        """log2(e) h as the kernels take it, its maximum, and the scale of the cost."""
+        scale = LOG2_E * self.factor / eps
+        half = 0.5 * scale if self.form == TILED and self.kind == SQUARE else 0.0
+        weights, reference = log_weights(writable(h, np.float64), self.order, self.squares, half)
+        return weights, reference, scale
+
+    def over_blocks(self, kernel: Callable[[int, int], Any], blocks: int) -> None:
+        """kernel(begin, end) over all blocks of rows, in short steps."""
+        work = BLOCK * self.shape[1] * self.instructions  # of one block
+        if blocks * work < SERIAL_WORK:
+            kernel(0, blocks)
+            return
+        step = max(1, min(int(STEP_WORK // work), -(-blocks // LANES)))
+
+        def task(number: int) -> Iterator[object]:
+            yield kernel(number * step, min(blocks, (number + 1) * step))
+
+        run(task, -(-blocks // step), self.workers)
+
+    def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
+        n, m = self.shape
+        out = np.empty((n, 1))
+        if n == 0 or m == 0:
+            return np.full(n, np.inf)
+        weights, reference, scale = self.weights(h, eps)
+        if guess is None:
+            self.redo(out, weights, reference, scale, eps, self.operands[2])
+            return out[:, 0]
+        kernel = reductions.row_sums(self.form, self.kind, self.dim)
+        guess, line = writable(guess, np.float64), out[:, 0]
+        common = (*self.operands, weights, reference, scale, self.capacity, guess, LOG2_E / eps, eps)
+        lost = 0
+
+        def piece(begin: int, end: int) -> None:
+            nonlocal lost
+            if kernel(*common, begin, end, out):
+                lost = 1
+
+        self.over_blocks(piece, self.blocks)
+        if lost:
+            index = self.operands[2]
+            self.redo(out, weights, reference, scale, eps, index[np.isnan(line[index])])
+        return line
+
+    def redo(self, out: Array, weights: Array, reference: float, scale: float, eps: float, index: Array) -> None:
+        """out[index, 0] = softmin around the true maxima."""
+        kernel = reductions.online(self.form, self.kind, self.dim, reductions.SOFTMIN)
+        x, centre, _, lines, matrix = self.operands
+        common = (x, centre, index, lines, matrix, weights, reference, scale, self.capacity, out[:, 0], eps, NO_VALUES)
+        self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), -(-len(index) // BLOCK))
+
+    def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
+        n, m = self.shape
+        if n == 0 or m == 0:
+            return np.full(n, np.inf), np.full(m, np.inf)
+        rows, columns = self.plan_sums(k, h, eps, symmetric=False)
+        return (
+            self.from_sums(rows, k, h, eps),
+            self.T.from_sums(columns, h, k, eps),
+        )
+
+    def softmin_self(self, h: Array, eps: float) -> Array:
+        if 0 in self.shape:
+            return np.full(self.shape[0], np.inf)
+        rows, columns = self.plan_sums(h, h, eps, symmetric=True)
+        return self.from_sums(rows + columns, h, h, eps)
+
+    def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool) -> tuple[Array, Array]:
+        """2^SHIFT times the row sums and the column sums of exp(k[i] + h[j] - C[i, j] / eps)."""
+        n, m = self.shape
+        weights, reference, scale = self.weights(h, eps)
+        kernel = reductions.pair_sums(self.form, self.kind, self.dim, symmetric)
+        rows, k = np.empty(n), writable(k, np.float64)
+        common = (*self.operands, weights, reference, scale, self.capacity, k)
+        work = BLOCK * m * self.instructions
+        lanes = min(LANES, self.blocks) if self.blocks * work >= SERIAL_WORK else 1
+        partial = np.zeros((lanes, len(weights)))
+        step = lanes * max(1, int(STEP_WORK // work))
+
+        def task(lane: int) -> Iterator[object]:
+            for begin in range(lane, self.blocks, step):
+                yield kernel(*common, begin, min(self.blocks, begin + step), lanes, rows, partial[lane])
+
+        run(task, lanes, self.workers)
+        columns = np.empty(m)
+        columns[self.order] = partial.sum(axis=0)[:m]  # in the order of the lanes
+        return rows, columns
+
+    def from_sums(self, sums: Array, k: Array, h: Array, eps: float) -> Array:
+        """softmin(h, eps) from 2^SHIFT times the row sums of the plan of k and h; what is out of range is redone."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out = eps * (k - np.log(sums) + reductions.SHIFT * math.log(2))
+        trusted = (sums >= reductions.SMALLEST) & (sums <= reductions.LARGEST)
+        if not trusted.all():
+            index = self.operands[2]
+            self.redo(out[:, None], *self.weights(h, eps), eps, index[~trusted[index]])
+        return out
+
+    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+        (n, m), q = self.shape, v.shape[1]
+        if 0 in (n, m, q):
+            return np.zeros((n, q))
+        values, size = values_by_group(v, self.order, self.operands[0].dtype)
+        out = np.empty((n, values.shape[1] // GROUP))
+        self.sum_online(reductions.APPLY, k, h, eps, values, out)
+        return out[:, :q] * size
+
+    def sum_online(self, mode: int, k: Array, h: Array, eps: float, values: Array, out: Array) -> None:
+        kernel = reductions.online(self.form, self.kind, self.dim, mode)
+        weights, reference, scale = self.weights(h, eps)
+        if mode == reductions.COST:
+            weights = np.zeros_like(weights)  # the padding has values of 0, and is finite
+        common = (*self.operands, weights, reference, scale, self.capacity, writable(k, np.float64), eps, values)
+        self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), self.blocks)
+
+
+NO_VALUES = np.zeros((1, 1))

@@ -1,0 +1,71 @@
+"""Reductions over a stored cost matrix."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epsot.kernels import reference
+from epsot.kernels.cpu.blocks import STORED
+from epsot.kernels.cpu.fused import Fused
+from epsot.kernels.cpu.threads import usable_workers
+
+Array = NDArray[Any]
+
+CHUNK = 1 << 18  # entries converted to float64 at a time
+
+
+class Matrix(Fused, reference.Matrix):
+    """The kernels of a cost matrix, (n, m) float32 or float64, read in place whatever its order; +inf forbids a pair."""
+
+    form = STORED
+
+    def __init__(self, C: Array, workers: int | None = None) -> None:
+        self._read(np.asarray(C), usable_workers(workers))
+
+    def _read(self, C: Array, workers: int) -> None:
+        reference.Matrix.__init__(self, C)
+        self.workers = workers
+
+    @cached_property
+    def _transpose(self) -> Matrix:
+        other = object.__new__(type(self))
+        other._read(self.C.T, self.workers)
+        return other
+
+    @property
+    def T(self) -> Matrix:
+        return self._transpose
+
+    def source(self) -> Matrix:
+        """The kernel of x with itself: the same matrix, which only a square one has."""
+        return self
+
+    @cached_property
+    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:  # type: ignore[override]
+        address = self.C.__array_interface__["data"][0]
+        matrix = np.array([address, *self.C.strides, self.shape[1]], np.int64)
+        none = np.zeros((1, 1), self.C.dtype)
+        return none, np.zeros(1), np.arange(self.shape[0]), np.zeros((1, 1)), matrix
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:  # type: ignore[override]
+        return np.arange(self.shape[1])
+
+    @cached_property
+    def squares(self) -> Array:  # type: ignore[override]
+        return np.zeros(1)
+
+    def cost_apply(self, v: Array) -> Array:
+        """out[i] = sum_j C[i, j] v[j], with inf * 0 = 0.  (m,) -> (n,)"""
+        n, m = self.shape
+        v, out = np.asarray(v, np.float64), np.zeros(n)
+        used = np.flatnonzero(v)
+        rows = max(1, CHUNK // max(m, 1))
+        for begin in range(0, n, rows):
+            part = self.C[begin : begin + rows]
+            out[begin : begin + rows] = part[:, used].astype(np.float64) @ v[used]
+        return out

@@ -1,0 +1,62 @@
+"""The columns of a block of rows in low dimension: moved to local origins, or left out on a bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, GROUP, SQUARE, Arrays, steps
+from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant
+
+
+@intrinsic(prefer_literal=True)
+def place(
+    typing: Any, kind: Any, dim: Any, lines: Any, weights: Any, first: Any, frame: Any, columns: Any, column: Any
+) -> Any:
+    """Put 64 columns into the buffer lines u, y_1 to y_dim; returns an upper bound of their logits in the block.
+
+    `frame` is [scale, reference, centre (dim), image (dim), extent (dim)], float64, and so is all arithmetic here:
+    square:     u[j] = weights[j] - scale |y[j] - centre|^2 / 2 - reference, and y[j] - image;
+    a distance: u[j] = weights[j] - reference, and scale (y[j] - centre).
+    The rows are within `extent` of the origin in every coordinate, which gives the bound.
+    """
+    metric, d, real = constant(kind), constant(dim), columns.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Arrays(context, builder, signature, arguments)
+        narrow = Vectors(builder, real)
+        v = Vectors(builder, types.float64, narrow.lanes)
+        start, at = a.values[4], a.values[7]
+        scale, reference, *rest = (v.splat(a.item(5, INDEX(i))) for i in range(2 + 3 * d))
+        centre, image, extent = rest[:d], rest[d : 2 * d], rest[2 * d :]
+        bound = v.variable()
+        builder.store(v.constant(float("-inf")), bound)
+        zero, half = v.constant(0.0), builder.fmul(scale, v.constant(-0.5))
+        with steps(builder, INDEX(GROUP), v.lanes) as j:
+            u = builder.fsub(v.load(a.at(3, start, j)), reference)
+            far = zero
+            for k in range(d):
+                y = v.load(a.at(2, builder.mul(a.width(2), INDEX(k)), start, j))
+                if metric == SQUARE:
+                    move = builder.fsub(y, centre[k])
+                    u = v.fma(builder.fmul(half, move), move, u)
+                    y = builder.fsub(y, image[k])
+                    far = v.fma(extent[k], v.abs(y), far)
+                else:
+                    y = builder.fmul(scale, builder.fsub(y, centre[k]))
+                    gap = v.maximum(builder.fsub(v.abs(y), extent[k]), zero)
+                    far = v.fma(gap, gap, far) if metric == EUCLIDEAN else builder.fadd(far, gap)
+                out = a.at(6, builder.mul(a.width(6), INDEX(k + 1)), at, j)
+                narrow.store(y if v.item == narrow.item else builder.fptrunc(y, narrow.type), out)
+            narrow.store(u if v.item == narrow.item else builder.fptrunc(u, narrow.type), a.at(6, at, j))
+            if metric == SQUARE:
+                top = builder.fadd(u, far)
+            else:
+                top = builder.fsub(u, v.sqrt(far) if metric == EUCLIDEAN else far)
+            builder.store(v.maximum(top, builder.load(bound)), bound)
+        return v.largest(builder.load(bound))
+
+    assert metric in (SQUARE, EUCLIDEAN, CITYBLOCK)
+    return types.float64(kind, dim, lines, weights, first, frame, columns, column), codegen

@@ -1,0 +1,122 @@
+"""Reductions over the costs of two point clouds, which are never stored."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epsot.costs import Cost
+from epsot.kernels import reference
+from epsot.kernels.cpu import reductions
+from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, NEAR, SQUARE
+from epsot.kernels.cpu.clouds import NEAR_DIMENSIONS, Cloud, values_by_group, writable
+from epsot.kernels.cpu.fused import LOG2_E, NO_VALUES, Fused
+from epsot.kernels.cpu.threads import usable_workers
+
+Array = NDArray[Any]
+
+KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
+NO_MATRIX = np.zeros(4, np.int64)
+NO_SQUARES = np.zeros(1)
+
+
+class Points(Fused, reference.Points):
+    """The kernels of two clouds and a cost that has a `kind`.
+
+    Parameters
+    ----------
+    x, y : (n, d), (m, d) arrays, both float32 or both float64
+        Not modified; copied only if not C-contiguous and writable.
+    cost : Cost
+    workers : int, optional
+        Threads: None and -1 are all usable cores.
+    """
+
+    def __init__(self, x: Array, y: Array, cost: Cost, workers: int | None = None) -> None:
+        shared = y is x
+        x = writable(x)
+        y = x if shared else writable(y)
+        centre = None
+        if x.shape[1] > NEAR_DIMENSIONS and len(x) + len(y):
+            total = x.sum(axis=0, dtype=np.float64) + y.sum(axis=0, dtype=np.float64)
+            centre = total / (len(x) + len(y))
+        cloud = Cloud(x, centre)
+        self._join(cloud, cloud if shared else Cloud(y, centre), cost, usable_workers(workers))
+
+    def _join(self, x_cloud: Cloud, y_cloud: Cloud, cost: Cost, workers: int) -> None:
+        reference.Points.__init__(self, x_cloud.points, y_cloud.points, cost)
+        d = self.x.shape[1]
+        self.x_cloud, self.y_cloud, self.workers = x_cloud, y_cloud, workers
+        self.form, self.factor = x_cloud.form, float(cost.factor)
+        self.kind = KINDS[str(cost.kind)]
+        if d == 1 and self.kind == EUCLIDEAN:  # the same without a square root
+            self.kind = CITYBLOCK
+        self.dim = d if self.form == NEAR else 0
+        self.instructions = 16 + d * (1 if self.kind == SQUARE else 2)
+
+    def _with(self, x_cloud: Cloud, y_cloud: Cloud) -> Points:
+        other = object.__new__(type(self))
+        other._join(x_cloud, y_cloud, self.cost_function, self.workers)
+        return other
+
+    @cached_property
+    def _transpose(self) -> Points:
+        return self._with(self.y_cloud, self.x_cloud)
+
+    @property
+    def T(self) -> Points:
+        return self._transpose
+
+    def source(self) -> Points:
+        """The kernel of x with itself; what was prepared for x is shared."""
+        return self._with(self.x_cloud, self.x_cloud)
+
+    @cached_property
+    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:  # type: ignore[override]
+        x = self.x_cloud
+        return x.points, x.centre, x.order, self.y_cloud.lines, NO_MATRIX
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:  # type: ignore[override]
+        return self.y_cloud.order
+
+    @cached_property
+    def squares(self) -> Array:  # type: ignore[override]
+        return NO_SQUARES if self.form == NEAR or self.kind != SQUARE else self.y_cloud.squares
+
+    def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
+        """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
+        out = np.zeros(self.x.shape)
+        if 0 not in (*self.shape, self.x.shape[1]):
+            self.sum_online(reductions.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
+        return self.factor * out
+
+    def cost_apply(self, v: Array) -> Array:
+        """out[i] = sum_j C[i, j] v[j].  (m,) -> (n,)"""
+        if 0 in self.shape:
+            return np.zeros(self.shape[0])
+        if self.kind == SQUARE:
+            return self._square_moments(np.asarray(v, np.float64))
+        values, size = values_by_group(np.asarray(v)[:, None], self.order, self.x.dtype)
+        out = np.empty((self.shape[0], 2))
+        zero = np.zeros(self.shape[1])
+        self.sum_online(reductions.COST, np.zeros(self.shape[0]), zero, LOG2_E * self.factor, values, out)
+        return -self.factor * size[0] * out[:, 0]
+
+    def _square_moments(self, v: Array) -> Array:
+        """factor / 2 sum_j |x_i - y_j|^2 v_j = factor / 2 (|x_i|^2 sum v - 2 <x_i, sum v y> + sum v |y|^2), centred."""
+        centre = self.y.mean(axis=0, dtype=np.float64)
+        zeroth, first, second = math.fsum(v), np.zeros(self.x.shape[1]), 0.0
+        for begin in range(0, len(v), 4096):
+            move, part = self.y[begin : begin + 4096] - centre, v[begin : begin + 4096]
+            first += part @ move
+            second += float(part @ np.einsum("ij,ij->i", move, move))
+        out = np.empty(len(self.x))
+        for begin in range(0, len(out), 4096):
+            move = self.x[begin : begin + 4096] - centre
+            out[begin : begin + 4096] = np.einsum("ij,ij->i", move, move) * zeroth - 2 * (move @ first) + second
+        return 0.5 * self.factor * out

@@ -1,0 +1,209 @@
+"""The reductions over a block of rows at a time, from the phases of `blocks` and the inner loops of `sweeps`.
+
+Every kernel runs over the blocks begin, begin + 1, ... < end of 64 rows each (`index` gives their order) and allocates
+only buffers of a fixed size. What it writes depends on the block alone, never on how blocks are dealt to threads.
+Arguments common to all:
+x, centre           rows; lines, matrix the columns or the stored cost (`clouds`, `matrix`)
+weights, reference  log2(e) h in the order of the columns, padded by -inf to a multiple of 64; about its maximum
+scale               log2(e) factor / eps
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, STORED, TILED, add_slopes, fill, logits, open_block
+from epsot.kernels.cpu.compiled import Kernel, compiled
+from epsot.kernels.cpu.products import weigh
+from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials, peaks
+
+# A sum of weights in this window is trusted: nothing has overflowed, and the weights below 2^-126 (2^-1022), which
+# count as 0, cannot matter. Outside, the row is redone around its true maximum.
+SMALLEST, LARGEST = 2.0**-60, 2.0**100
+# Plans have entries like 1e-20 and sums up to their mass: summed as 2^40 P, sums from 1e-30 to 1e18 are in the window.
+SHIFT = 40
+# Columns whose weights are below 2^-60 / 2^24 / 2^20 (float64: / 2^53 / 2^20) are left out.
+CUTOFF = {4: -104.0, 8: -133.0}
+LINE_BYTES = 2048  # of the buffers: four lines of logits, and of coordinates, stay in the L1 cache
+TILE_BYTES = 1 << 18  # of the points of a tile: half the L2 cache
+
+SOFTMIN, APPLY, GRADIENT, COST = 0, 1, 2, 3
+
+
+def buffer_groups(form: int, groups: int, dim: int, itemsize: int) -> int:
+    """How many groups of 64 columns are handled at a time."""
+    most = LINE_BYTES // (GROUP * itemsize)
+    if form == TILED:
+        most = max(1, min(most, TILE_BYTES // (GROUP * itemsize * dim)))
+    return min(most, groups)
+
+
+@cache
+def row_sums(form: int, kind: int, dim: int) -> Kernel:
+    """out[i] = -eps log sum_j exp(h[j] - C[i, j] / eps), by the weights around a guess k of the negative logarithm.
+
+    k_scale k[i] is the guess in base 2. Rows where it was too far off become nan. -> their number
+    """
+
+    def row_sums(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, k_scale, eps, begin, end, out):  # type: ignore[no-untyped-def]
+        rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
+        z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
+        frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        cut = -104.0 if z.itemsize == 4 else -133.0
+        high = 126.0 if z.itemsize == 4 else 1022.0
+        lost = 0
+        for block in range(begin, end):
+            first = block * BLOCK
+            count = min(BLOCK, len(index) - first)
+            open_block(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho)
+            top = -1e30
+            for i in range(BLOCK):
+                shift = rho[i] + k_scale * k[index[first + i]] if i < count else -1e30
+                offset[i] = shift if abs(shift) < 1e30 else -1e30
+                top = max(top, np.float64(offset[i]))
+                sums[i] = 0.0
+            cursor, stop = 0, len(weights) // GROUP
+            while cursor < stop:
+                cursor, filled, bound = fill(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top)
+                if filled == 0:
+                    continue
+                for r in range(0, count, ROWS):
+                    logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                    if bound + top < high:
+                        exponentials(False, False, False, z, filled * GROUP, offset, r, sums, z)
+                    else:
+                        exponentials(True, False, False, z, filled * GROUP, offset, r, sums, z)
+            for i in range(count):
+                row, total = index[first + i], sums[i]
+                if SMALLEST <= total <= LARGEST:
+                    out[row, 0] = -eps * math.log(2.0) * (math.log2(total) - np.float64(offset[i]) + rho[i])
+                else:
+                    out[row, 0] = np.nan
+                    lost += 1
+        return lost
+
+    return compiled(row_sums)
+
+
+@cache
+def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
+    """out[i] = sum_j w[i, j] and other[j] += sum_i w[i, j], w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps), every step-th block.
+
+    `other` is in the order of the columns. `symmetric`: rows and columns are one cloud and k is h; the blocks right of
+    the diagonal give both sums, so that out + other (in the same order) is the whole sum.
+    """
+
+    def pair_sums(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, begin, end, step, out, other):  # type: ignore[no-untyped-def]
+        rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
+        z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
+        frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        part, exact = np.empty((1, capacity * GROUP), x.dtype), np.empty(BLOCK)
+        cut = -104.0 if z.itemsize == 4 else -133.0
+        for block in range(begin, end, step):
+            first = block * BLOCK
+            count = min(BLOCK, len(index) - first)
+            open_block(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho)
+            top = -1e30
+            for i in range(BLOCK):
+                shift = rho[i] + math.log2(math.e) * k[index[first + i]] + SHIFT if i < count else -1e30
+                exact[i] = shift if abs(shift) < 1e30 else -1e30
+                offset[i] = exact[i]
+                top = max(top, exact[i])
+                sums[i] = 0.0
+            cursor, stop = 0, len(weights) // GROUP
+            if symmetric:
+                cursor, stop = block, block + 1  # the diagonal, one-sided
+            while cursor < len(weights) // GROUP:
+                diagonal = symmetric and cursor == block
+                cursor, filled, bound = fill(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top)
+                stop = len(weights) // GROUP
+                if filled == 0:
+                    continue
+                for j in range(filled * GROUP):
+                    part[0, j] = 0
+                for r in range(0, count, ROWS):
+                    logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                    exponentials(True, True, False, z, filled * GROUP, offset, r, sums, part)
+                if not diagonal:
+                    for p in range(filled):
+                        for j in range(GROUP):
+                            other[starts[p] * GROUP + j] += part[0, p * GROUP + j]
+            for i in range(count):
+                out[index[first + i]] = sums[i] * 2.0 ** (exact[i] - offset[i])
+
+    return compiled(pair_sums)
+
+
+@cache
+def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
+    """Sums around the running maximum of each row, which need no guess.
+
+    SOFTMIN   out[i, 0] = -eps log sum_j exp(h[j] - C[i, j] / eps), only for the rows in `index`
+    APPLY     out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j, c], `values` as `weigh` takes them
+    GRADIENT  out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_c C(x[i], y[j]), up to the factor
+    COST      out[i, c] = -log2(e) / eps sum_j C[i, j] v[j, c], weights and reference being 0
+    """
+
+    keep = mode != SOFTMIN
+
+    def online(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, eps, values, begin, end, out):  # type: ignore[no-untyped-def]
+        q = out.shape[1]
+        rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
+        z, best, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
+        frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        negated, top = np.empty(BLOCK, x.dtype), np.empty(ROWS, x.dtype)
+        totals, plain = np.empty((BLOCK, q)), np.empty_like(rows)
+        cut = -104.0 if z.itemsize == 4 else -133.0
+        for block in range(begin, end):
+            first = block * BLOCK
+            count = min(BLOCK, len(index) - first)
+            open_block(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho)
+            for i in range(BLOCK):
+                best[i], sums[i] = -1e30, 0.0
+                for c in range(q):
+                    totals[i, c] = 0.0
+                    if mode == GRADIENT:
+                        plain[i, c] = rows[i, c]
+                        if form == NEAR and kind == SQUARE and i < count:  # rows are scaled, and have another origin
+                            plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
+            cursor, stop, cutoff = 0, len(weights) // GROUP, -np.inf
+            while cursor < stop:
+                cursor, filled, _ = fill(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cutoff)
+                if filled == 0:
+                    continue
+                for r in range(0, count, ROWS):
+                    logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                    if mode != COST:
+                        peaks(z, filled * GROUP, top)
+                        for i in range(ROWS):
+                            if top[i] > best[r + i]:
+                                fade = 2.0 ** np.float64(best[r + i] - top[i])
+                                sums[r + i] *= fade
+                                for c in range(q if keep else 0):
+                                    totals[r + i, c] *= fade
+                                best[r + i] = top[i]
+                            negated[r + i] = -best[r + i]
+                        exponentials(False, False, keep, z, filled * GROUP, negated, r, sums, z)
+                    if mode == APPLY or mode == COST:
+                        for c in range(q // 2):
+                            weigh(z, filled, starts, values, c, totals, r)
+                    if mode == GRADIENT:
+                        add_slopes(form, kind, plain, r, lines, starts, filled, columns, z, totals)
+                if mode != COST:
+                    cutoff = np.inf
+                    for i in range(count):
+                        cutoff = min(cutoff, best[i] + cut)
+            for i in range(count):
+                row = index[first + i]
+                height = np.float64(best[i]) + rho[i]
+                if mode == SOFTMIN:
+                    out[row, 0] = -eps * math.log(2.0) * (math.log2(sums[i]) + height) if sums[i] > 0 else np.inf
+                else:
+                    size = 1.0 if mode == COST else 2.0 ** (height + math.log2(math.e) * k[row])
+                    for c in range(q):
+                        out[row, c] = totals[i, c] * size
+
+    return compiled(online)

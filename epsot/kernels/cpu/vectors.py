@@ -1,0 +1,162 @@
+"""Vector instructions for Numba kernels, emitted as LLVM IR: what the auto-vectoriser is too fragile for.
+
+Numba has no vector math library, its loops stay scalar for reasons hard to see (a wraparound check, a maximum, more
+than eight possible aliases), and its fast-math flags are wrong where log-weights are -inf. Explicit vectors need no
+flags at all, and give the same bits wherever the vectors are equally long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils, errors
+
+Value = Any  # an LLVM value
+
+VECTOR_BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
+INDEX, INT32 = ir.IntType(64), ir.IntType(32)
+
+# 2^q on [-1/2, 1/2], minimax in relative error with the constant term 1: 1.9e-7 in float32, 3.8e-16 in float64.
+# The constant 1 makes 2^-127 (2^-1023) come out as zero bits, so that a weight below the normal numbers is exactly 0.
+COEFFICIENTS: dict[Any, tuple[float, ...]] = {
+    types.float32: (
+        *(1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341),
+        *(0.009671512991189957, 0.001326472731307149),
+    ),
+    types.float64: (
+        *(1.0, 0.6931471805599492, 0.240226506959091, 0.05550410866448185, 0.00961812910798324, 0.0013333558225795412),
+        *(0.00015403529994120302, 1.5252659430404224e-05, 1.3215653656789105e-06, 1.0208322502263988e-07),
+        7.038168938647436e-09,
+    ),
+}
+LOWEST: dict[Any, float] = {types.float32: -127.0, types.float64: -1023.0}
+HIGHEST: dict[Any, float] = {types.float32: 127.0, types.float64: 1023.0}
+MANTISSA: dict[Any, int] = {types.float32: 23, types.float64: 52}
+
+
+def constant(argument: Any) -> Any:
+    """The value of a compile-time constant. Numba tries again without it after any other error, which it then hides."""
+    if not isinstance(argument, types.Literal):
+        raise errors.TypingError(f"{argument} must be a compile-time constant")
+    return argument.literal_value
+
+
+class Vectors:
+    """Emits instructions on vectors of `real`, `lanes` numbers each (default: as many as a register holds)."""
+
+    def __init__(self, builder: Any, real: Any, lanes: int = 0) -> None:
+        self.builder, self.real = builder, real
+        self.item = ir.FloatType() if real == types.float32 else ir.DoubleType()
+        self.size = 4 if real == types.float32 else 8
+        self.lanes = lanes or VECTOR_BYTES // self.size
+        self.type = ir.VectorType(self.item, self.lanes)
+        self.bits = ir.VectorType(ir.IntType(8 * self.size), self.lanes)
+
+    def constant(self, number: float) -> Value:
+        return ir.Constant(self.type, [ir.Constant(self.item, number)] * self.lanes)
+
+    def splat(self, scalar: Value) -> Value:
+        """A scalar in every lane, rounded to the type of the vectors."""
+        if scalar.type != self.item:
+            scalar = self.builder.fptrunc(scalar, self.item)
+        one = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, INT32(0))
+        return self.shuffle(one, one, [0] * self.lanes)
+
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        mask = ir.Constant(ir.VectorType(INT32, len(lanes)), [INT32(lane) for lane in lanes])
+        return self.builder.shuffle_vector(a, b, mask)
+
+    def load(self, pointer: Value) -> Value:
+        pointer = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self.builder.load(pointer, align=self.size)
+
+    def store(self, vector: Value, pointer: Value) -> None:
+        self.builder.store(vector, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.size)
+
+    def variable(self, start: float = 0.0) -> Value:
+        """A stack slot, which LLVM turns into a register."""
+        slot = cgutils.alloca_once(self.builder, self.type)
+        self.builder.store(self.constant(start), slot)
+        return slot
+
+    def call(self, name: str, *arguments: Value) -> Value:
+        name = f"llvm.{name}.v{self.lanes}f{8 * self.size}"
+        signature = ir.FunctionType(self.type, [self.type] * len(arguments))
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), arguments)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a b + c, in one instruction where there is one."""
+        return self.call("fmuladd", a, b, c)
+
+    def sqrt(self, a: Value) -> Value:
+        return self.call("sqrt", a)
+
+    def abs(self, a: Value) -> Value:
+        return self.call("fabs", a)
+
+    def sign(self, a: Value) -> Value:
+        zero = self.constant(0.0)
+        below = self.builder.select(self.builder.fcmp_ordered("<", a, zero), self.constant(-1.0), zero)
+        return self.builder.select(self.builder.fcmp_ordered(">", a, zero), self.constant(1.0), below)
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        """The larger one, b where a is not a number: one instruction, unlike llvm.maxnum."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
+
+    def fold(self, vector: Value, combine: Callable[[Vectors, Value, Value], Value]) -> Value:
+        """The scalar that is left after combining halves."""
+        lanes = self.lanes
+        while lanes > 1:
+            lanes //= 2
+            lower = self.shuffle(vector, vector, range(lanes))
+            upper = self.shuffle(vector, vector, range(lanes, 2 * lanes))
+            vector = combine(Vectors(self.builder, self.real, lanes), lower, upper)
+        return self.builder.extract_element(vector, INT32(0))
+
+    def total(self, vector: Value) -> Value:
+        return self.fold(vector, lambda half, a, b: half.builder.fadd(a, b))
+
+    def largest(self, vector: Value) -> Value:
+        return self.fold(vector, lambda half, a, b: half.maximum(a, b))
+
+    def exp2(self, exponents: list[Value], ceiling: bool) -> list[Value]:
+        """2^t, side by side so that the latencies overlap; 0 below the normal numbers, -inf included.
+
+        The range reduction rounds by adding 1.5 times 2 to the number of mantissa bits, which leaves the integer part
+        in the low bits, ready to be shifted into the exponent. Past the largest exponent it would wrap into the sign
+        and yield a plausible wrong number: `ceiling` clamps there.
+        """
+        b, shift = self.builder, MANTISSA[self.real]
+        magic = self.constant(1.5 * 2.0**shift)
+        if ceiling:
+            exponents = [self.minimum(t, self.constant(HIGHEST[self.real])) for t in exponents]
+        exponents = [self.maximum(t, self.constant(LOWEST[self.real])) for t in exponents]
+        rounded = [b.fadd(t, magic) for t in exponents]
+        rest = [b.fsub(t, b.fsub(r, magic)) for t, r in zip(exponents, rounded, strict=True)]
+        coefficients = COEFFICIENTS[self.real]
+        powers = [self.constant(coefficients[-1])] * len(rest)
+        for coefficient in coefficients[-2::-1]:
+            powers = [self.fma(p, q, self.constant(coefficient)) for p, q in zip(powers, rest, strict=True)]
+        places = ir.Constant(self.bits, [ir.Constant(self.bits.element, shift)] * self.lanes)
+        scales = [b.shl(b.bitcast(r, self.bits), places) for r in rounded]
+        return [b.bitcast(b.add(b.bitcast(p, self.bits), s), self.type) for p, s in zip(powers, scales, strict=True)]
+
+    def transpose(self, rows: list[Value]) -> list[Value]:
+        """As many vectors as lanes, as a square matrix, transposed: swap one bit of the two indices after the other."""
+        step = 1
+        while step < self.lanes:
+            for i in range(self.lanes):
+                if i & step:
+                    continue
+                a, b = rows[i], rows[i + step]
+                low = [lane if not lane & step else self.lanes + lane - step for lane in range(self.lanes)]
+                high = [lane + step if not lane & step else self.lanes + lane for lane in range(self.lanes)]
+                rows[i], rows[i + step] = self.shuffle(a, b, low), self.shuffle(a, b, high)
+            step *= 2
+        return rows
