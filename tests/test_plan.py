@@ -275,11 +275,11 @@ def test_nothing_of_size_n_m_is_made() -> None:
     n, blur = 4000, 2.0
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(n, 3)).astype(np.float32), rng.normal(size=(n, 3)).astype(np.float32)
-    epsot.sinkhorn(x[:50], y[:50], blur=0.5).primal  # whatever is loaded once
+    assert epsot.sinkhorn(x[:50], y[:50], blur=0.5).primal > 0  # loads whatever is loaded once
     tracemalloc.start()
     result = epsot.sinkhorn(x, y, blur=blur, tol=0.1)
     for name in ("value", "f", "grad_x", "grad_y", "grad_a", "primal", "marginal_error", "displacement"):
-        getattr(result, name)
+        assert np.isfinite(getattr(result, name)).all()
     result.plan @ x[:, 0]
     result.plan.barycentric_map()
     result.plan.sum(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from typing import Any
@@ -49,7 +50,7 @@ def test_the_last_iteration_is_at_the_target(awkward: Measures, call: Any, tol: 
     )
     assert result.nit == len(temperatures) <= max_iter
     close(temperatures[-1], 0.02**2, 1e-15)
-    assert all(warm >= cold for warm, cold in zip(temperatures, temperatures[1:], strict=False))
+    assert all(warm >= cold for warm, cold in itertools.pairwise(temperatures))
     assert tol is None or result.nit == max_iter
 
 
@@ -180,7 +181,7 @@ def test_callback_sees_every_iteration(awkward: Measures, call: Any, tol: float 
     assert [step[0] for step in seen] == list(range(1, result.nit + 1))
     assert seen[-1][1] == result.eps
     if tol is not None:
-        nit, eps, error, f, g = seen[-1]
+        _, eps, error, f, g = seen[-1]
         assert error <= tol
         C, rho = power_cost(x, y), None if reach is None else reach**2
         measured = checks.marginal_error(checks.plan(f, g, C, a, b, eps), f, g, a, b, rho)

@@ -1,0 +1,117 @@
+"""Ground costs against SciPy's distances and central differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+import epsot
+from epsot.costs import NAMED_COSTS, Cosine, Cost, Euclidean, HalfSquare
+from tests.checks import TIGHT, close, slopes
+from tests.conftest import Measures
+
+COSTS = [HalfSquare(), Euclidean(), *(cost() for cost in NAMED_COSTS.values())]
+
+
+@pytest.mark.parametrize("name", NAMED_COSTS)
+def test_values_are_those_of_scipy(awkward: Measures, name: str) -> None:
+    x, y, _, _ = awkward
+    cost = NAMED_COSTS[name]()
+    close(cost.value(x[:, None, :], y[None, :, :]), cdist(x, y, name), 1e-12)
+
+
+@pytest.mark.parametrize("name", NAMED_COSTS)
+@pytest.mark.parametrize("rho", [None, (0.5, 2.0)])
+def test_named_costs_are_their_matrices(awkward: Measures, name: str, rho: Any) -> None:
+    problem = awkward.balanced
+    x, y, a, b = problem
+    C, C_xx, C_yy = cdist(x, y, name), cdist(x, x, name), cdist(y, y, name)
+    C_xx, C_yy = (C_xx + C_xx.T) / 2, (C_yy + C_yy.T) / 2
+    eps = 0.2 * float(C.mean()) + 0.01
+    points = epsot.divergence(epsot.PointCloud(x, y, cost=name), a, b, eps=eps, rho=rho, **TIGHT)
+    matrix = epsot.divergence(epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy), a, b, eps=eps, rho=rho, **TIGHT)
+    close(points.value, matrix.value, 1e-8)
+    close(points.xy.value, matrix.xy.value, 1e-9)
+    close(points.f, matrix.f, 1e-7)
+    close(points.plan.to_dense(), matrix.plan.to_dense(), 1e-8)
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=repr)
+@pytest.mark.parametrize("d", [1, 2, 3, 17])
+def test_gradient(cost: Cost, d: int, rng: np.random.Generator) -> None:
+    for _ in range(3):
+        x, y = rng.normal(size=d) + 1, rng.normal(size=d)
+        numerical = slopes(lambda z, y=y: cost.value(z, y), x, 1e-6)
+        close(cost.gradient(x, y), numerical, 1e-7)
+        close(cost.value(x, y), cost.value(y, x), 1e-15)
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=repr)
+def test_the_family_between_embedded_points_is_the_cost(cost: Cost, rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
+    close(cost.family.value(cost.embed(x), cost.embed(y)), cost.value(x, y), 1e-14)
+    gradient = cost.pull_back(x, cost.family.gradient(cost.embed(x), cost.embed(y)))
+    close(gradient, cost.gradient(x, y), 1e-14)
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=repr)
+def test_coincident_points(cost: Cost) -> None:
+    x = np.asarray([1.0, -2.0])
+    close(cost.value(x, x), 0.0, 1e-15)
+    close(cost.gradient(x, x), [0.0, 0.0], 1e-15)
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e-20, 1e150])
+def test_cosine_does_not_depend_on_lengths(size: float, rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    close(Cosine().value(size * x, y), Cosine().value(x, y), 1e-14)
+    close(size * Cosine().gradient(size * x, y), Cosine().gradient(x, y), 1e-14)
+
+
+def test_cosine_needs_directions() -> None:
+    x = np.asarray([[1.0, 0.0], [0.0, 0.0]])
+    with pytest.raises(ValueError, match=r"`x`.*zero vector"):
+        epsot.PointCloud(x, x[:1], cost="cosine")
+    with pytest.raises(ValueError, match=r"`y`.*zero vector"):
+        epsot.PointCloud(x[:1], x, cost="cosine")
+    result = epsot.solve(epsot.PointCloud(x[:1], x[:1], cost="cosine"), eps=1)
+    with pytest.raises(ValueError, match=r"`points`.*zero vector"):
+        result.transport(x)
+
+
+class Cubic(Cost):
+    """|x - y|^3 / 3."""
+
+    degree = 3.0
+
+    def value(self, x: Any, y: Any) -> Any:
+        return np.sum((x - y) ** 2, axis=-1) ** 1.5 / 3
+
+    def gradient(self, x: Any, y: Any) -> Any:
+        return np.sqrt(np.sum((x - y) ** 2, axis=-1))[..., None] * (x - y)
+
+
+@pytest.mark.parametrize("rho", [None, (0.5, 2.0)])
+def test_a_cost_of_the_user(awkward: Measures, rho: Any) -> None:
+    problem = awkward.balanced
+    x, y, a, b = problem
+    C = cdist(x, y) ** 3 / 3
+    points = epsot.solve(epsot.PointCloud(x, y, cost=Cubic()), a, b, eps=0.3, rho=rho, **TIGHT)
+    matrix = epsot.solve(epsot.CostMatrix(C), a, b, eps=0.3, rho=rho, **TIGHT)
+    close(points.value, matrix.value, 1e-10)
+    close(points.potential(x), points.f, 1e-9)
+    same = epsot.divergence(epsot.PointCloud(x, x, cost=Cubic()), a, a, eps=0.3)
+    assert float(same.value) == 0.0
+
+
+def test_degree_sets_the_pace(awkward: Measures) -> None:
+    """The scale falls by `scaling`, the temperature by scaling^degree."""
+    x, y, a, b = awkward.balanced
+    temperatures: list[float] = []
+    geometry = epsot.PointCloud(x, y, cost=Cubic())
+    epsot.solve(geometry, a, b, eps=1e-3, tol=None, callback=lambda step: temperatures.append(step.eps))
+    falls = np.divide(temperatures[1:-1], temperatures[:-2])
+    close(falls, 0.5**3, 1e-12)
