@@ -159,7 +159,8 @@ print(result)
 # In the picture each blue dot is the end of a whole solve by a schedule alone; the black line is the course of the one
 # solve with a tolerance, and a black dot marks where it enters a temperature.
 
-ax = epsot.plot.convergence(result, ax=plt.figure(figsize=(6, 3.5)).gca(), color="black", label="tol=1e-6, scaling 0.5")
+_, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+epsot.plot.convergence(result, ax=ax, color="black", label="tol=1e-6, scaling 0.5")
 ax.plot([r.nit for r in schedules], [r.marginal_error for r in schedules], "o:", label="tol=None, scaling 0.5 to 0.98")
 ax.set_title(f"blur = {blur}")
 ax.legend()
