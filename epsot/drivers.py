@@ -113,8 +113,7 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
     outcome = anneal(update, update.init(schedule[0].eps, f, g), schedule, options.max_iter, observe)
     dual, status = outcome.dual, outcome.status
     if instance.problem.balanced:
-        shift = instance.problem.dual_shift(dual.f, dual.g)
-        dual = replace(dual, f=dual.f + shift, g=dual.g - shift)
+        dual = dual.shifted(instance.problem.dual_shift(dual.f, dual.g))
     if status is Status.SCHEDULE_ENDED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
         status = Status.DIVERGED
     return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)

@@ -104,6 +104,8 @@ def positive(name: str, value: Any) -> float:
 def real(name: str, value: Any) -> float:
     """One number, as a Python float."""
     try:
+        if isinstance(value, str | bytes | bytearray):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be one number, got {value!r}") from None

@@ -72,7 +72,7 @@ class Side:
 
     instance: Instance
     f: Array  # over the points of positive weight, as solved
-    g: Array
+    g: Array  # the potential of the other side that extends f
 
     @cached_property
     def _dropped(self) -> tuple[Any, Any]:
@@ -167,12 +167,14 @@ class SinkhornResult(Result):
     @cached_property
     def source(self) -> Side:
         """The side of x and a, in float64."""
-        return Side(self.instance, self.dual_pair.f, self.dual_pair.g)
+        pair = self.dual_pair
+        return Side(self.instance, pair.f, pair.g if pair.g_origin is None else pair.g_origin)
 
     @cached_property
     def target(self) -> Side:
         """The side of y and b, in float64."""
-        return Side(self.instance.T, self.dual_pair.g, self.dual_pair.f)
+        pair = self.dual_pair
+        return Side(self.instance.T, pair.g, pair.f if pair.f_origin is None else pair.f_origin)
 
     @cached_property
     def _next_pair(self) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
+from epsot.arrays import to_numpy
 from epsot.costs import Array
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Arr
         raise ValueError(f"`size` must be a non-negative integer or None, got {size!r}")
     xp, device = plan.place.xp, plan.place.device
     generator = np.random.default_rng(rng)
-    cumulative = np.cumsum(np.asarray(plan.sum(axis=1).tolist()))  # (n,) numbers, on the host with the generator
+    cumulative = np.cumsum(to_numpy(plan.sum(axis=1)), dtype=np.float64)  # (n,) numbers, on the host with the generator
     if mode == "independent":
         levels = np.sort(generator.random(size))
     else:  # systematic resampling: one offset, equal steps
@@ -87,5 +88,5 @@ def _columns_given_rows(plan: Plan, i: np.ndarray, levels: np.ndarray) -> np.nda
             mine = np.flatnonzero(place == r)
             wanted = xp.asarray(levels[part][mine], device=plan.place.device) * cumulative[r, -1]
             found = xp.searchsorted(cumulative[r, :], wanted, side="right")
-            j[start + mine] = np.minimum(np.asarray(found.tolist()), m - 1)
+            j[start + mine] = np.minimum(to_numpy(found), m - 1)
     return j

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from epsot.arrays import to_numpy
 from epsot.costs import Array
 from epsot.problem import Problem
 from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual
@@ -48,7 +49,7 @@ class Memory:
         self.results[slot, :], self.residuals[slot, :] = result, residual
         self.count += 1
         products = self.residuals @ (self.problem.b * residual)  # in the norm of the weights
-        self.gram[slot, :] = self.gram[:, slot] = products.tolist()
+        self.gram[slot, :] = self.gram[:, slot] = to_numpy(products)
 
     def mix(self) -> Array | None:
         """sum_k c_k result_k with the c, of sum 1, that minimises |sum_k c_k residual_k|; None where there is none."""

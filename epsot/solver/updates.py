@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from epsot.costs import Array
@@ -23,6 +23,14 @@ class Dual:
     g: Array  # (m,)
     error: Array | None = None  # the marginal error of exactly this pair, 0-d
     mass: Array | None = None  # sum(P), 0-d
+    f_origin: Array | None = None  # g = next_g(f_origin): it extends g to other points; None: f
+    g_origin: Array | None = None  # f = next_f(g_origin), likewise; None: g
+
+    def shifted(self, c: Array) -> Dual:
+        """The pair (f + c, g - c)."""
+        f_origin = None if self.f_origin is None else self.f_origin + c
+        g_origin = None if self.g_origin is None else self.g_origin - c
+        return replace(self, f=self.f + c, g=self.g - c, f_origin=f_origin, g_origin=g_origin)
 
 
 class Update(Protocol):
@@ -140,7 +148,8 @@ class Symmetric:
         return len(errors) > PATIENCE and min(errors[-PATIENCE:]) >= errors[-PATIENCE - 1]
 
     def finish(self, state: SymmetricState, eps: float) -> Dual:
-        return Dual(*self.problem.next_pair(state.f, state.g, eps))
+        f, g = self.problem.next_pair(state.f, state.g, eps)
+        return Dual(f, g, f_origin=state.f, g_origin=state.g)
 
 
 @dataclass(frozen=True)
@@ -185,6 +194,6 @@ class SelfTransport:
     def finish(self, state: SelfState, eps: float) -> Dual:
         if self.extrapolate:
             f = self.problem.next_self(state.mean, eps)
-            return Dual(f, f)
+            return Dual(f, f, f_origin=state.mean, g_origin=state.mean)
         mass = self.problem.place.xp.sum(self.problem.row_sums(state.f, state.updated, eps))
         return Dual(state.f, state.f, self.error(state, eps), mass)

@@ -99,8 +99,7 @@ def _open_block(
         for i in range(BLOCK):
             rho[i] = reference
 
-    choices: list[Kernel] = [near, tiled, stored]
-    return choices[constant(form)]
+    return (near, tiled, stored)[int(constant(form))]
 
 
 @overload(fill, prefer_literal=True, strict=False)
@@ -171,8 +170,7 @@ def _logits(
                 z[i, j] = -np.inf
                 j += 1
 
-    choices: list[Kernel] = [near, tiled, stored]
-    return choices[constant(form)]
+    return (near, tiled, stored)[int(constant(form))]
 
 
 @overload(add_slopes, prefer_literal=True, strict=False)

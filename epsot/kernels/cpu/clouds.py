@@ -20,8 +20,8 @@ SORTED_FROM = 256  # points; sorting a smaller cloud costs more than it saves
 
 def writable(array: Any, dtype: Any = None) -> Array:
     """C-contiguous and writable, copied only if it is not: each other kind would compile the kernels again."""
-    array = np.ascontiguousarray(array, dtype)
-    return array if array.flags.writeable else array.copy()
+    result: Array = np.ascontiguousarray(array, dtype)
+    return result if result.flags.writeable else result.copy()
 
 
 def padded(length: int) -> int:
@@ -91,7 +91,7 @@ class Cloud:
         return squares
 
 
-def log_weights(h, order, squares, half_scale):  # type: ignore[no-untyped-def]
+def _log_weights(h, order, squares, half_scale):  # type: ignore[no-untyped-def]
     """log2(e) h - half_scale squares in the order of the columns, padded by -inf; and the maximum, 0 if -inf."""
     m = len(order)
     weights, top = np.empty(-(-m // GROUP) * GROUP), -np.inf
@@ -105,7 +105,7 @@ def log_weights(h, order, squares, half_scale):  # type: ignore[no-untyped-def]
     return weights, top if top > -np.inf else 0.0
 
 
-log_weights = compiled(log_weights)
+log_weights = compiled(_log_weights)
 
 
 def values_by_group(v: Array, order: NDArray[np.int64], dtype: Any) -> tuple[Array, Array]:

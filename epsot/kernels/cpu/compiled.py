@@ -27,7 +27,7 @@ def compiled(function: Kernel) -> Kernel:
     compiles for itself.
     """
     function.__qualname__ += "_" + sources_stamp()  # the name of the cache file
-    options = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         kernel: Kernel = numba.njit(cache=True, **options)(function)
     except (RuntimeError, OSError):

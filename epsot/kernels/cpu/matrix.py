@@ -19,7 +19,7 @@ CHUNK = 1 << 18  # entries converted to float64 at a time
 
 
 class Matrix(Fused, reference.Matrix):
-    """The kernels of a cost matrix, (n, m) float32 or float64, read in place whatever its order; +inf forbids a pair."""
+    """The kernels of a cost matrix, (n, m) float32 or float64, read where it lies; +inf forbids a pair."""
 
     form = STORED
 

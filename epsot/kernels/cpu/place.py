@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic
 
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, GROUP, SQUARE, Arrays, steps
-from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant
+from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
 
 
 @intrinsic(prefer_literal=True)

@@ -119,4 +119,5 @@ class Points(Fused, reference.Points):
         for begin in range(0, len(out), 4096):
             move = self.x[begin : begin + 4096] - centre
             out[begin : begin + 4096] = np.einsum("ij,ij->i", move, move) * zeroth - 2 * (move @ first) + second
-        return 0.5 * self.factor * out
+        out *= 0.5 * self.factor
+        return out

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic
 
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, GROUP, ROWS, Arrays, add_to, steps
-from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant
+from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
 
 
 @intrinsic
@@ -24,7 +24,7 @@ def weigh(typing: Any, z: Any, filled: Any, starts: Any, values: Any, pair: Any,
         a = Arrays(context, builder, signature, arguments)
         v, two = Vectors(builder, real), (0, 1)
         totals = [[v.variable() for _ in two] for _ in range(ROWS)]
-        for slot in sum(totals, []):
+        for slot in itertools.chain(*totals):
             builder.store(v.constant(0.0), slot)
         line = builder.mul(a.values[4], INDEX(2 * GROUP))
         with steps(builder, a.values[1], 1) as p:

@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, STORED, TILED, add_slopes, fill, logits, open_block
+from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED, add_slopes, fill, logits, open_block
 from epsot.kernels.cpu.compiled import Kernel, compiled
 from epsot.kernels.cpu.products import weigh
 from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials, peaks
@@ -26,7 +26,8 @@ SMALLEST, LARGEST = 2.0**-60, 2.0**100
 # Plans have entries like 1e-20 and sums up to their mass: summed as 2^40 P, sums from 1e-30 to 1e18 are in the window.
 SHIFT = 40
 # Columns whose weights are below 2^-60 / 2^24 / 2^20 (float64: / 2^53 / 2^20) are left out.
-CUTOFF = {4: -104.0, 8: -133.0}
+CUTOFF_32, CUTOFF_64 = -104.0, -133.0
+HIGHEST_32, HIGHEST_64 = 126.0, 1022.0  # exponents that need no clamping
 LINE_BYTES = 2048  # of the buffers: four lines of logits, and of coordinates, stay in the L1 cache
 TILE_BYTES = 1 << 18  # of the points of a tile: half the L2 cache
 
@@ -48,17 +49,21 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
     k_scale k[i] is the guess in base 2. Rows where it was too far off become nan. -> their number
     """
 
-    def row_sums(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, k_scale, eps, begin, end, out):  # type: ignore[no-untyped-def]
+    def row_sums(
+        x, centre, index, lines, matrix, weights, reference, scale, capacity, k, k_scale, eps, begin, end, out
+    ):  # type: ignore[no-untyped-def]
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
         frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
-        cut = -104.0 if z.itemsize == 4 else -133.0
-        high = 126.0 if z.itemsize == 4 else 1022.0
+        cut = CUTOFF_32 if z.itemsize == 4 else CUTOFF_64
+        high = HIGHEST_32 if z.itemsize == 4 else HIGHEST_64
         lost = 0
         for block in range(begin, end):
             first = block * BLOCK
             count = min(BLOCK, len(index) - first)
-            open_block(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho)
+            open_block(
+                form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho
+            )
             top = -1e30
             for i in range(BLOCK):
                 shift = rho[i] + k_scale * k[index[first + i]] if i < count else -1e30
@@ -67,7 +72,9 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                 sums[i] = 0.0
             cursor, stop = 0, len(weights) // GROUP
             while cursor < stop:
-                cursor, filled, bound = fill(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top)
+                cursor, filled, bound = fill(
+                    form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top
+                )
                 if filled == 0:
                     continue
                 for r in range(0, count, ROWS):
@@ -90,22 +97,27 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
 
 @cache
 def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
-    """out[i] = sum_j w[i, j] and other[j] += sum_i w[i, j], w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps), every step-th block.
+    """out[i] = sum_j w[i, j] and other[j] += sum_i w[i, j], w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps).
 
-    `other` is in the order of the columns. `symmetric`: rows and columns are one cloud and k is h; the blocks right of
+    Every step-th block. `other` is in the order of the columns. `symmetric`: rows and columns are one cloud and k is h; the blocks right of
     the diagonal give both sums, so that out + other (in the same order) is the whole sum.
     """
 
-    def pair_sums(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, begin, end, step, out, other):  # type: ignore[no-untyped-def]
+    def pair_sums(
+        x, centre, index, lines, matrix, weights, reference, scale, capacity, k, begin, end, step, out, other
+    ):  # type: ignore[no-untyped-def]
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
         frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
         part, exact = np.empty((1, capacity * GROUP), x.dtype), np.empty(BLOCK)
-        cut = -104.0 if z.itemsize == 4 else -133.0
+        cut = CUTOFF_32 if z.itemsize == 4 else CUTOFF_64
+        high = HIGHEST_32 if z.itemsize == 4 else HIGHEST_64
         for block in range(begin, end, step):
             first = block * BLOCK
             count = min(BLOCK, len(index) - first)
-            open_block(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho)
+            open_block(
+                form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho
+            )
             top = -1e30
             for i in range(BLOCK):
                 shift = rho[i] + math.log2(math.e) * k[index[first + i]] + SHIFT if i < count else -1e30
@@ -118,7 +130,9 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                 cursor, stop = block, block + 1  # the diagonal, one-sided
             while cursor < len(weights) // GROUP:
                 diagonal = symmetric and cursor == block
-                cursor, filled, bound = fill(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top)
+                cursor, filled, bound = fill(
+                    form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top
+                )
                 stop = len(weights) // GROUP
                 if filled == 0:
                     continue
@@ -126,7 +140,10 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                     part[0, j] = 0
                 for r in range(0, count, ROWS):
                     logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
-                    exponentials(True, True, False, z, filled * GROUP, offset, r, sums, part)
+                    if bound + top < high:
+                        exponentials(False, True, False, z, filled * GROUP, offset, r, sums, part)
+                    else:
+                        exponentials(True, True, False, z, filled * GROUP, offset, r, sums, part)
                 if not diagonal:
                     for p in range(filled):
                         for j in range(GROUP):
@@ -146,7 +163,6 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
     GRADIENT  out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_c C(x[i], y[j]), up to the factor
     COST      out[i, c] = -log2(e) / eps sum_j C[i, j] v[j, c], weights and reference being 0
     """
-
     keep = mode != SOFTMIN
 
     def online(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, eps, values, begin, end, out):  # type: ignore[no-untyped-def]
@@ -156,11 +172,13 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
         frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
         negated, top = np.empty(BLOCK, x.dtype), np.empty(ROWS, x.dtype)
         totals, plain = np.empty((BLOCK, q)), np.empty_like(rows)
-        cut = -104.0 if z.itemsize == 4 else -133.0
+        cut = CUTOFF_32 if z.itemsize == 4 else CUTOFF_64
         for block in range(begin, end):
             first = block * BLOCK
             count = min(BLOCK, len(index) - first)
-            open_block(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho)
+            open_block(
+                form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho
+            )
             for i in range(BLOCK):
                 best[i], sums[i] = -1e30, 0.0
                 for c in range(q):
@@ -187,7 +205,7 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
                                 best[r + i] = top[i]
                             negated[r + i] = -best[r + i]
                         exponentials(False, False, keep, z, filled * GROUP, negated, r, sums, z)
-                    if mode == APPLY or mode == COST:
+                    if mode in (APPLY, COST):
                         for c in range(q // 2):
                             weigh(z, filled, starts, values, c, totals, r)
                     if mode == GRADIENT:

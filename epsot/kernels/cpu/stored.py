@@ -6,10 +6,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from epsot.kernels.cpu.sweeps import ROWS, Arrays, steps
-from epsot.kernels.cpu.vectors import INDEX, Value, Vectors
+from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, intrinsic
 
 
 @intrinsic

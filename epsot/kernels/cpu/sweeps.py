@@ -7,6 +7,7 @@ faster than a fused loop. Compile-time constants (kind, dim, flags) are literal 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +15,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant
+from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
 
 SQUARE, EUCLIDEAN, CITYBLOCK = 0, 1, 2
 ROWS = 4  # rows side by side
@@ -30,7 +30,10 @@ class Arrays:
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         self.builder = builder
         pairs = zip(signature.args, arguments, strict=True)
-        self.values = [context.make_array(t)(context, builder, a) if isinstance(t, types.Array) else a for t, a in pairs]
+        self.values = [
+            context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
+            for kind, value in pairs
+        ]
 
     def width(self, position: int) -> Value:
         """The length of a line of the array: its last axis."""
@@ -110,7 +113,7 @@ def logits_tiled(
         factor = v.splat(factor)
         with steps(builder, INDEX(GROUP), 2 * v.lanes) as j:
             sums = [[v.variable(), v.variable()] for _ in range(ROWS)]
-            for slot in sum(sums, []):
+            for slot in itertools.chain(*sums):
                 builder.store(v.constant(0.0), slot)
             with steps(builder, d, 1) as k:
                 y_line = builder.add(start, builder.mul(k, INDEX(GROUP)))

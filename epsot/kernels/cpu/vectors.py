@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils, errors
 
 Value = Any  # an LLVM value
+intrinsic: Any = extending.intrinsic  # typed as if the kernels called the function itself
 
 VECTOR_BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
 INDEX, INT32 = ir.IntType(64), ir.IntType(32)
