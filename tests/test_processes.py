@@ -1,0 +1,361 @@
+"""Processes and threads: fork, spawn, two threads at once, interrupts, pickles, and folders that cannot be written."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+
+PACKAGE = Path(epsot.__file__).parent
+SETUP = """
+    import os, signal, sys, threading, time
+    import numpy as np
+    import epsot
+
+    rng = np.random.default_rng(3)
+    x, y = rng.random((700, 3)), rng.random((600, 3))  # more than one block of rows, so that the threads have work
+
+    def solve(seed=0, workers=2):
+        return float(epsot.sinkhorn_divergence(x[seed:], y, blur=0.1, workers=workers).value)
+"""
+
+
+def run_script(folder: Path, body: str, env: dict[str, str] | None = None, timeout: float = 120) -> str:
+    """The output of a script in a process of its own."""
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(SETUP) + textwrap.dedent(body))
+    paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_after_fork(tmp_path: Path) -> None:
+    """prange under GNU OpenMP kills a forked child, a pool of the parent has no threads there: ours is made anew."""
+    run_script(
+        tmp_path,
+        """
+        before = solve()  # the pool of the parent runs
+        children = []
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                os._exit(0 if solve() == before and solve(workers=1) == before else 1)
+            children.append(child)
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        assert solve() == before
+        """,
+    )
+
+
+@forks
+def test_after_fork_during_a_solve(tmp_path: Path) -> None:
+    """A fork while another thread solves must not inherit a lock that nobody will release."""
+    run_script(
+        tmp_path,
+        """
+        expected = solve()
+        going = True
+        def work():
+            while going:
+                solve()
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            for _ in range(5):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(60)
+                    os._exit(0 if solve() == expected else 1)
+                assert os.waitpid(child, 0)[1] == 0
+        finally:
+            going = False
+            thread.join()
+        """,
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing(tmp_path: Path, method: str) -> None:
+    """A pool of processes maps over problems, whichever way its workers start."""
+    import multiprocessing
+
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    run_script(
+        tmp_path,
+        f"""
+        if __name__ == "__main__":
+            import multiprocessing
+            expected = [solve(seed) for seed in range(3)]
+            with multiprocessing.get_context("{method}").Pool(2) as pool:
+                assert pool.map_async(solve, range(3)).get(100) == expected
+        """,
+    )
+
+
+def test_results_cross_processes(tmp_path: Path) -> None:
+    """Whole results come back from worker processes."""
+    run_script(
+        tmp_path,
+        """
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        def result(seed):
+            return epsot.sinkhorn(x[seed:40], y[:30], blur=0.2)
+
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                for seed, other in enumerate(pool.map(result, range(2))):
+                    np.testing.assert_array_equal(other.grad_x, result(seed).grad_x)
+        """,
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2, None])
+def test_two_threads_at_once(workers: int | None) -> None:
+    """prange's workqueue layer aborts the process when two threads enter it."""
+    rng = np.random.default_rng(4)
+    clouds = [(rng.random((500 + 10 * k, 2)), rng.random((450, 2))) for k in range(4)]
+
+    def solve(k: int) -> Any:
+        return epsot.sinkhorn_divergence(*clouds[k], blur=0.1, workers=workers)
+
+    expected = [solve(k).grad_x for k in range(4)]
+    found: dict[int, Any] = {}
+    start = threading.Barrier(4)
+
+    def work(k: int) -> None:
+        start.wait()
+        found[k] = solve(k).grad_x
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for k in range(4):
+        np.testing.assert_array_equal(found[k], expected[k])
+
+
+def test_one_result_read_by_many_threads() -> None:
+    """What is computed on first use may be first used by several threads."""
+    rng = np.random.default_rng(5)
+    x, y = rng.random((300, 2)), rng.random((200, 2))
+    result, alone = epsot.sinkhorn(x, y, blur=0.1), epsot.sinkhorn(x, y, blur=0.1)
+    found: list[Any] = []
+    start = threading.Barrier(4)
+
+    def read() -> None:
+        start.wait()
+        found.append((result.value, result.plan @ result.g, result.grad_x, result.gap))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 4
+    for value, moved, grad_x, gap in found:
+        assert value == alone.value
+        np.testing.assert_array_equal(moved, alone.plan @ alone.g)
+        np.testing.assert_array_equal(grad_x, alone.grad_x)
+        assert gap == alone.gap
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupt(tmp_path: Path, workers: int) -> None:
+    """Ctrl-C ends a long solve within a moment, and the next solve is none the worse."""
+    run_script(
+        tmp_path,
+        f"""
+        expected = solve(workers={workers})
+        big_x, big_y = rng.random((4000, 3)), rng.random((4000, 3))
+        long = dict(blur=1e-3, tol=0, max_iter=10**6, workers={workers})
+        epsot.sinkhorn(big_x[:50], big_y[:50], blur=0.1)  # compiled
+        sent = []
+        def interrupt():
+            sent.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(2):
+            threading.Timer(0.5, interrupt).start()
+            try:
+                epsot.sinkhorn(big_x, big_y, **long)
+            except KeyboardInterrupt:
+                waited = time.perf_counter() - sent[-1]
+            else:
+                raise AssertionError("the solve ended without an interrupt")
+            assert waited < 10, waited
+            assert solve(workers={workers}) == expected
+        """,
+    )
+
+
+def test_import_starts_nothing(tmp_path: Path) -> None:
+    """No thread, no compilation, no warning: whoever forks right after the import is safe."""
+    run_script(
+        tmp_path,
+        """
+        assert threading.active_count() == 1, threading.enumerate()
+        assert "numba" not in sys.modules
+        solve(workers=1)
+        assert threading.active_count() == 1, threading.enumerate()
+        """,
+    )
+
+
+def test_leaves_no_process_hanging(tmp_path: Path) -> None:
+    """The interpreter ends while the pool is idle, and while a daemon thread solves."""
+    run_script(
+        tmp_path,
+        """
+        solve()
+        def forever():
+            while True:
+                solve()
+        threading.Thread(target=forever, daemon=True).start()
+        time.sleep(0.2)
+        """,
+        timeout=60,
+    )
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    """Numba refuses to cache where neither the package nor the home folder can be written: then nothing is kept.
+
+    Not even the superuser can make a folder where a file is in the way.
+    """
+    home = tmp_path / "home"
+    home.write_text("no folder")
+    site = tmp_path / "site"
+    shutil.copytree(PACKAGE, site / "epsot", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in [path for path in (site / "epsot").rglob("*") if path.is_dir()] + [site / "epsot"]:
+        (folder / "__pycache__").write_text("no folder")
+    env = {"HOME": str(home), "USERPROFILE": str(home), "LOCALAPPDATA": str(home), "XDG_CACHE_HOME": str(home)}
+    env |= {"PYTHONPATH": str(site), "NUMBA_CACHE_DIR": "", "EPSOT_SITE": str(site)}
+    run_script(
+        tmp_path,
+        """
+        assert epsot.__file__.startswith(os.environ["EPSOT_SITE"]), epsot.__file__
+        x, y = x[:20], y[:10]
+        assert np.isfinite(solve())
+        """,
+        env,
+        timeout=200,
+    )
+
+
+# Copies
+
+
+def solved() -> list[Any]:
+    rng = np.random.default_rng(6)
+    x, y = rng.random((9, 2)), rng.random((7, 2))
+    a = np.asarray([1, 0, 2, 3, 1, 1, 4, 2, 2]) / 16
+    matrix = epsot.CostMatrix(rng.random((9, 7)))
+    return [
+        epsot.sinkhorn(x, y, a, blur=0.3),
+        epsot.sinkhorn(x.astype(np.float32), y.astype(np.float32), blur=0.3, p=1, reach=(1.0, None)),
+        epsot.sinkhorn_divergence(x, y, a, blur=0.3, reach=2.0),
+        epsot.solve(epsot.PointCloud(x, y, cost="cosine"), eps=0.3),
+        epsot.solve(matrix, a, eps=0.3),
+    ]
+
+
+@pytest.mark.parametrize("again", [lambda z: pickle.loads(pickle.dumps(z)), copy.deepcopy, copy.copy])
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+@pytest.mark.parametrize("which", range(5))
+def test_copies_of_results(which: int, used: bool, again: Any) -> None:
+    """Results go to disk and to other processes, before and after something was derived from them."""
+    result = solved()[which]
+    if used:
+        assert "Result" in repr(result)
+        result.plan @ result.g, result.gap, result.f
+    other = again(result)
+    assert type(other) is type(result)
+    assert (other.status, other.nit, other.eps, other.rho) == (result.status, result.nit, result.eps, result.rho)
+    assert other.history == result.history
+    assert other.success is result.success
+    for name in ("value", "f", "g", "grad_a", "primal", "gap"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(result, name))
+    np.testing.assert_array_equal(other.plan.to_dense(), result.plan.to_dense())
+    if isinstance(result.instance.geometry, epsot.PointCloud):
+        np.testing.assert_array_equal(other.displacement, result.displacement)
+        np.testing.assert_array_equal(other.transport([[0.5, 0.5]]), result.transport([[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("again", [lambda z: pickle.loads(pickle.dumps(z)), copy.deepcopy])
+def test_copies_of_the_parts(again: Any) -> None:
+    rng = np.random.default_rng(7)
+    cloud = epsot.PointCloud(rng.random((4, 2)), rng.random((3, 2)), p=1)
+    matrix = epsot.CostMatrix(rng.random((4, 3)))
+    plan = epsot.solve(cloud, eps=0.1).plan
+    assert repr(again(cloud)) == repr(cloud)
+    assert epsot.solve(again(cloud), eps=0.1).value == epsot.solve(cloud, eps=0.1).value
+    assert epsot.solve(again(matrix), eps=0.1).value == epsot.solve(matrix, eps=0.1).value
+    np.testing.assert_array_equal(again(plan) @ np.ones(3), plan @ np.ones(3))
+    np.testing.assert_array_equal(again(plan).T.sum(axis=1), plan.sum(axis=0))
+
+
+def test_a_copied_result_is_a_warm_start() -> None:
+    """A run that goes on tomorrow."""
+    rng = np.random.default_rng(8)
+    x, y = rng.random((60, 2)), rng.random((50, 2))
+    cold = epsot.sinkhorn_divergence(x, y, blur=0.05, tol=1e-6)
+    warm = epsot.sinkhorn_divergence(x, y, blur=0.05, tol=1e-6, init=pickle.loads(pickle.dumps(cold)))
+    assert warm.nit < cold.nit
+    np.testing.assert_allclose(warm.value, cold.value, rtol=1e-9)
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+def test_copies_of_other_libraries(library: str) -> None:
+    xp = pytest.importorskip(library)
+    rng = np.random.default_rng(9)
+    result = epsot.sinkhorn(xp.asarray(rng.random((5, 2))), xp.asarray(rng.random((4, 2))), blur=0.3)
+    for other in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert type(other.value) is type(result.value)
+        assert float(other.value) == float(result.value)
+        assert bool(xp.all(other.grad_x == result.grad_x))
+
+
+def test_references_are_given_back() -> None:
+    """A result is not part of a cycle: its arrays go as soon as it goes, without waiting for the collector."""
+    import gc
+    import weakref
+
+    gc.disable()
+    try:
+        result = epsot.sinkhorn_divergence(np.ones((3, 2)), np.zeros((2, 2)), blur=0.3)
+        result.plan @ result.g, result.displacement, result.gap
+        gone = weakref.ref(result.xy)
+        del result
+        assert gone() is None
+    finally:
+        gc.enable()
