@@ -86,6 +86,27 @@ def test_the_gap_closes(awkward: Measures, rho: Any, tol: float) -> None:
     assert float(result.gap) <= 100 * tol
 
 
+@pytest.mark.parametrize("rho", [1e6, 1e12, 1e16, (None, 1e14)])
+def test_a_huge_strength_costs_no_digits(awkward: Measures, rho: Any) -> None:
+    """rho KL rounds at rho times a rounding unless it is written with log1p; the limit is balanced transport."""
+    problem = awkward.balanced
+    geometry = epsot.PointCloud(problem.x, problem.y)
+    result = epsot.solve(geometry, problem.a, problem.b, eps=0.1, rho=rho, tol=1e-8, max_iter=10_000)
+    balanced = epsot.solve(geometry, problem.a, problem.b, eps=0.1, tol=1e-8, max_iter=10_000)
+    checks.close(result.value, balanced.value, 1e-4)
+    assert -1e-9 <= float(result.gap) <= 1e-3
+
+
+@pytest.mark.parametrize("rho", [None, (0.1, None), (None, 0.1)])
+def test_columns_without_mass(rho: Any) -> None:
+    """After one iteration at a tiny temperature whole columns underflow to zero; the bounds are still numbers."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 2)), rng.normal(size=(9, 2)) + 0.5
+    result = epsot.solve(epsot.PointCloud(x, y), eps=1e-6, rho=rho, tol=1e-6, max_iter=1)
+    assert not np.isnan(result.primal)
+    assert float(result.dual) <= float(result.primal)
+
+
 @pytest.mark.parametrize("rho", [None, 0.8, (None, 0.7)])
 def test_primal_is_the_cost_of_a_plan(awkward: Measures, rho: Any) -> None:
     """At convergence it is the definition."""

@@ -157,9 +157,10 @@ def test_maps_extend_what_is_known_at_the_points(small: Measures, call: Any, cos
 def test_displacement_of_a_vanishing_weight_is_that_of_none(small: Measures, call: Any) -> None:
     x, y, a, b = small.balanced
     i = len(a) // 2
+    # the L1 error does not see so little a weight; its point has to be right all the same
     little = a.copy()
-    little[i] = 1e-9
-    little[0] -= 1e-9
+    little[i] = 1e-13
+    little[0] -= 1e-13
     exact = call(epsot.PointCloud(x, y), a, b, **EXACT)
     close(call(epsot.PointCloud(x, y), little, b, **EXACT).displacement, exact.displacement, 1e-6)
     assert np.isfinite(exact.displacement).all()

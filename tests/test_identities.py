@@ -101,6 +101,16 @@ def test_units_of_length(problem: dict[str, Any], s: float) -> None:
         close(value(scaled, tol=tol) / s ** problem["p"], value(problem, tol=tol), 1e-7)
 
 
+@pytest.mark.parametrize("s", [1e-100, 1e100])
+def test_units_do_not_change_the_path(s: float) -> None:
+    """Nothing in the iteration has units, the acceleration included."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 2)), rng.normal(size=(9, 2)) + 0.5
+    plain, scaled = epsot.sinkhorn(x, y, blur=0.1), epsot.sinkhorn(s * x, s * y, blur=0.1 * s)
+    assert abs(scaled.nit - plain.nit) <= 3
+    close(scaled.value / s**2, plain.value, 1e-4)
+
+
 @few
 @given(problems(), st.sampled_from([-3.0, 1e3, 1e5]))
 def test_translation(problem: dict[str, Any], t: float) -> None:
