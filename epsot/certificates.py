@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from epsot.costs import Array
@@ -29,11 +30,12 @@ def primal_value(problem: Problem, f: Array, g: Array, eps: float) -> Array:
         # (P 1)[i] = exp(k[i] - softmin[i] / eps); where the other side is free, rows are scaled to fit exactly
         excess = log_a - (k - kernel.softmin(h, eps, f) / eps)
         k = k + (xp.minimum(excess, xp.zeros_like(excess)) if problem.kl_b.balanced else excess)
-    columns = xp.exp(h - kernel.T.softmin(k, eps, problem.kl_b.undampen(g, eps)) / eps)
+    log_columns = h - kernel.T.softmin(k, eps, problem.kl_b.undampen(g, eps)) / eps  # of P^T 1
     if problem.kl_b.balanced:
-        fit = log_b - xp.log(columns)
+        fit = log_b - log_columns
         fit = xp.minimum(fit, xp.zeros_like(fit)) if problem.kl_a.balanced else fit
-        h, columns = h + fit, columns * xp.exp(fit)
+        h, log_columns = h + fit, log_columns + fit
+    columns = xp.exp(log_columns)
     rows = xp.exp(k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps)
     # <P, C> + eps <P, log P / (a b)>: the cost cancels
     value = eps * (_dot(xp, rows, k - log_a) + _dot(xp, columns, h - log_b))
@@ -61,7 +63,7 @@ def remainder(problem: Problem, missing_a: Array, missing_b: Array, scaled_mass:
     cost = _dot(xp, missing_a, problem.kernel.cost_apply(missing_b)) / t
     entropy = _entropy(xp, missing_a, problem.a) + _entropy(xp, missing_b, problem.b)
     share = xp.asarray(t, dtype=scaled_mass.dtype, device=problem.place.device)
-    entropy = entropy + t * xp.log(whole / share**2)
+    entropy = entropy + t * (math.log(whole) - 2 * math.log(t))
     stretch = -xp.log(xp.where(share < whole, 1 - share / whole, xp.ones_like(share))) * scaled_mass
     return cost + eps * (entropy + stretch)
 

@@ -101,8 +101,9 @@ def solve_divergence(instance: Instance, options: Options, init: Init) -> Diverg
 
 def run(update: Any, instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
     """Anneal, fix the gauge, and wrap up."""
-    f, g = (None, None) if init is None else warm_start(init, instance)
-    schedule = options.schedule(instance, None if init is None else init.eps)
+    warm = None if init is None else warm_start(init, instance)
+    f, g = warm or (None, None)
+    schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
     observe = None
     if options.callback is not None:
         callback = options.callback
@@ -119,13 +120,15 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
     return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
 
 
-def warm_start(init: Any, instance: Instance) -> tuple[Array, Array]:
+def warm_start(init: Any, instance: Instance) -> tuple[Array, Array] | None:
     """The potentials of an earlier result over the points of positive weight, evaluated anew where sizes differ."""
     if not isinstance(init, SinkhornResult):
         raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
     if init.instance.place.xp is not instance.place.xp:
         raise TypeError("`init` must be a result of the same array library as the points")
-    f, g = init.source.potential, init.target.potential
+    f, g, xp = init.source.potential, init.target.potential, instance.place.xp
+    if not bool(xp.all(xp.isfinite(f))) or not bool(xp.all(xp.isfinite(g))):
+        return None  # it diverged
     geometry = instance.geometry
     if (f.shape[0], g.shape[0]) != geometry.shape:
         if not (isinstance(geometry, PointCloud) and isinstance(init.instance.geometry, PointCloud)):

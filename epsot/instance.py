@@ -17,6 +17,8 @@ from epsot.problem import MarginalKL, Problem
 
 Geometry = PointCloud | CostMatrix
 
+LARGEST_MASS = 1e150
+
 
 @dataclass(frozen=True)
 class Support:
@@ -93,6 +95,17 @@ class Instance:
         )
 
 
+def power(name: str, length: float, p: float) -> float:
+    """A length to the power p: a temperature."""
+    try:
+        result = length**p
+    except OverflowError:
+        result = math.inf
+    if not 0 < result < math.inf:
+        raise ValueError(f"`{name}`**p must be a positive float64, got {name}={length!r}; rescale the points")
+    return float(result)
+
+
 def positive(name: str, value: Any) -> float:
     """A positive finite number."""
     number = real(name, value)
@@ -138,7 +151,11 @@ def checked_weights(name: str, weights: Any, size: int, place: Place) -> Array:
         raise ValueError(f"`{name}` must not be negative, got a smallest weight of {float(xp.min(weights)):g}")
     if not bool(xp.any(weights > 0)):
         raise ValueError(f"`{name}` must have positive mass, got only zeros")
-    return xp.astype(weights, xp.float64, copy=False)
+    weights = xp.astype(weights, xp.float64, copy=False)
+    mass = float(xp.sum(weights))
+    if not 1 / LARGEST_MASS < mass < LARGEST_MASS:
+        raise ValueError(f"`{name}` must have a mass whose square is a float64, got {mass:g}; rescale the weights")
+    return weights
 
 
 def equal_masses(a: Array, b: Array, precision: float, name: str, place: Place) -> Array:
@@ -176,6 +193,7 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     problem = Problem(
         core.kernel(workers), a, b, xp.log(a), xp.log(b),
         float(xp.sum(a)), float(xp.sum(b)), kl_a, kl_b, place,
+        2.0**-24 if geometry.dtype == xp.float32 else 2.0**-53, geometry.cancelling(),
     )  # fmt: skip
     stored = rho[0] if rho[0] == rho[1] else rho
     return Instance(geometry, side_a, side_b, core, problem, eps, stored)

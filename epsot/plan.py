@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,8 +35,8 @@ class Plan:
     kernel: Kernel
     k: Array  # (n,) log a + f / eps
     h: Array  # (m,) log b + g / eps
-    f_scaled: Array  # (n,) f / eps: k without the weights, for maps at points of weight zero
-    g_scaled: Array  # (m,)
+    f: Array  # (n,) the potentials: softmins close to those of the plan
+    g: Array  # (m,)
     eps: float
     dtype: Any
     place: Place
@@ -49,7 +50,7 @@ class Plan:
     def T(self) -> Plan:
         """The plan from the target to the source."""
         return Plan(
-            self.kernel.T, self.h, self.k, self.g_scaled, self.f_scaled,
+            self.kernel.T, self.h, self.k, self.g, self.f,
             self.eps, self.dtype, self.place, self.points[::-1],
         )  # fmt: skip
 
@@ -81,7 +82,7 @@ class Plan:
         Returns
         -------
         (n,) or (n, q) array
-            Rows of weight zero get their limit, not NaN.
+            Rows of weight zero get their limit. NaN where all pairs of a row are forbidden.
         """
         if values is None:
             values = self.points[1]
@@ -94,8 +95,11 @@ class Plan:
         ones = xp.ones((self.shape[1], 1), dtype=xp.float64, device=self.place.device)
         columns = v if v.ndim == 2 else v[:, None]
         centre = xp.mean(columns, axis=0, keepdims=True)  # an offset of the values costs no digits
-        moments = self._apply(self.f_scaled, xp.concat([ones, columns - centre], axis=1))
-        means = centre + moments[:, 1:] / moments[:, :1]
+        k = self.kernel.softmin(self.h, self.eps, self.f) / self.eps  # rows sum to 1, whatever their mass in P is
+        reached = xp.isfinite(k)
+        moments = self._apply(xp.where(reached, k, xp.zeros_like(k)), xp.concat([ones, columns - centre], axis=1))
+        mass = xp.where(reached, moments[:, 0], xp.asarray(xp.nan, dtype=k.dtype, device=self.place.device))
+        means = centre + moments[:, 1:] / mass[:, None]
         return self._cast(means if v.ndim == 2 else means[:, 0])
 
     def rows(self, i: Any) -> Array:
@@ -105,7 +109,7 @@ class Plan:
         if isinstance(i, slice):
             return self._cast(self.kernel.plan_rows(i, self.k, self.h, self.eps))
         if np.ndim(i) == 0 if not hasattr(i, "ndim") else i.ndim == 0:
-            index = int(i)
+            index = operator.index(i)
             if not -n <= index < n:
                 raise IndexError(f"row {index} is out of range for a plan with {n} rows")
             return self.rows(slice(index % n, index % n + 1))[0, :]

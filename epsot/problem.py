@@ -58,8 +58,15 @@ class MarginalKL:
         """rho KL(r | a); zero where it is a constraint."""
         if self.balanced:
             return xp.zeros_like(r[0])
-        positive = xp.where(r > 0, r, a)
-        return self.rho * xp.sum(r * xp.log(positive / a) - r + a)
+        ratio = r / a
+        excess = ratio - 1
+        near = xp.abs(excess) < 0.5  # for a large rho r is close to a: log1p keeps the digits
+        log = xp.where(
+            near,
+            xp.log1p(xp.where(near, excess, xp.zeros_like(r))),
+            xp.log(xp.where(near | (ratio <= 0), xp.ones_like(r), ratio)),
+        )
+        return self.rho * xp.sum(a * (ratio * log - excess))
 
 
 @dataclass(frozen=True)
@@ -76,20 +83,22 @@ class Problem:
     kl_a: MarginalKL
     kl_b: MarginalKL
     place: Place
+    precision: float  # of the arithmetic of the kernel: half a unit in the last place of 1
+    scale: float  # terms of the cost that cancel in the kernel are of this size
 
     @cached_property
     def T(self) -> Problem:
         """The problem seen from the other side."""
         return Problem(
             self.kernel.T, self.b, self.a, self.log_b, self.log_a,
-            self.mass_b, self.mass_a, self.kl_b, self.kl_a, self.place,
+            self.mass_b, self.mass_a, self.kl_b, self.kl_a, self.place, self.precision, self.scale,
         )  # fmt: skip
 
     def source(self, kernel: Kernel) -> Problem:
         """The problem of the first measure with itself, over its own kernel."""
         return Problem(
             kernel, self.a, self.a, self.log_a, self.log_a,
-            self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place,
+            self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place, self.precision, self.scale,
         )  # fmt: skip
 
     @property
@@ -144,4 +153,11 @@ class Problem:
     def row_sums(self, f: Array, next_f: Array, eps: float) -> Array:
         """P 1 of the pair (f, g) whose next f is given: a exp((f - softmin) / eps).  -> (n,)"""
         xp = self.place.xp
-        return self.a * xp.exp((f - self.kl_a.undampen(next_f, eps)) / eps)
+        exponent = (f - self.kl_a.undampen(next_f, eps)) / eps
+        return self.a * xp.exp(xp.where(exponent > MAX_EXPONENT, MAX_EXPONENT, exponent))
+
+    def rounding(self, f: Array, g: Array, eps: float) -> float:
+        """A bound on the relative error that rounding leaves in P: a few ulps of (|f| + |g|) / eps."""
+        xp = self.place.xp
+        size = max(self.scale, float(xp.max(xp.abs(f))) + float(xp.max(xp.abs(g))))
+        return 8 * self.precision * max(1.0, size / eps)

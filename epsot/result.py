@@ -72,6 +72,7 @@ class Side:
 
     instance: Instance
     f: Array  # over the points of positive weight, as solved
+    extension: Array  # next_f(g) there: f up to the error of the solve
     g: Array  # the potential of the other side that extends f
 
     @cached_property
@@ -92,13 +93,13 @@ class Side:
 
     @cached_property
     def slope(self) -> Array:
-        """The gradient of f at every point of the side, (n, d)."""
+        """-displacement: sum_j exp((f[i] + g[j] - C[i, j]) / eps) b[j] grad_1 C, at every point of the side, (n, d)."""
         instance, core = self.instance, self.instance.core
         if not isinstance(core, PointCloud):
             raise TypeError("a CostMatrix has no points to differentiate in; use PointCloud, or `plan`: dOT / dC = P")
         problem: Any = instance.problem
         h = problem.log_b + self.g / instance.eps
-        kept = gradients.slope(core, problem.kernel, self.f, h, instance.eps)
+        kept = gradients.slope(core, problem.kernel, self.extension, h, instance.eps)
         if instance.side_a.dropped is None:
             return kept
         geometry, kernel = self._dropped
@@ -168,13 +169,13 @@ class SinkhornResult(Result):
     def source(self) -> Side:
         """The side of x and a, in float64."""
         pair = self.dual_pair
-        return Side(self.instance, pair.f, pair.g if pair.g_origin is None else pair.g_origin)
+        return Side(self.instance, pair.f, *(pair.f_map or (pair.f, pair.g)))
 
     @cached_property
     def target(self) -> Side:
         """The side of y and b, in float64."""
         pair = self.dual_pair
-        return Side(self.instance.T, pair.g, pair.f if pair.f_origin is None else pair.f_origin)
+        return Side(self.instance.T, pair.g, *(pair.g_map or (pair.g, pair.f)))
 
     @cached_property
     def _next_pair(self) -> tuple[Array, Array]:
@@ -259,10 +260,10 @@ class SinkhornResult(Result):
         instance, problem, eps = self.instance, self.instance.problem, self.eps
         geometry: Any = instance.geometry
         kernel = problem.kernel if instance.core is geometry else geometry.kernel(problem.kernel.workers)
-        f, g = self.source.potential / eps, self.target.potential / eps
-        none = -instance.place.xp.inf
+        f, g, none = self.source.potential, self.target.potential, -instance.place.xp.inf
         points = (geometry.x, geometry.y) if isinstance(geometry, PointCloud) else (None, None)
-        k, h = instance.side_a.scatter(problem.log_a, none) + f, instance.side_b.scatter(problem.log_b, none) + g
+        k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none)
+        h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none)
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, points)
 
     def potential(self, points: Any) -> Array:
@@ -270,7 +271,11 @@ class SinkhornResult(Result):
         return self._cast(self.source.at(points)[1])
 
     def transport(self, points: Any) -> Array:
-        """Move other points, (r, d) -> (r, d): ``z - grad f(z)``, which extends ``x + displacement``."""
+        """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.
+
+        ``z - sum_j exp((f(z) + g[j] - C(z, y[j])) / eps) b[j] grad_1 C(z, y[j])`` with f(z) from `potential`; balanced,
+        this is ``z - grad f(z)``, for p = 2 the mean target of z.
+        """
         geometry, _, slope = self.source.at(points)
         return self._cast(geometry.x - slope)
 
@@ -408,6 +413,6 @@ class DivergenceResult(Result):
         return self._cast(self.xy.source.at(points)[1] - self.xx.source.at(points)[1])
 
     def transport(self, points: Any) -> Array:
-        """Move other points, (r, d) -> (r, d): ``z - grad F(z)``, which extends ``x + displacement``."""
+        """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""
         geometry, _, slope = self.xy.source.at(points)
         return self._cast(geometry.x - (slope - self.xx.source.at(points)[2]))

@@ -43,9 +43,10 @@ def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[A
     order = xp.lexsort(xp.stack([-value, row]))  # by row, then from large to small
     row, column, value = row[order], column[order], value[order]
     starts = xp.searchsorted(row, xp.arange(P.shape[0] + 1))
-    carried = xp.concat([xp.zeros(1), xp.cumulative_sum(value.astype(xp.float64))])
-    before = carried[:-1] - carried[starts[:-1]][row]  # mass of the larger entries of the same row
-    keep = before < mass * total[row] * (1 - 1e-12)
+    shares = value.astype(xp.float64) / total[row]  # of their row: rows of tiny mass lose no digits
+    carried = xp.concat([xp.zeros(1), xp.cumulative_sum(shares)])
+    before = carried[:-1] - carried[starts[:-1]][row]  # share of the larger entries of the same row
+    keep = before < mass - 1e-12
     if max_per_row is not None:
         keep &= xp.arange(row.shape[0]) - starts[:-1][row] < max_per_row
     row, column, value = row[keep], column[keep], value[keep]

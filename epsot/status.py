@@ -10,7 +10,7 @@ class ConvergenceWarning(UserWarning):
 
 
 class Status(IntEnum):
-    """The outcome of a solve. Each member carries a `meaning` and a `cure`; larger is worse.
+    """The outcome of a solve. Each member carries a `meaning` and a `cure`; a divergence has the largest of its parts.
 
     Examples
     --------
@@ -35,19 +35,19 @@ class Status(IntEnum):
         "the annealing schedule ran once, as `tol=None` asks, and its error was not measured",
         "set `tol` to converge, or `scaling` closer to 1 for a slower decay",
     )
-    STOPPED = 2, "the callback stopped the solve", "continue with `init=result`"
     MAX_ITER = (
-        3,
+        2,
         "`max_iter` iterations were not enough to reach `tol`",
         "raise `max_iter`, `tol` or the temperature (`blur`, `eps`)",
     )
     STALLED = (
-        4,
-        "the marginal error no longer falls: the precision of the data type is reached, or no plan has these marginals",
+        3,
+        "the marginal error no longer falls: the precision of the data type is reached",
         "raise `tol`, use float64 points, or raise the temperature (`blur`, `eps`)",
     )
     DIVERGED = (
-        5,
+        4,
         "the iterations left the range of finite numbers",
         "rescale the problem, or raise the temperature (`blur`, `eps`)",
     )
+    STOPPED = 5, "the callback stopped the solve", "continue with `init=result`"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
 from epsot.geometry import CostMatrix, PointCloud
-from epsot.instance import Geometry, penalties, pose, positive, real
+from epsot.instance import Geometry, penalties, pose, positive, power, real
 from epsot.result import DivergenceResult, SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
@@ -312,6 +312,7 @@ def divergence(
         geometry.source()  # raises where the self costs are missing, before any work
     options = _options(geometry.scale(), scaling, tol, max_iter, callback)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
+    instance.core.check_self_feasible()
     return _warned(solve_divergence(instance, options, init))
 
 
@@ -325,11 +326,10 @@ def _by_length(
         if not 0 <= diameter < math.inf:
             raise ValueError(f"`diameter` must be a finite length, got {diameter!r}")
     geometry = PointCloud(x, y, p=p)
-    eps = blur**p
-    if not 0 < eps < math.inf:
-        raise ValueError(f"`blur`**p must be a positive float64, got blur={blur!r}; rescale the points")
-    rho = reaches[0] and reaches[0] ** p, reaches[1] and reaches[1] ** p
-    return geometry, eps, rho, (geometry.diameter() if diameter is None else diameter) ** p
+    rho_a, rho_b = (None if reach is None else power("reach", reach, p) for reach in reaches)
+    span = geometry.diameter() if diameter is None else diameter
+    start = math.inf if span > 1e150 else span**p
+    return geometry, power("blur", blur, p), (rho_a, rho_b), start
 
 
 def _by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
@@ -353,6 +353,10 @@ def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any)
         raise TypeError(f"`max_iter` must be an integer, got {max_iter!r}")
     if int(max_iter) < 1:
         raise ValueError(f"`max_iter` must be at least 1, got {max_iter!r}")
+    if not start < math.inf:
+        raise ValueError(
+            f"the costs must span a finite range, got {start}; rescale the points, the matrix or `diameter`"
+        )
     if callback is not None and not callable(callback):
         raise TypeError(f"`callback` must be callable, got {callback!r}")
     return Options(start, scaling, tol, int(max_iter), callback)
@@ -360,6 +364,6 @@ def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any)
 
 def _warned(result: AnyResult) -> AnyResult:
     """Warn the caller of the public function where the tolerance was not reached."""
-    if result.status >= Status.MAX_ITER:
+    if Status.MAX_ITER <= result.status <= Status.DIVERGED:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
     return result

@@ -78,9 +78,8 @@ def test_no_plan_has_these_marginals() -> None:
     """Row 0 may only go to column 0, which has less mass: nothing converges, and it is said."""
     C = np.asarray([[0.0, np.inf], [1.0, 0.0]])
     with pytest.warns(epsot.ConvergenceWarning):
-        result = epsot.solve(epsot.CostMatrix(C), [0.7, 0.3], [0.4, 0.6], eps=0.1, tol=1e-6, max_iter=20_000)
-    assert not result.success
-    assert result.nit < 20_000
+        result = epsot.solve(epsot.CostMatrix(C), [0.7, 0.3], [0.4, 0.6], eps=0.1, tol=1e-6, max_iter=2000)
+    assert result.status is epsot.Status.MAX_ITER
     assert result.marginal_error > 0.1
 
 
@@ -94,7 +93,7 @@ def test_a_cost_that_leaves_the_numbers_diverges(value: float) -> None:
         def gradient(self, x: Any, y: Any) -> Any:
             return x - y
 
-    x, y = np.asarray([[0.0], [5.0]]), np.asarray([[0.0], [1.0]])
+    x, y = np.asarray([[0.0], [0.9]]), np.asarray([[0.0], [-0.9]])
     with np.errstate(all="ignore"):
         for tol in (None, 1e-3):
             result = epsot.solve(epsot.PointCloud(x, y, cost=Broken()), eps=0.1, tol=tol, max_iter=100)

@@ -74,7 +74,11 @@ class CostMatrix:
         finite = xp.isfinite(self.C)
         low = xp.min(xp.where(finite, self.C, xp.asarray(xp.inf, dtype=self.dtype, device=self.place.device)))
         high = xp.max(xp.where(finite, self.C, xp.asarray(-xp.inf, dtype=self.dtype, device=self.place.device)))
-        return float(high) - float(low)
+        return float(high) - float(low)  # inf where the range overflows, which is refused
+
+    def cancelling(self) -> float:
+        """Nothing cancels: the costs are used as they are."""
+        return 0.0
 
     def kernel(self, workers: int | None = None) -> Kernel:
         """The reductions over all pairs."""
@@ -114,7 +118,12 @@ class CostMatrix:
         """The kernel of `source()`."""
         return self.source().kernel(kernel.workers)
 
-    def check_feasible(self) -> None:
+    def check_self_feasible(self) -> None:
+        """Raise where a point of positive weight has no allowed partner on its own side."""
+        self.source().check_feasible("C_xx")
+        self.T.source().check_feasible("C_yy")
+
+    def check_feasible(self, name: str = "C") -> None:
         """Raise where a point of positive weight has no allowed partner."""
         xp = self.place.xp
         finite = xp.isfinite(self.C)
@@ -123,7 +132,7 @@ class CostMatrix:
             if not bool(xp.all(allowed)):
                 count = int(xp.sum(xp.astype(~allowed, xp.int64)))
                 raise ValueError(
-                    f"`C` must allow a pair in every {what} of positive weight, got {count} with +inf only; "
+                    f"`{name}` must allow a pair in every {what} of positive weight, got {count} with +inf only; "
                     "give them weight zero or a large finite cost"
                 )
 

@@ -72,6 +72,8 @@ class PointCloud:
         if isinstance(self.cost, Cosine):
             self.cost.check("x", self.x)
             self.cost.check("y", self.y)
+        if not self.cost.degree > 0:
+            raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
 
     def _set(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y
@@ -94,20 +96,26 @@ class PointCloud:
     def diameter(self) -> float:
         """The diagonal of the joint bounding box, in the units of the points."""
         xp = self.place.xp
-        extent = xp.maximum(xp.max(self.x, axis=0), xp.max(self.y, axis=0)) - xp.minimum(
-            xp.min(self.x, axis=0), xp.min(self.y, axis=0)
-        )
-        return math.sqrt(float(xp.sum(xp.astype(extent, xp.float64) ** 2)))
+        low = xp.minimum(xp.min(self.x, axis=0), xp.min(self.y, axis=0))
+        high = xp.maximum(xp.max(self.x, axis=0), xp.max(self.y, axis=0))
+        extent = xp.astype(high, xp.float64) / 2 - xp.astype(low, xp.float64) / 2  # halves do not overflow
+        largest = float(xp.max(extent))
+        return 2 * largest * math.sqrt(float(xp.sum((extent / largest) ** 2))) if largest > 0 else 0.0
 
     def scale(self) -> float:
         """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""
         if isinstance(self.cost, HalfSquare | Euclidean):
-            return float(self.diameter() ** self.cost.degree)
+            diameter = self.diameter()
+            return diameter * diameter if isinstance(self.cost, HalfSquare) else diameter
         xp = self.place.xp
         kernel = self.kernel()
         centre = kernel.T.cost_rows(slice(0, 1))  # (1, n): distances to y[0]; twice the largest bounds a metric
         other = kernel.cost_rows(slice(0, 1))  # (1, m): distances from x[0]
         return 2.0 * max(float(xp.max(centre)), float(xp.max(other)))
+
+    def cancelling(self) -> float:
+        """The size of the terms of the cost that cancel in a kernel: |x|^2 where blocks of points have no centres."""
+        return self.diameter() ** 2 / 4 if self.x.shape[1] > 3 and self.cost.family.kind == "square" else 0.0
 
     def kernel(self, workers: int | None = None) -> PointsKernel:
         """The reductions over all pairs."""
@@ -141,6 +149,9 @@ class PointCloud:
 
     def check_feasible(self) -> None:
         """Every pair of points is allowed."""
+
+    def check_self_feasible(self) -> None:
+        """Within each cloud, too."""
 
     def at(self, points: Any) -> PointCloud:
         """The cost between other points, (r, d), and `y`."""

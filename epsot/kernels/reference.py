@@ -84,7 +84,7 @@ class Dense:
     def cost_apply(self, v: Array) -> Array:
         """out[i] = sum_j C[i, j] v[j], with inf * 0 = 0.  (m,) -> (n,)"""
         xp = array_namespace(v)
-        return xp.sum(xp.where(v[None, :] == 0, xp.zeros_like(self.cost), self.cost * v[None, :]), axis=1)
+        return xp.sum(xp.where(v[None, :] == 0, xp.zeros_like(self.cost), self.cost) * v[None, :], axis=1)
 
 
 class Points(Dense):

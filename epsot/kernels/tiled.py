@@ -46,7 +46,7 @@ class Tiled(reference.Dense):
 
         def compute(rows: slice) -> Array:
             cost = self.cost_rows(rows)
-            return xp.sum(xp.where(v[None, :] == 0, xp.zeros_like(cost), cost * v[None, :]), axis=1)
+            return xp.sum(xp.where(v[None, :] == 0, xp.zeros_like(cost), cost) * v[None, :], axis=1)
 
         return self.by_rows(v, compute)
 

@@ -123,7 +123,7 @@ class Anderson:
             state.memory.forget()
         if not math.isfinite(state.error):
             return state
-        state.memory.push(plain.start, plain.start - plain.g)
+        state.memory.push(plain.start, (plain.start - plain.g) / state.eps)
         mixed = state.memory.mix()
         return state if mixed is None else replace(state, plain=replace(plain, start=mixed))
 
@@ -140,9 +140,9 @@ class Anderson:
     def error(self, state: AcceleratedState, eps: float) -> Any:
         return state.error
 
-    def stalled(self, state: AcceleratedState, errors: Sequence[float]) -> bool:
+    def stalled(self, state: AcceleratedState, errors: Sequence[float], eps: float) -> bool:
         """Only a series of plain steps can tell."""
-        return state.plain_steps > PATIENCE + 1 and self.update.stalled(state.plain, errors)
+        return state.plain_steps > PATIENCE + 1 and self.update.stalled(state.plain, errors, eps)
 
     def finish(self, state: AcceleratedState, eps: float) -> Dual:
         return self.update.finish(state.plain, eps)

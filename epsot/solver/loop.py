@@ -33,13 +33,13 @@ class Outcome:
     history: tuple[Check, ...]  # every measurement, all of them at temperatures with a tolerance
 
 
-def judge(update: Update, state: Any, errors: Sequence[float], tol: float) -> Status | None:
+def judge(update: Update, state: Any, errors: Sequence[float], level: Level) -> Status | None:
     """What the errors measured at one temperature say: done, hopeless, or go on (None)."""
     if not math.isfinite(errors[-1]):
         return Status.DIVERGED
-    if errors[-1] <= tol:
+    if level.tol is not None and errors[-1] <= level.tol:
         return Status.CONVERGED
-    return Status.STALLED if update.stalled(state, errors) else None
+    return Status.STALLED if update.stalled(state, errors, level.eps) else None
 
 
 def anneal(
@@ -66,7 +66,7 @@ def anneal(
             if level.tol is not None:
                 errors.append(float(update.error(state, level.eps)))
                 history.append(Check(nit, level.eps, errors[-1]))
-                verdict = judge(update, state, errors, level.tol)
+                verdict = judge(update, state, errors, level)
             if observe is not None:
                 try:
                     observe(nit, level.eps, state)

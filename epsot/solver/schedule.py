@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 ROUNDING = 1e-9  # two lengths closer than this, relatively, are one temperature
@@ -25,10 +26,12 @@ def annealing(
     With tol=None every temperature gets one step, the tutorial's algorithm. Otherwise each is held to LEVEL_TOL, and
     the last to `tol`. A schedule longer than max_iter loses its hottest levels: the last step is always at eps.
     """
-    target = eps ** (1 / degree)
-    sigma, hot = max(start, 0.0) ** (1 / degree), []
-    while sigma > target * (1 + ROUNDING):
-        hot.append(Level(sigma**degree) if tol is None else Level(sigma**degree, LEVEL_STEPS, max(LEVEL_TOL, tol)))
-        sigma *= scaling
-    hot = hot[len(hot) - min(len(hot), max_iter - 1) :]
-    return (*hot, Level(eps, 1 if tol is None else max_iter, tol))
+    sigma, target = max(start, 0.0) ** (1 / degree), eps ** (1 / degree)
+    count = 0
+    if sigma > target * (1 + ROUNDING):
+        count = math.ceil(math.log(sigma / (target * (1 + ROUNDING))) / -math.log(scaling))
+    temperatures = [(sigma * scaling**k) ** degree for k in range(max(0, count - max_iter + 1), count)]
+    if tol is None:
+        return (*(Level(hot) for hot in temperatures), Level(eps))
+    level_tol = max(LEVEL_TOL, tol)
+    return (*(Level(hot, LEVEL_STEPS, level_tol) for hot in temperatures), Level(eps, max_iter, tol))

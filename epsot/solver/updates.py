@@ -14,6 +14,8 @@ from epsot.problem import Problem
 
 PATIENCE = 8  # steps that bring nothing until rounding is blamed
 
+Pair = tuple[Array, Array]
+
 
 @dataclass(frozen=True)
 class Dual:
@@ -23,14 +25,14 @@ class Dual:
     g: Array  # (m,)
     error: Array | None = None  # the marginal error of exactly this pair, 0-d
     mass: Array | None = None  # sum(P), 0-d
-    f_origin: Array | None = None  # g = next_g(f_origin): it extends g to other points; None: f
-    g_origin: Array | None = None  # f = next_f(g_origin), likewise; None: g
+    f_map: Pair | None = None  # (next_f(z), z) for the z, near g, that extends f to other points; None: (f, g)
+    g_map: Pair | None = None  # (next_g(z), z), likewise near f; None: (g, f)
 
     def shifted(self, c: Array) -> Dual:
         """The pair (f + c, g - c)."""
-        f_origin = None if self.f_origin is None else self.f_origin + c
-        g_origin = None if self.g_origin is None else self.g_origin - c
-        return replace(self, f=self.f + c, g=self.g - c, f_origin=f_origin, g_origin=g_origin)
+        f_map = None if self.f_map is None else (self.f_map[0] + c, self.f_map[1] - c)
+        g_map = None if self.g_map is None else (self.g_map[0] - c, self.g_map[1] + c)
+        return replace(self, f=self.f + c, g=self.g - c, f_map=f_map, g_map=g_map)
 
 
 class Update(Protocol):
@@ -48,7 +50,7 @@ class Update(Protocol):
     def error(self, state: Any, eps: float) -> Array:
         """The marginal error, 0-d, of the pair that `finish` would return."""
 
-    def stalled(self, state: Any, errors: Sequence[float]) -> bool:
+    def stalled(self, state: Any, errors: Sequence[float], eps: float) -> bool:
         """Whether the errors measured at this temperature show that only rounding is left."""
 
     def finish(self, state: Any, eps: float) -> Dual:
@@ -93,14 +95,16 @@ class Alternating:
     def error(self, state: AlternatingState, eps: float) -> Array:
         return self.problem.T.violation(state.g, state.updated, eps)
 
-    def stalled(self, state: AlternatingState, errors: Sequence[float]) -> bool:
-        """In exact arithmetic no step raises the error."""
-        return len(errors) > PATIENCE and min(errors[-PATIENCE:]) >= errors[-PATIENCE - 1]
+    def stalled(self, state: AlternatingState, errors: Sequence[float], eps: float) -> bool:
+        """In exact arithmetic no step raises the error. It may rest on a plateau, though, far above the rounding."""
+        if len(errors) <= PATIENCE or min(errors[-PATIENCE:]) < errors[-PATIENCE - 1]:
+            return False
+        return errors[-1] <= self.problem.rounding(state.f, state.g, eps)
 
     def finish(self, state: AlternatingState, eps: float) -> Dual:
         problem, xp = self.problem, self.problem.place.xp
         mass = xp.sum(problem.kl_a.marginal(problem.a, state.f, xp))
-        return Dual(state.f, state.g, self.error(state, eps), mass)
+        return Dual(state.f, state.g, self.error(state, eps), mass, g_map=(state.updated, state.f))
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,15 @@ class Symmetric:
             self.problem.T.violation(state.past[1], state.updated[1], eps),
         )
 
-    def stalled(self, state: SymmetricState, errors: Sequence[float]) -> bool:
-        """In exact arithmetic no step raises the error by much."""
-        return len(errors) > PATIENCE and min(errors[-PATIENCE:]) >= errors[-PATIENCE - 1]
+    def stalled(self, state: SymmetricState, errors: Sequence[float], eps: float) -> bool:
+        """As for alternating updates."""
+        if len(errors) <= PATIENCE or min(errors[-PATIENCE:]) < errors[-PATIENCE - 1]:
+            return False
+        return errors[-1] <= self.problem.rounding(state.f, state.g, eps)
 
     def finish(self, state: SymmetricState, eps: float) -> Dual:
         f, g = self.problem.next_pair(state.f, state.g, eps)
-        return Dual(f, g, f_origin=state.f, g_origin=state.g)
+        return Dual(f, g, f_map=(f, state.g), g_map=(g, state.f))
 
 
 @dataclass(frozen=True)
@@ -187,13 +193,16 @@ class SelfTransport:
     def error(self, state: SelfState, eps: float) -> Array:
         return self.problem.violation(state.f, state.updated, eps)
 
-    def stalled(self, state: SelfState, errors: Sequence[float]) -> bool:
-        """In exact arithmetic every step halves the error."""
-        return len(errors) > 3 and min(errors[-3:]) > 0.9 * errors[-4]
+    def stalled(self, state: SelfState, errors: Sequence[float], eps: float) -> bool:
+        """In exact arithmetic every step about halves the error."""
+        if len(errors) <= 3 or min(errors[-3:]) < 0.9 * errors[-4]:
+            return False
+        return errors[-1] <= self.problem.rounding(state.f, state.f, eps)
 
     def finish(self, state: SelfState, eps: float) -> Dual:
         if self.extrapolate:
             f = self.problem.next_self(state.mean, eps)
-            return Dual(f, f, f_origin=state.mean, g_origin=state.mean)
+            return Dual(f, f, f_map=(f, state.mean), g_map=(f, state.mean))
         mass = self.problem.place.xp.sum(self.problem.row_sums(state.f, state.updated, eps))
-        return Dual(state.f, state.f, self.error(state, eps), mass)
+        extension = (state.updated, state.f)
+        return Dual(state.f, state.f, self.error(state, eps), mass, extension, extension)

@@ -31,7 +31,7 @@ class Scripted:
     def error(self, state: int, eps: float) -> Any:
         return next(self.errors)
 
-    def stalled(self, state: int, errors: Sequence[float]) -> bool:
+    def stalled(self, state: int, errors: Sequence[float], eps: float) -> bool:
         return len(errors) > 3 and errors[-1] == errors[-4]
 
     def finish(self, state: int, eps: float) -> Any:
