@@ -5,6 +5,9 @@ The namespace is found here, once for each public call, and passed down.
 
 from __future__ import annotations
 
+import math
+import operator
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +22,21 @@ from array_api_compat import (
 
 from epsot.costs import Array
 
+LARGEST_LENGTH = 1e150  # its square is a float64
+
 
 class Place(NamedTuple):
     """Where the arrays of one problem live."""
 
     xp: Any  # the namespace, made compatible by array-api-compat
     device: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _place, (self.xp.__name__, self.device)  # modules travel by name
+
+
+def _place(name: str, device: Any) -> Place:
+    return Place(import_module(name), device)
 
 
 def common_place(**arrays: Any) -> Place:
@@ -113,3 +125,39 @@ def to_numpy(array: Array) -> np.ndarray:
     if is_cupy_array(array):
         return np.asarray(array.get())
     return np.from_dlpack(array)
+
+
+def power(name: str, length: float, p: float) -> float:
+    """A length to the power p: a temperature."""
+    result = math.inf if length > LARGEST_LENGTH else length**p
+    if not result > 0:
+        raise ValueError(f"`{name}`**p must be a positive float64, got {name}={length!r}; rescale the points")
+    return float(result)
+
+
+def as_positive(name: str, value: Any) -> float:
+    """A positive finite number."""
+    number = as_number(name, value)
+    if not (0 < number < math.inf):
+        raise ValueError(f"`{name}` must be positive and finite, got {value!r}")
+    return number
+
+
+def as_number(name: str, value: Any) -> float:
+    """One number, as a Python float."""
+    try:
+        if isinstance(value, str | bytes | bytearray):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be one number, got {value!r}") from None
+
+
+def as_count(name: str, value: Any) -> int:
+    """A whole number, as a Python int."""
+    try:
+        if isinstance(value, bool) or getattr(value, "ndim", 0) != 0:
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be an integer, got {value!r}") from None

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from epsot.costs import Array
-from epsot.problem import Problem
+from epsot.problem import Problem, bounded_exp
 
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:
@@ -19,24 +19,25 @@ def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) ->
 def primal_value(problem: Problem, f: Array, g: Array, eps: float) -> Array:
     """The cost of a feasible plan near P, 0-d: an upper bound on the optimal value.
 
-    Rows, then columns that bind are scaled down to their weights, and what is missing is added as a rank-one plan R
-    (Altschuler, Weed and Rigollet 2017, algorithm 2). The entropy of the sum of the scaled plan and R is bounded by
-    convexity, which keeps everything a sum over rows and columns; the bound is tight as R vanishes.
+    Rows, then columns are scaled down to the marginals that f and g call for. Where both sides bind, what is missing is
+    added as a rank-one plan R (Altschuler, Weed and Rigollet 2017, algorithm 2); where one does, it is scaled to fit.
+    The entropy of the sum of the scaled plan and R is bounded by convexity, which keeps everything a sum over rows and
+    columns; the bound is tight as R vanishes.
     """
+    if problem.kl_a.balanced and not problem.kl_b.balanced:
+        return primal_value(problem.T, g, f, eps)
     xp = problem.place.xp
     log_a, log_b, kernel = problem.log_a, problem.log_b, problem.kernel
     k, h = log_a + f / eps, log_b + g / eps
-    if problem.kl_a.balanced:
-        # (P 1)[i] = exp(k[i] - softmin[i] / eps); where the other side is free, rows are scaled to fit exactly
-        excess = log_a - (k - kernel.softmin(h, eps, f) / eps)
-        k = k + (xp.minimum(excess, xp.zeros_like(excess)) if problem.kl_b.balanced else excess)
+    # (P 1)[i] = exp(k[i] - softmin[i] / eps)
+    excess = problem.kl_a.log_marginal(log_a, f) - (k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps)
+    k = k + xp.where(excess < 0, excess, xp.zeros_like(excess))
     log_columns = h - kernel.T.softmin(k, eps, problem.kl_b.undampen(g, eps)) / eps  # of P^T 1
-    if problem.kl_b.balanced:
-        fit = log_b - log_columns
-        fit = xp.minimum(fit, xp.zeros_like(fit)) if problem.kl_a.balanced else fit
-        h, log_columns = h + fit, log_columns + fit
-    columns = xp.exp(log_columns)
-    rows = xp.exp(k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps)
+    fit = problem.kl_b.log_marginal(log_b, g) - log_columns
+    if problem.kl_a.balanced or not problem.kl_b.balanced:
+        fit = xp.where(fit < 0, fit, xp.zeros_like(fit))
+    h, columns = h + fit, bounded_exp(log_columns + fit, xp)
+    rows = bounded_exp(k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps, xp)
     # <P, C> + eps <P, log P / (a b)>: the cost cancels
     value = eps * (_dot(xp, rows, k - log_a) + _dot(xp, columns, h - log_b))
     mass = xp.sum(rows)

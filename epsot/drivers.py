@@ -120,12 +120,12 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
     return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
 
 
-def warm_start(init: Any, instance: Instance) -> tuple[Array, Array] | None:
+def warm_start(init: SinkhornResult, instance: Instance) -> tuple[Array, Array] | None:
     """The potentials of an earlier result over the points of positive weight, evaluated anew where sizes differ."""
-    if not isinstance(init, SinkhornResult):
-        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
     if init.instance.place.xp is not instance.place.xp:
         raise TypeError("`init` must be a result of the same array library as the points")
+    if str(init.instance.place.device) != str(instance.place.device):
+        raise TypeError(f"`init` must be on the device of the points, got one on {init.instance.place.device}")
     f, g, xp = init.source.potential, init.target.potential, instance.place.xp
     if not bool(xp.all(xp.isfinite(f))) or not bool(xp.all(xp.isfinite(g))):
         return None  # it diverged
@@ -133,5 +133,7 @@ def warm_start(init: Any, instance: Instance) -> tuple[Array, Array] | None:
     if (f.shape[0], g.shape[0]) != geometry.shape:
         if not (isinstance(geometry, PointCloud) and isinstance(init.instance.geometry, PointCloud)):
             raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {(f.shape[0], g.shape[0])}")
+        if init.instance.geometry.x.shape[1] != geometry.x.shape[1]:
+            raise ValueError("`init` must be a result between points with as many coordinates as these")
         f, g = init.source.at(geometry.x)[1], init.target.at(geometry.y)[1]
     return instance.side_a.restrict(f), instance.side_b.restrict(g)

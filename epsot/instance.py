@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from epsot.arrays import Place, as_real, check_finite, common_place
+from epsot.arrays import Place, as_count, as_number, as_real, check_finite, common_place
 from epsot.costs import Array
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.problem import MarginalKL, Problem
@@ -95,35 +95,6 @@ class Instance:
         )
 
 
-def power(name: str, length: float, p: float) -> float:
-    """A length to the power p: a temperature."""
-    try:
-        result = length**p
-    except OverflowError:
-        result = math.inf
-    if not 0 < result < math.inf:
-        raise ValueError(f"`{name}`**p must be a positive float64, got {name}={length!r}; rescale the points")
-    return float(result)
-
-
-def positive(name: str, value: Any) -> float:
-    """A positive finite number."""
-    number = real(name, value)
-    if not (0 < number < math.inf):
-        raise ValueError(f"`{name}` must be positive and finite, got {value!r}")
-    return number
-
-
-def real(name: str, value: Any) -> float:
-    """One number, as a Python float."""
-    try:
-        if isinstance(value, str | bytes | bytearray):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"`{name}` must be one number, got {value!r}") from None
-
-
 def penalties(name: str, rho: Any) -> tuple[float | None, float | None]:
     """The two strengths from one number, a pair, or None (balanced); inf is None."""
     pair = tuple(rho) if isinstance(rho, tuple | list) else (rho, rho)
@@ -131,7 +102,7 @@ def penalties(name: str, rho: Any) -> tuple[float | None, float | None]:
         raise ValueError(f"`{name}` must be None, one number, or a pair for the two sides, got {rho!r}")
     checked: list[float | None] = []
     for value in pair:
-        number = None if value is None else real(name, value)
+        number = None if value is None else as_number(name, value)
         if number is not None and not number > 0:
             raise ValueError(f"`{name}` must be positive, or None for balanced transport, got {rho!r}")
         checked.append(None if number is None or math.isinf(number) else number)
@@ -151,9 +122,9 @@ def checked_weights(name: str, weights: Any, size: int, place: Place) -> Array:
         raise ValueError(f"`{name}` must not be negative, got a smallest weight of {float(xp.min(weights)):g}")
     if not bool(xp.any(weights > 0)):
         raise ValueError(f"`{name}` must have positive mass, got only zeros")
-    weights = xp.astype(weights, xp.float64, copy=False)
+    weights = xp.astype(weights, xp.float64)  # a copy: results outlive changes of the inputs
     mass = float(xp.sum(weights))
-    if not 1 / LARGEST_MASS < mass < LARGEST_MASS:
+    if not mass < LARGEST_MASS:
         raise ValueError(f"`{name}` must have a mass whose square is a float64, got {mass:g}; rescale the weights")
     return weights
 
@@ -165,8 +136,10 @@ def equal_masses(a: Array, b: Array, precision: float, name: str, place: Place) 
     if mass_a == mass_b:
         return b
     if abs(mass_a - mass_b) > precision * max(mass_a, mass_b):
+        shown = (f"{mass_a:g}", f"{mass_b:g}")
+        got_a, got_b = shown if shown[0] != shown[1] else (repr(mass_a), repr(mass_b))
         raise ValueError(
-            f"`a` and `b` must have equal mass in balanced transport, got {mass_a:g} and {mass_b:g}; "
+            f"`a` and `b` must have equal mass in balanced transport, got {got_a} and {got_b}; "
             f"normalise them or set `{name}`"
         )
     return b * (mass_a / mass_b)
@@ -175,6 +148,8 @@ def equal_masses(a: Array, b: Array, precision: float, name: str, place: Place) 
 def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None) -> Instance:
     """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost."""
     place = geometry.place
+    if workers is not None and workers != -1 and as_count("workers", workers) < 1:
+        raise ValueError(f"`workers` must be a positive integer, -1 or None (all usable cores), got {workers!r}")
     points = geometry.x if isinstance(geometry, PointCloud) else geometry.C
     common_place(a=a, b=b, **{"the geometry": points})
     n, m = geometry.shape

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot.arrays import Place, as_real, common_place
+from epsot.arrays import Place, as_count, as_real, common_place
 from epsot.costs import Array
 from epsot.kernels import Kernel
 
@@ -108,8 +106,8 @@ class Plan:
         n = self.shape[0]
         if isinstance(i, slice):
             return self._cast(self.kernel.plan_rows(i, self.k, self.h, self.eps))
-        if np.ndim(i) == 0 if not hasattr(i, "ndim") else i.ndim == 0:
-            index = operator.index(i)
+        if not isinstance(i, list | tuple) and getattr(i, "ndim", 0) == 0:
+            index = as_count("i", i)
             if not -n <= index < n:
                 raise IndexError(f"row {index} is out of range for a plan with {n} rows")
             return self.rows(slice(index % n, index % n + 1))[0, :]

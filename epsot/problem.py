@@ -19,6 +19,11 @@ from epsot.kernels.reference import logsumexp
 MAX_EXPONENT = 80.0  # a violation of e^80 is as bad as any; larger exponents would overflow to inf and look diverged
 
 
+def bounded_exp(z: Array, xp: Any) -> Array:
+    """exp(z), at most e^600: what is larger is hopeless, but must stay a number."""
+    return xp.exp(xp.where(z > 600.0, 600.0, z))
+
+
 @dataclass(frozen=True)
 class MarginalKL:
     """The penalty rho KL(P 1 | a); rho = inf is the balanced constraint, and the limit of every formula."""
@@ -41,9 +46,13 @@ class MarginalKL:
         """The marginal that f calls for, P 1 at the optimum: a exp(-f / rho)."""
         return a if self.balanced else a * xp.exp(-f / self.rho)
 
+    def log_marginal(self, log_a: Array, f: Array) -> Array:
+        """log a - f / rho."""
+        return log_a if self.balanced else log_a - f / self.rho
+
     def log_mass(self, log_a: Array, f: Array) -> Array:
         """log sum_i a[i] exp(-f[i] / rho), without overflow."""
-        return logsumexp((log_a if self.balanced else log_a - f / self.rho)[None, :])[0]
+        return logsumexp(self.log_marginal(log_a, f)[None, :])[0]
 
     def value(self, a: Array, f: Array, xp: Any) -> Array:
         """The share of the dual objective: <a, f>, or rho <a, 1 - exp(-f / rho)>."""
@@ -153,8 +162,7 @@ class Problem:
     def row_sums(self, f: Array, next_f: Array, eps: float) -> Array:
         """P 1 of the pair (f, g) whose next f is given: a exp((f - softmin) / eps).  -> (n,)"""
         xp = self.place.xp
-        exponent = (f - self.kl_a.undampen(next_f, eps)) / eps
-        return self.a * xp.exp(xp.where(exponent > MAX_EXPONENT, MAX_EXPONENT, exponent))
+        return self.a * bounded_exp((f - self.kl_a.undampen(next_f, eps)) / eps, xp)
 
     def rounding(self, f: Array, g: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in P: a few ulps of (|f| + |g|) / eps."""

@@ -63,7 +63,7 @@ class Result:
         return "\n".join([type(self).__name__, *lines])
 
     def _cast(self, array: Array) -> Array:
-        return self.instance.place.xp.astype(array, self.instance.geometry.dtype, copy=False)
+        return self.instance.place.xp.astype(array, self.instance.geometry.dtype)  # a copy, the user's own
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot.arrays import to_numpy
+from epsot.arrays import as_number, to_numpy
 from epsot.costs import Array
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
     """The CSR array behind `Plan.to_sparse`."""
+    mass = as_number("mass", mass)
     if not 0 < mass <= 1:
         raise ValueError(f"`mass` must be in (0, 1], the share of each row to keep, got {mass!r}")
     if max_per_row is not None and not (isinstance(max_per_row, int | np.integer) and max_per_row > 0):

@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
 from epsot.geometry import CostMatrix, PointCloud
-from epsot.instance import Geometry, penalties, pose, positive, power, real
+from epsot.instance import Geometry, penalties, pose
 from epsot.result import DivergenceResult, SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
@@ -121,7 +122,7 @@ def sinkhorn(
     (100, 120)
     """
     geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
-    options = _options(start, scaling, tol, max_iter, callback)
+    options = _options(start, scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
     return _warned(solve_transport(instance, options, init))
 
@@ -195,7 +196,7 @@ def sinkhorn_divergence(
     True
     """
     geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
-    options = _options(start, scaling, tol, max_iter, callback)
+    options = _options(start, scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
     return _warned(solve_divergence(instance, options, init))
 
@@ -255,7 +256,7 @@ def solve(
            [0. , 0.5]])
     """
     eps, rho = _by_temperature(geometry, eps, rho)
-    options = _options(geometry.scale(), scaling, tol, max_iter, callback)
+    options = _options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
     return _warned(solve_transport(instance, options, init))
 
@@ -310,7 +311,7 @@ def divergence(
     eps, rho = _by_temperature(geometry, eps, rho)
     if isinstance(geometry, CostMatrix):
         geometry.source()  # raises where the self costs are missing, before any work
-    options = _options(geometry.scale(), scaling, tol, max_iter, callback)
+    options = _options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
     instance.core.check_self_feasible()
     return _warned(solve_divergence(instance, options, init))
@@ -320,16 +321,20 @@ def _by_length(
     x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any
 ) -> tuple[PointCloud, float, tuple[float | None, float | None], float]:
     """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
-    blur, reaches = positive("blur", blur), penalties("reach", reach)
+    blur, reaches = as_positive("blur", blur), penalties("reach", reach)
     if diameter is not None:
-        diameter = real("diameter", diameter)
-        if not 0 <= diameter < math.inf:
-            raise ValueError(f"`diameter` must be a finite length, got {diameter!r}")
+        diameter = as_number("diameter", diameter)
+        if not 0 <= diameter < LARGEST_LENGTH:
+            raise ValueError(f"`diameter` must be a finite length whose square is a float64, got {diameter!r}")
     geometry = PointCloud(x, y, p=p)
-    rho_a, rho_b = (None if reach is None else power("reach", reach, p) for reach in reaches)
+    p = geometry.cost.degree
+    rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
     span = geometry.diameter() if diameter is None else diameter
-    start = math.inf if span > 1e150 else span**p
-    return geometry, power("blur", blur, p), (rho_a, rho_b), start
+    start = math.inf if span > LARGEST_LENGTH else float(span**p)
+    eps = power("blur", blur, p)
+    if math.isinf(eps):
+        raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
+    return geometry, eps, (rho_a, rho_b), start
 
 
 def _by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
@@ -338,20 +343,19 @@ def _by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[flo
             f"`geometry` must be a PointCloud or a CostMatrix, got {type(geometry).__name__}; "
             "wrap points in PointCloud(x, y) and a matrix in CostMatrix(C)"
         )
-    return positive("eps", eps), penalties("rho", rho)
+    return as_positive("eps", eps), penalties("rho", rho)
 
 
-def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any) -> Options:
-    scaling = real("scaling", scaling)
+def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any, init: Any) -> Options:
+    scaling = as_number("scaling", scaling)
     if not 0 < scaling < 1:
         raise ValueError(f"`scaling` must be between 0 and 1, both excluded, got {scaling!r}; 0.5 is a good start")
     if tol is not None:
-        tol = real("tol", tol)
+        tol = as_number("tol", tol)
         if not tol >= 0:
             raise ValueError(f"`tol` must be None or a marginal error >= 0, got {tol!r}")
-    if not isinstance(max_iter, int) and not hasattr(max_iter, "__index__"):
-        raise TypeError(f"`max_iter` must be an integer, got {max_iter!r}")
-    if int(max_iter) < 1:
+    max_iter = as_count("max_iter", max_iter)
+    if max_iter < 1:
         raise ValueError(f"`max_iter` must be at least 1, got {max_iter!r}")
     if not start < math.inf:
         raise ValueError(
@@ -359,7 +363,9 @@ def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any)
         )
     if callback is not None and not callable(callback):
         raise TypeError(f"`callback` must be callable, got {callback!r}")
-    return Options(start, scaling, tol, int(max_iter), callback)
+    if init is not None and not isinstance(init, SinkhornResult | DivergenceResult):
+        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
+    return Options(start, scaling, tol, max_iter, callback)
 
 
 def _warned(result: AnyResult) -> AnyResult:

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import epsot
+from epsot.arrays import as_number as real
+from epsot.arrays import as_positive as positive
 from epsot.arrays import common_place
-from epsot.instance import Support, checked_weights, equal_masses, penalties, pose, positive, real
+from epsot.instance import Support, checked_weights, equal_masses, penalties, pose
 
 NUMPY = common_place()
 DEVICE = strict.Device("device1")

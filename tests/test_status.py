@@ -12,10 +12,10 @@ from epsot import ConvergenceWarning, Status
 
 def test_larger_is_worse() -> None:
     """The status of a divergence is the largest of three."""
-    names = ["CONVERGED", "SCHEDULE_ENDED", "STOPPED", "MAX_ITER", "STALLED", "DIVERGED"]
+    names = ["CONVERGED", "SCHEDULE_ENDED", "MAX_ITER", "STALLED", "DIVERGED", "STOPPED"]
     assert [status.name for status in Status] == names
     assert [int(status) for status in Status] == list(range(6))
-    assert max(Status.CONVERGED, Status.DIVERGED, Status.STOPPED) is Status.DIVERGED
+    assert max(Status.CONVERGED, Status.DIVERGED, Status.MAX_ITER) is Status.DIVERGED
 
 
 def test_success_is_zero() -> None:

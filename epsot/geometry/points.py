@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from epsot import kernels
 from epsot.arrays import Place, as_points, common_place
 from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
 from epsot.kernels import PointsKernel
 
 
-def ground_cost(p: float, cost: str | Cost | None) -> Cost:
+def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
     """The cost that `p` and `cost` name: |x - y|^p / p, a name of scipy.spatial.distance, or a Cost."""
     if cost is None:
-        if p == 2:
+        scalar = np.ndim(p) == 0
+        if scalar and p == 2:
             return HalfSquare()
-        if p == 1:
+        if scalar and p == 1:
             return Euclidean()
         raise ValueError(f"`p` must be 1 or 2, got {p!r}; for another cost pass a Cost to PointCloud(x, y, cost=...)")
     if isinstance(cost, Cost):
@@ -68,7 +71,9 @@ class PointCloud:
                 f"`x` and `y` must have points of the same dimension, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
             )
         self.dtype = xp.result_type(x.dtype, y.dtype)
-        self._set(xp.astype(x, self.dtype, copy=False), xp.astype(y, self.dtype, copy=False))
+        same = x is y
+        x = xp.astype(x, self.dtype)  # a copy: results outlive changes of the inputs
+        self._set(x, x if same else xp.astype(y, self.dtype))
         if isinstance(self.cost, Cosine):
             self.cost.check("x", self.x)
             self.cost.check("y", self.y)

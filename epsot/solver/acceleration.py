@@ -20,6 +20,7 @@ from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual
 
 MEMORY = 10  # steps that are mixed; 6 needs up to 1.5 times the passes to 1e-7, 15 few less
 RIDGE = 1e-10  # relative to the trace; 1e-2 makes it worse than plain steps
+SMALLEST = 1e-250  # squared residuals, relative to eps: below, nothing is left to mix
 LARGEST_MIX = 1e4  # sum |c|: beyond it the residuals are dependent and the mix is noise
 GROWTH = 2.0  # an error that grows by more was a bad mix: forget it all
 
@@ -48,7 +49,7 @@ class Memory:
         slot = self.count % MEMORY
         self.results[slot, :], self.residuals[slot, :] = result, residual
         self.count += 1
-        products = self.residuals @ (self.problem.b * residual)  # in the norm of the weights
+        products = self.residuals @ (self.problem.b * residual / self.problem.mass_b)  # in the norm of the weights
         self.gram[slot, :] = self.gram[:, slot] = to_numpy(products)
 
     def mix(self) -> Array | None:
@@ -56,7 +57,7 @@ class Memory:
         size = min(self.count, MEMORY)
         gram = self.gram[:size, :size]
         trace = float(gram.trace())
-        if size < 2 or not 0 < trace < math.inf:
+        if size < 2 or not SMALLEST < trace < math.inf:
             return None
         c = np.linalg.solve(gram + RIDGE * trace * np.eye(size), np.ones(size))
         c /= c.sum()
