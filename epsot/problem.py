@@ -20,8 +20,8 @@ MAX_EXPONENT = 80.0  # a violation of e^80 is as bad as any; larger exponents wo
 
 
 def bounded_exp(z: Array, xp: Any) -> Array:
-    """exp(z), at most e^600: what is larger is hopeless, but must stay a number."""
-    return xp.exp(xp.where(z > 600.0, 600.0, z))
+    """exp(z), at most e^80: what is larger is hopeless, but must stay a number, in float32 too."""
+    return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 from epsot.status import Status
 
+LARGEST_SINGLE = 3.4e38
+
 
 class Result:
     """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
@@ -63,7 +65,10 @@ class Result:
         return "\n".join([type(self).__name__, *lines])
 
     def _cast(self, array: Array) -> Array:
-        return self.instance.place.xp.astype(array, self.instance.geometry.dtype)  # a copy, the user's own
+        xp, dtype = self.instance.place.xp, self.instance.geometry.dtype
+        if array.ndim == 0 and dtype == xp.float32:  # a bound may leave its range, which is infinite, not an overflow
+            array = xp.where(xp.abs(array) > LARGEST_SINGLE, xp.sign(array) * xp.inf, array)
+        return xp.astype(array, dtype)  # a copy, the user's own
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -78,8 +83,8 @@ class Side:
     @cached_property
     def _dropped(self) -> tuple[Any, Any]:
         """The geometry from the points of weight zero to the other side, and its kernel."""
-        core = self.instance.geometry.take(self.instance.side_a.dropped, self.instance.side_b.kept)
-        return core, core.kernel(self.instance.problem.kernel.workers)
+        geometry: Any = self.instance.geometry.take(self.instance.side_a.dropped, self.instance.side_b.kept)
+        return geometry, geometry.rows_kernel(self.instance.problem.kernel)
 
     @cached_property
     def _dropped_potential(self) -> tuple[Array, Array]:
@@ -123,7 +128,7 @@ class Side:
         if not isinstance(core, PointCloud):
             raise TypeError("a CostMatrix has no points, so that potentials and maps do not extend; use PointCloud")
         geometry = core.at(points)
-        kernel = geometry.kernel(problem.kernel.workers)
+        kernel = geometry.rows_kernel(problem.kernel)  # type: ignore[arg-type]
         f, h = gradients.extend(kernel, problem, self.g, eps)
         return geometry, f, gradients.slope(geometry, kernel, f, h, eps)
 

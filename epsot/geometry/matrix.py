@@ -118,6 +118,10 @@ class CostMatrix:
         """The kernel of `source()`."""
         return self.source().kernel(kernel.workers)
 
+    def rows_kernel(self, kernel: Kernel) -> Kernel:
+        """The kernel of these rows."""
+        return self.kernel(kernel.workers)
+
     def check_self_feasible(self) -> None:
         """Raise where a point of positive weight has no allowed partner on its own side."""
         self.source().check_feasible("C_xx")

@@ -152,6 +152,10 @@ class PointCloud:
         """The kernel of `source()`, sharing what `kernel` prepared."""
         return kernel.source()
 
+    def rows_kernel(self, kernel: PointsKernel) -> PointsKernel:
+        """The kernel of these points with the same `y` as `kernel`, sharing what that prepared."""
+        return kernel.at(self.cost.embed(self.x))
+
     def check_feasible(self) -> None:
         """Every pair of points is allowed."""
 

@@ -31,12 +31,13 @@ class Kernel(Protocol):
 
 
 class PointsKernel(Kernel, Protocol):
-    """A kernel of points also knows the gradient of its cost, and the first cloud with itself."""
+    """A kernel of points also knows the gradient of its cost, and the kernels of other first points."""
 
     @property
     def T(self) -> PointsKernel: ...
 
     def source(self) -> PointsKernel: ...
+    def at(self, points: Array) -> PointsKernel: ...
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array: ...
 

@@ -102,6 +102,10 @@ class Points(Dense):
         """The kernel of the first cloud with itself."""
         return type(self)(self.x, self.x, self.cost_function)
 
+    def at(self, points: Array) -> Points:
+        """The kernel of other points, (r, d), with the second cloud."""
+        return type(self)(points, self.y, self.cost_function)
+
     @cached_property
     def points64(self) -> tuple[Array, Array]:
         """Both clouds in float64."""

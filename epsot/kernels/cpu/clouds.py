@@ -64,8 +64,9 @@ class Cloud:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """The order of the rows and of the columns."""
-        return compact_order(self.points) if self.form == NEAR else np.arange(len(self.points))
+        """The order of the rows and of the columns: float32 is accurate only around the centres of compact blocks."""
+        compact = self.form == NEAR and self.points.dtype == np.float32
+        return compact_order(self.points) if compact else np.arange(len(self.points))
 
     @cached_property
     def lines(self) -> Array:

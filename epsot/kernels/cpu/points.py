@@ -75,6 +75,10 @@ class Points(Fused, reference.Points):
         """The kernel of x with itself; what was prepared for x is shared."""
         return self._with(self.x_cloud, self.x_cloud)
 
+    def at(self, points: Array) -> Points:
+        """The kernel of other points, (r, d), with y; what was prepared for y is shared."""
+        return self._with(Cloud(writable(points), self.y_cloud.centre), self.y_cloud)
+
     @cached_property
     def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:  # type: ignore[override]
         x = self.x_cloud

@@ -59,6 +59,11 @@ def run(task: Callable[[int], Iterable[object]], count: int, workers: int) -> No
     caller works along: a pool that is busy with the tasks of others delays nothing, and an interrupt reaches it
     between two steps. An exception in any step, or an interrupt, stops every thread after its step, and is raised.
     """
+    if min(workers, count) <= 1:  # nothing to share: spare the small problems the bookkeeping
+        for number in range(count):
+            for _ in task(number):
+                pass
+        return
     numbers = itertools.count()
     stopped = threading.Event()
 
