@@ -109,7 +109,7 @@ class Points(Fused, reference.Points):
         out = np.empty((self.shape[0], 2))
         zero = np.zeros(self.shape[1])
         self.sum_online(reductions.COST, np.zeros(self.shape[0]), zero, LOG2_E * self.factor, values, out)
-        return -self.factor * size[0] * out[:, 0]
+        return np.asarray(-self.factor * size[0] * out[:, 0])
 
     def _square_moments(self, v: Array) -> Array:
         """factor / 2 sum_j |x_i - y_j|^2 v_j = factor / 2 (|x_i|^2 sum v - 2 <x_i, sum v y> + sum v |y|^2), centred."""

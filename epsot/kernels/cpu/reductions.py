@@ -51,7 +51,7 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
 
     def row_sums(
         x, centre, index, lines, matrix, weights, reference, scale, capacity, k, k_scale, eps, begin, end, out
-    ):  # type: ignore[no-untyped-def]
+    ):
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
         frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
@@ -99,13 +99,13 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
 def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
     """out[i] = sum_j w[i, j] and other[j] += sum_i w[i, j], w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps).
 
-    Every step-th block. `other` is in the order of the columns. `symmetric`: rows and columns are one cloud and k is h; the blocks right of
-    the diagonal give both sums, so that out + other (in the same order) is the whole sum.
+    Every step-th block. `other` is in the order of the columns. `symmetric`: rows and columns are one cloud and k is
+    h; the blocks right of the diagonal give both sums, so that out + other (in the same order) is the whole sum.
     """
 
     def pair_sums(
         x, centre, index, lines, matrix, weights, reference, scale, capacity, k, begin, end, step, out, other
-    ):  # type: ignore[no-untyped-def]
+    ):
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
         frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
@@ -165,7 +165,7 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
     """
     keep = mode != SOFTMIN
 
-    def online(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, eps, values, begin, end, out):  # type: ignore[no-untyped-def]
+    def online(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, eps, values, begin, end, out):
         q = out.shape[1]
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, best, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
