@@ -67,7 +67,7 @@ class Result:
     def _cast(self, array: Array) -> Array:
         xp, dtype = self.instance.place.xp, self.instance.geometry.dtype
         if array.ndim == 0 and dtype == xp.float32:  # a bound may leave its range, which is infinite, not an overflow
-            array = xp.where(xp.abs(array) > LARGEST_SINGLE, xp.sign(array) * xp.inf, array)
+            array = xp.where(array > LARGEST_SINGLE, xp.inf, xp.where(array < -LARGEST_SINGLE, -xp.inf, array))
         return xp.astype(array, dtype)  # a copy, the user's own
 
 

