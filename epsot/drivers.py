@@ -17,6 +17,8 @@ from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
 from epsot.status import Status
 
+UNRESOLVED = 0.1  # relative error of P by the rounding of the potentials to float64 that nothing can be said of
+
 Init = SinkhornResult | DivergenceResult | None
 
 
@@ -115,6 +117,8 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
     dual, status = outcome.dual, outcome.status
     if instance.problem.balanced:
         dual = dual.shifted(instance.problem.dual_shift(dual.f, dual.g))
+    if status is Status.CONVERGED and instance.problem.logit_error(dual.f, dual.g, instance.eps) > UNRESOLVED:
+        status = Status.STALLED
     if status is Status.SCHEDULE_ENDED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
         status = Status.DIVERGED
     return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)

@@ -166,6 +166,9 @@ class Problem:
 
     def rounding(self, f: Array, g: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in P: a few ulps of (|f| + |g|) / eps."""
+        return 8 * self.precision * max(1.0, self.scale / eps, self.logit_error(f, g, eps) * 2.0**53)
+
+    def logit_error(self, f: Array, g: Array, eps: float) -> float:
+        """The error of (f + g - C) / eps by the rounding of f and g to float64."""
         xp = self.place.xp
-        size = max(self.scale, float(xp.max(xp.abs(f))) + float(xp.max(xp.abs(g))))
-        return 8 * self.precision * max(1.0, size / eps)
+        return 2.0**-53 * (float(xp.max(xp.abs(f))) + float(xp.max(xp.abs(g)))) / eps

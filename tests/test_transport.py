@@ -344,3 +344,11 @@ def test_a_length_whose_power_leaves_float64(name: str, length: float) -> None:
 def test_infinite_reach_is_balanced(dtype: Any) -> None:
     x, y = X.astype(dtype), Y.astype(dtype)
     assert epsot.sinkhorn(x, y, blur=1, reach=math.inf).rho is None
+
+
+def test_costs_beyond_the_digits_of_float64_are_no_success() -> None:
+    """C / eps of 1e24 has no digit after the point: whatever was measured says nothing of the plan."""
+    x, y = np.asarray([[0.0], [1e6]]), np.asarray([[1.0], [2e6]])
+    with pytest.warns(epsot.ConvergenceWarning, match="STALLED"):
+        assert not epsot.sinkhorn(x, y, blur=1e-6).success
+    assert epsot.sinkhorn(x, y, blur=1.0).success
