@@ -1,7 +1,7 @@
 """The fused CPU kernels against the reference in float64, for float32 points that of the same float32 points.
 
 Compiling costs more than running: every combination of a cost, a type and a form of the kernels compiles its own. So
-two cases go through all methods, and the others through those in which they differ.
+two kinds of kernels go through all methods, and the others through a choice of them.
 """
 
 from __future__ import annotations
@@ -223,12 +223,11 @@ f4, f8 = np.float32, np.float64
         (ALL, HalfSquare(), f4, 2, 2, 1, 0.5, 0.0),
         ("softmin gradient", Euclidean(), f4, 3, 200, 1000, 1e-2, 1000.0),
         ("softmin gradient", Euclidean(), f4, 3, 7, 65, 1e3, 0.0),
-        ("pair", Cityblock(), f4, 1, 1000, 65, 1e-3, 3.0),
-        ("guess", Cityblock(), f4, 3, 1000, 65, 1e-3, 3.0),
+        ("pair guess", Cityblock(), f4, 1, 1000, 65, 1e-3, 3.0),
         # low dimension, float64
-        ("guess gradient", HalfSquare(), f8, 1, 1000, 63, 1e-4, 0.0),
-        ("guess gradient", Square(), f8, 1, 65, 1000, 1e-2, 1000.0),
-        ("apply at", HalfSquare(), f8, 3, 64, 1000, 1e-3, 1000.0),
+        ("softmin gradient", HalfSquare(), f8, 1, 1000, 63, 1e-4, 0.0),
+        ("softmin gradient", Square(), f8, 1, 65, 1000, 1e-2, 1000.0),
+        ("apply", HalfSquare(), f8, 3, 64, 1000, 1e-3, 1000.0),
         ("self", Euclidean(), f8, 2, 1000, 65, 0.05, 0.0),
         ("self", Euclidean(), f8, 2, 63, 7, 1e-4, 1000.0),
         ("cost_apply gradient", Euclidean(), f8, 1, 65, 200, 0.3, 0.0),
@@ -237,9 +236,9 @@ f4, f8 = np.float32, np.float64
         (ALL, Euclidean(), f8, 17, 65, 200, 1e-3, 1000.0),
         (ALL, Euclidean(), f8, 5, 200, 63, 1e3, 0.0),
         (ALL, Euclidean(), f8, 40, 2, 7, 0.2, 0.0),
-        ("softmin guess self apply gradient", HalfSquare(), f4, 17, 200, 65, 1e-2, 1000.0),
-        ("softmin guess self apply gradient cost_apply", Square(), f4, 40, 63, 200, 1.0, 0.0),
-        ("softmin guess self apply gradient", HalfSquare(), f4, 5, 1000, 7, 1e-4, 0.0),
+        ("softmin guess self gradient", HalfSquare(), f4, 17, 200, 65, 1e-2, 1000.0),
+        ("softmin guess self gradient cost_apply", Square(), f4, 40, 63, 200, 1.0, 0.0),
+        ("softmin guess self gradient", HalfSquare(), f4, 5, 1000, 7, 1e-4, 0.0),
         ("pair", HalfSquare(), f8, 5, 64, 65, 1e-4, 1000.0),
         ("pair", Square(), f8, 40, 7, 200, 1e-2, 0.0),
         ("gradient cost_apply", Cityblock(), f4, 5, 65, 200, 1e-2, 1000.0),
@@ -279,16 +278,17 @@ def test_nothing_to_sum(d: int, dtype: Any, cost: Cost, rng: np.random.Generator
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 3), (3, 0), (0, 0)])
-@pytest.mark.parametrize(("d", "cost"), [(2, HalfSquare()), (2, Euclidean()), (17, Euclidean()), (None, None)])
+@pytest.mark.parametrize(("d", "cost"), [(2, HalfSquare()), (17, Euclidean()), (None, None)])
 def test_no_points(n: int, m: int, d: int | None, cost: Cost | None) -> None:
     if cost is None:
         ours, theirs = cpu.Matrix(np.zeros((n, m))), reference.Matrix(np.zeros((n, m)))
     else:
-        x, y = np.zeros((n, d)), np.zeros((m, d))
+        dtype = f4 if d == 2 else f8  # the kernels that other tests compile
+        x, y = np.zeros((n, d), dtype), np.zeros((m, d), dtype)
         ours, theirs = cpu.Points(x, y, cost), reference.Points(x, y, cost)
         np.testing.assert_array_equal(ours.cost_gradient(np.zeros(n), np.zeros(m), 0.1), np.zeros((n, d)))
         assert ours.source().softmin_self(np.zeros(n), 0.1).shape == (n,)
-        assert ours.at(np.zeros((2, d))).softmin(np.zeros(m), 0.1).shape == (2,)
+        assert ours.at(np.zeros((2, d), dtype)).softmin(np.zeros(m), 0.1).shape == (2,)
     k, h = np.zeros(n), np.zeros(m)
     np.testing.assert_array_equal(ours.softmin(h, 0.1), theirs.softmin(h, 0.1))
     np.testing.assert_array_equal(ours.softmin(h, 0.1, k), theirs.softmin(h, 0.1))
