@@ -474,3 +474,15 @@ def test_nothing_can_be_cached(monkeypatch: pytest.MonkeyPatch, rng: np.random.G
     # One rounding error or two in float64.
     close(cpu.Matrix(C).softmin(h, 0.3, wanted), wanted, 1e-14)
     assert refused
+
+
+def test_sums_far_beyond_a_plan_warn_of_nothing() -> None:
+    """Weights at the ceiling of float64 overflow when they are added; their rows are redone."""
+    x, h = np.zeros((65, 1)), np.full(65, -np.inf)
+    h[[0, 64]] = 400.0
+    np.testing.assert_allclose(cpu.Points(x, x, Cityblock()).softmin_self(h, 1.0), -400 - np.log(2), rtol=1e-12)
+    k, one = np.full(2000, -np.inf), np.full(2000, -np.inf)
+    k[[0, 64]], one[0] = 400.0, 400.0
+    f, g = cpu.Matrix(np.zeros((2000, 2000))).softmin_pair(k, one, 1.0)
+    np.testing.assert_allclose(f, -400, rtol=1e-12)
+    np.testing.assert_allclose(g, -400 - np.log(2), rtol=1e-12)
