@@ -63,7 +63,7 @@ def test_after_fork(tmp_path: Path) -> None:
         for _ in range(2):
             child = os.fork()
             if child == 0:
-                signal.alarm(60)
+                signal.alarm(30)
                 os._exit(0 if solve() == before and solve(workers=1) == before else 1)
             children.append(child)
         for child in children:
@@ -90,7 +90,7 @@ def test_after_fork_during_a_solve(tmp_path: Path) -> None:
             for _ in range(5):
                 child = os.fork()
                 if child == 0:
-                    signal.alarm(60)
+                    signal.alarm(30)
                     os._exit(0 if solve() == expected else 1)
                 assert os.waitpid(child, 0)[1] == 0
         finally:
@@ -187,6 +187,41 @@ def test_one_result_read_by_many_threads() -> None:
         np.testing.assert_array_equal(moved, alone.plan @ alone.g)
         np.testing.assert_array_equal(grad_x, alone.grad_x)
         assert gap == alone.gap
+
+
+def test_first_uses_do_not_wait_for_one_another() -> None:
+    """A lock that all results share, as in `functools.cached_property` before Python 3.12, would make threads wait for
+    the work of others; and a child forked in the meantime would wait for ever.
+    """
+    inside, release = threading.Event(), threading.Event()
+
+    class Slow(epsot.Cost):
+        degree = 2.0
+
+        def value(self, x: Any, y: Any) -> Any:
+            return np.sum((x - y) ** 2, axis=-1)
+
+        def gradient(self, x: Any, y: Any) -> Any:
+            inside.set()
+            release.wait(30)
+            return 2 * (x - y)
+
+    x, y = np.asarray([[0.0], [1.0]]), np.asarray([[2.0], [5.0]])
+    slow = epsot.solve(epsot.PointCloud(x, y, cost=Slow()), eps=0.5)
+    quick = epsot.solve(epsot.PointCloud(x, y), eps=0.5)
+    found: list[Any] = []
+    first = threading.Thread(target=lambda: found.append(slow.grad_x))
+    second = threading.Thread(target=lambda: found.append(quick.grad_x), daemon=True)
+    first.start()
+    assert inside.wait(30)
+    second.start()
+    second.join(10)
+    waited = second.is_alive()
+    release.set()
+    first.join(30)
+    second.join(30)
+    assert not waited
+    assert len(found) == 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
