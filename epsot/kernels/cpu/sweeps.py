@@ -21,8 +21,8 @@ from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
 
 SQUARE, EUCLIDEAN, CITYBLOCK = 0, 1, 2
 ROWS = 4  # rows side by side
-# How many of these share a loop of exponentials. In float32 the registers spill with 4, which costs 10 %; in float64 the
-# polynomial is longer, and 4 overlap better by 20 % where both sides are summed.
+# How many of these share a loop of exponentials. In float32 the registers spill with 4, which costs 10 %; in float64
+# the polynomial is longer, and 4 overlap better by 20 % where both sides are summed.
 ROWS_OF_EXPONENTIALS = {types.float32: 2, types.float64: 4}
 GROUP = 64  # columns are placed, skipped and stored in groups
 DOUBLE = ir.DoubleType()
