@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ from epsot.kernels.cpu.sweeps import GROUP
 
 Array = NDArray[Any]
 
+LOG2_E = math.log2(math.e)
 NEAR_DIMENSIONS = 3
 SORTED_FROM = 256  # points; sorting a smaller cloud costs more than it saves
 
@@ -100,7 +102,7 @@ def _log_weights(h, order, squares, half_scale):  # type: ignore[no-untyped-def]
     m = len(order)
     weights, top = np.empty(-(-m // GROUP) * GROUP), -np.inf
     for j in range(m):
-        weights[j] = np.log2(np.e) * h[order[j]]
+        weights[j] = LOG2_E * h[order[j]]
         if half_scale != 0.0:
             weights[j] -= half_scale * squares[j]
         top = max(top, weights[j])

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from epsot.kernels.cpu import reductions
 from epsot.kernels.cpu.blocks import BLOCK, SQUARE, TILED
-from epsot.kernels.cpu.clouds import log_weights, padded, values_by_group, writable
+from epsot.kernels.cpu.clouds import LOG2_E, log_weights, padded, values_by_group, writable
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
 from epsot.kernels.reference import Dense
 
 Array = NDArray[Any]
 
-LOG2_E = math.log2(math.e)
 SERIAL_WORK = 4e6  # instructions: below, waking a thread costs more than it brings
 STEP_WORK = 2e9  # instructions of one step, 0.1 to 0.2 s: how long an interrupt may have to wait
 LANES = 16  # partial sums of columns at most

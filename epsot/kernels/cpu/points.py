@@ -13,8 +13,8 @@ from epsot.costs import Cost
 from epsot.kernels import reference
 from epsot.kernels.cpu import reductions
 from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, NEAR, SQUARE
-from epsot.kernels.cpu.clouds import NEAR_DIMENSIONS, Cloud, values_by_group, writable
-from epsot.kernels.cpu.fused import LOG2_E, NO_VALUES, Fused
+from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, Cloud, values_by_group, writable
+from epsot.kernels.cpu.fused import NO_VALUES, Fused
 from epsot.kernels.cpu.threads import usable_workers
 
 Array = NDArray[Any]
