@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel
 from epsot.kernels.reference import logsumexp
+from epsot.lazy import cached_property
 
 MAX_EXPONENT = 80.0  # a violation of e^80 is as bad as any; larger exponents would overflow to inf and look diverged
 

@@ -6,13 +6,13 @@ Inside, all is float64; what is handed out has the namespace, device and dtype o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from epsot import certificates, gradients
 from epsot.costs import Array
 from epsot.geometry import PointCloud
 from epsot.instance import Instance
+from epsot.lazy import cached_property
 from epsot.plan import Plan
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual

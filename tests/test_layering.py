@@ -27,7 +27,7 @@ LAYERS = [
     ["instance", "problem"],
     ["geometry"],
     ["kernels"],
-    ["costs", "status", "arrays"],
+    ["costs", "status", "arrays", "lazy"],
 ]
 HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch"]
 

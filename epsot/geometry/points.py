@@ -119,7 +119,7 @@ class PointCloud:
         return 2.0 * max(float(xp.max(centre)), float(xp.max(other)))
 
     def cancelling(self) -> float:
-        """The size of the terms of the cost that cancel in a kernel: squares, where blocks of points have no centres."""
+        """The size of the terms of the cost that cancel in a kernel: squares, where blocks have no centres."""
         return self.diameter() ** 2 / 4 if self.x.shape[1] > 3 and self.cost.family.kind == "square" else 0.0
 
     def kernel(self, workers: int | None = None) -> PointsKernel:

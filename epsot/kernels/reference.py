@@ -9,12 +9,12 @@ previous potential), may change the speed of a backend and its last bits, never 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from epsot.costs import Array, Cost
+from epsot.lazy import cached_property
 
 
 def logsumexp(logits: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from epsot.kernels.cpu.blocks import BLOCK, NEAR, TILED
 from epsot.kernels.cpu.compiled import compiled
 from epsot.kernels.cpu.sweeps import GROUP
+from epsot.lazy import cached_property
 
 Array = NDArray[Any]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from epsot.kernels.cpu.clouds import LOG2_E, log_weights, padded, values_by_grou
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
 from epsot.kernels.reference import Dense
+from epsot.lazy import cached_property
 
 Array = NDArray[Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from epsot.kernels import reference
 from epsot.kernels.cpu.blocks import STORED
 from epsot.kernels.cpu.fused import Fused
 from epsot.kernels.cpu.threads import usable_workers
+from epsot.lazy import cached_property
 
 Array = NDArray[Any]
 
@@ -45,18 +45,18 @@ class Matrix(Fused, reference.Matrix):
         return self
 
     @cached_property
-    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:  # type: ignore[override]
+    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:
         address = self.C.__array_interface__["data"][0]
         matrix = np.array([address, *self.C.strides, self.shape[1]], np.int64)
         none = np.zeros((1, 1), self.C.dtype)
         return none, np.zeros(1), np.arange(self.shape[0]), np.zeros((1, 1)), matrix
 
     @cached_property
-    def order(self) -> NDArray[np.int64]:  # type: ignore[override]
+    def order(self) -> NDArray[np.int64]:
         return np.arange(self.shape[1])
 
     @cached_property
-    def squares(self) -> Array:  # type: ignore[override]
+    def squares(self) -> Array:
         return np.zeros(1)
 
     def cost_apply(self, v: Array) -> Array:

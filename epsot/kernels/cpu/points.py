@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, NEAR, SQUARE
 from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, Cloud, values_by_group, writable
 from epsot.kernels.cpu.fused import NO_VALUES, Fused
 from epsot.kernels.cpu.threads import usable_workers
+from epsot.lazy import cached_property
 
 Array = NDArray[Any]
 
@@ -80,16 +80,16 @@ class Points(Fused, reference.Points):
         return self._with(Cloud(writable(points), self.y_cloud.centre), self.y_cloud)
 
     @cached_property
-    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:  # type: ignore[override]
+    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:
         x = self.x_cloud
         return x.points, x.centre, x.order, self.y_cloud.lines, NO_MATRIX
 
     @cached_property
-    def order(self) -> NDArray[np.int64]:  # type: ignore[override]
+    def order(self) -> NDArray[np.int64]:
         return self.y_cloud.order
 
     @cached_property
-    def squares(self) -> Array:  # type: ignore[override]
+    def squares(self) -> Array:
         return NO_SQUARES if self.form == NEAR or self.kind != SQUARE else self.y_cloud.squares
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
