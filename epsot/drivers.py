@@ -119,7 +119,7 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
         dual = dual.shifted(instance.problem.dual_shift(dual.f, dual.g))
     if status is Status.CONVERGED and instance.problem.logit_error(dual.f, dual.g, instance.eps) > UNRESOLVED:
         status = Status.STALLED
-    if status is Status.SCHEDULE_ENDED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
+    if status is not Status.STOPPED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
         status = Status.DIVERGED
     return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
 

@@ -352,3 +352,14 @@ def test_costs_beyond_the_digits_of_float64_are_no_success() -> None:
     with pytest.warns(epsot.ConvergenceWarning, match="STALLED"):
         assert not epsot.sinkhorn(x, y, blur=1e-6).success
     assert epsot.sinkhorn(x, y, blur=1.0).success
+
+
+@pytest.mark.parametrize("tol", [None, 1e-3])
+def test_potentials_that_are_no_numbers_are_divergence(tol: float | None) -> None:
+    """At a blur of 1e-100 the logits overflow."""
+    rng = np.random.default_rng(0)
+    x = rng.random((6, 2))
+    with np.errstate(all="ignore"), pytest.warns(epsot.ConvergenceWarning):
+        result = epsot.sinkhorn(x, x[:5] + 0.3, blur=1e-100, tol=tol)
+    assert not result.success
+    assert np.all(np.isfinite(result.f)) or result.status is epsot.Status.DIVERGED
