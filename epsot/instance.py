@@ -13,6 +13,7 @@ from typing import Any
 from epsot.arrays import Place, as_count, as_number, as_real, check_finite, common_place
 from epsot.costs import Array
 from epsot.geometry import CostMatrix, PointCloud
+from epsot.lazy import cached_property
 from epsot.problem import MarginalKL, Problem
 
 Geometry = PointCloud | CostMatrix
@@ -49,8 +50,13 @@ class Support:
         if isinstance(dropped, float):
             shape = (self.dropped.shape[0], *kept.shape[1:])
             dropped = xp.full(shape, dropped, dtype=kept.dtype, device=self.place.device)
-        order = xp.argsort(xp.concat([self.kept, self.dropped]))
-        return xp.take(xp.concat([kept, dropped], axis=0), order, axis=0)
+        return xp.take(xp.concat([kept, dropped], axis=0), self.order, axis=0)
+
+    @cached_property
+    def order(self) -> Array:
+        """Where each point stands in the kept ones followed by the dropped ones.  (size,)"""
+        xp = self.place.xp  # type: ignore[union-attr]
+        return xp.argsort(xp.concat([self.kept, self.dropped]))
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ def divergence(
     -------
     DivergenceResult
         As from `sinkhorn_divergence`. It is known to be positive for costs whose kernel ``exp(-C / eps)`` is positive
-        definite, among them the named ones except "cityblock" and "euclidean" in rounding.
+        definite, among them all the named ones.
 
     Raises
     ------

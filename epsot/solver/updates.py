@@ -57,6 +57,11 @@ class Update(Protocol):
         """The pair to return."""
 
 
+def rests(errors: Sequence[float], steps: int, factor: float) -> bool:
+    """Whether none of the last steps took the error below that factor of the one before them."""
+    return len(errors) > steps and min(errors[-steps:]) >= factor * errors[-steps - 1]
+
+
 @dataclass(frozen=True)
 class AlternatingState:
     """f is optimal for g: the rows of their plan are exact. updated is optimal for f: it measures the columns."""
@@ -97,9 +102,7 @@ class Alternating:
 
     def stalled(self, state: AlternatingState, errors: Sequence[float], eps: float) -> bool:
         """In exact arithmetic no step raises the error. It may rest on a plateau, though, far above the rounding."""
-        if len(errors) <= PATIENCE or min(errors[-PATIENCE:]) < errors[-PATIENCE - 1]:
-            return False
-        return errors[-1] <= self.problem.rounding(state.f, state.g, eps)
+        return rests(errors, PATIENCE, 1.0) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
 
     def finish(self, state: AlternatingState, eps: float) -> Dual:
         problem, xp = self.problem, self.problem.place.xp
@@ -149,9 +152,7 @@ class Symmetric:
 
     def stalled(self, state: SymmetricState, errors: Sequence[float], eps: float) -> bool:
         """As for alternating updates."""
-        if len(errors) <= PATIENCE or min(errors[-PATIENCE:]) < errors[-PATIENCE - 1]:
-            return False
-        return errors[-1] <= self.problem.rounding(state.f, state.g, eps)
+        return rests(errors, PATIENCE, 1.0) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
 
     def finish(self, state: SymmetricState, eps: float) -> Dual:
         f, g = self.problem.next_pair(state.f, state.g, eps)
@@ -195,9 +196,7 @@ class SelfTransport:
 
     def stalled(self, state: SelfState, errors: Sequence[float], eps: float) -> bool:
         """In exact arithmetic every step about halves the error."""
-        if len(errors) <= 3 or min(errors[-3:]) < 0.9 * errors[-4]:
-            return False
-        return errors[-1] <= self.problem.rounding(state.f, state.f, eps)
+        return rests(errors, 3, 0.9) and errors[-1] <= self.problem.rounding(state.f, state.f, eps)
 
     def finish(self, state: SelfState, eps: float) -> Dual:
         if self.extrapolate:
