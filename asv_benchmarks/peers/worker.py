@@ -28,23 +28,34 @@ def limit_threads() -> None:
         os.environ[name] = str(THREADS)
 
 
-def busy_seconds() -> float:
-    """What all cores have worked since the machine started, where Linux tells; else what this process has."""
-    own = os.times()
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return own.user + own.system
-    user, nice, system = (int(word) for word in stat.read_text().split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """What all cores and what one process have worked so far, where Linux tells; else zeros."""
+    everything, process = Path("/proc/stat"), Path(f"/proc/{pid}/stat")
+    if not process.exists():
+        return 0.0, 0.0
+    user, nice, system = (int(word) for word in everything.read_text().split()[1:4])
+    own = process.read_text().rpartition(")")[2].split()[11:13]  # its user and system time, behind its name
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system) / ticks, sum(int(word) for word in own) / ticks
+
+
+class Watch:
+    """Seconds, and the cores that other processes kept busy, since it was made."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.start, self.cpu = pid, time.perf_counter(), cpu_seconds(pid)
+
+    def read(self) -> tuple[float, float]:
+        seconds = time.perf_counter() - self.start
+        everything, own = (now - before for now, before in zip(cpu_seconds(self.pid), self.cpu, strict=True))
+        return seconds, max(0.0, everything - own) / seconds
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds, the cores that other processes kept busy meanwhile, and what the call returned."""
-    own, all_of_them, start = os.times(), busy_seconds(), time.perf_counter()
+    """Seconds, cores busy with other work, and what the call returned."""
+    watch = Watch(os.getpid())
     answer = call()
-    seconds = time.perf_counter() - start
-    others = busy_seconds() - all_of_them - sum(os.times()[:2]) + sum(own[:2])
-    return seconds, max(0.0, others / seconds), answer
+    return *watch.read(), answer
 
 
 def serve(connection: Connection, adapter: str) -> None:
@@ -79,19 +90,26 @@ class Worker:
         theirs.close()
 
     def run(self, task: Task, solver: str, setting: float, limit: float) -> tuple[Any, ...]:
-        """("done", seconds, others, answer), ("limit",) or ("failed", why); after a limit the worker is gone."""
+        """("done", seconds, others, answer), ("limit", others) or ("failed", why); after a limit the worker is gone."""
         self.connection.send((task, solver, setting))
-        for seconds in (COMPILE_LIMIT, limit + ENOUGH):
-            try:
-                message = self.connection.recv() if self.connection.poll(seconds) else ("limit",)
-            except EOFError:
-                message = ("failed", f"the process ended with exit code {self.stop()}")
-            if message[0] != "ready":
-                break
-        if message[0] == "limit" or (message[0] == "done" and message[1] > limit):
-            self.stop()
-            return ("limit",)
+        message = self.receive(COMPILE_LIMIT)
+        if message[0] == "ready":
+            message = self.receive(limit + ENOUGH)
+        if message[0] == "done" and message[1] > limit:
+            return "limit", message[2]
         return message
+
+    def receive(self, seconds: float) -> tuple[Any, ...]:
+        """What the worker says within that time."""
+        watch = Watch(self.process.pid or 0)
+        try:
+            if self.connection.poll(seconds):
+                return self.connection.recv()
+        except EOFError:
+            return "failed", f"the process ended with exit code {self.stop()}"
+        _, others = watch.read()
+        self.stop()
+        return "limit", others
 
     @property
     def alive(self) -> bool:
