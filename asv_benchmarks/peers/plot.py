@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -96,30 +97,36 @@ def figure(rows: list[Row], error: str, path: Path, title: str) -> None:
     plt.close(picture)
 
 
-def time_to(rows: list[Row], error: float) -> tuple[float, str]:
-    """The least seconds in which any setting reached that marginal error, and how to print it."""
-    times = [float(row["seconds"]) for row in rows if row["status"] == "done" and float(row["marginal_error"]) <= error]
-    if times:
-        return min(times), f"{min(times):.2g}"
+def time_to(rows: list[Row], error: float) -> tuple[str, float]:
+    """The least seconds in which any setting reached that marginal error; "> " before it where the limit came first."""
+    done = [row for row in rows if row["status"] == "done" and float(row["marginal_error"]) <= error]
+    if done:
+        return "", min(float(row["seconds"]) for row in done)
     limits = [float(row["limit"]) for row in rows if row["status"] in ("limit", "beyond")]
-    return (max(limits), f"> {max(limits):g}") if limits else (float("nan"), "never")
+    return ("> ", max(limits)) if limits else ("", math.nan)
+
+
+def cell(rows: list[Row], base: list[Row], error: float) -> str:
+    """Seconds, and in brackets how many times those of epsot; "never" where all settings ended above the error."""
+    if not rows:
+        return ""
+    (bound, seconds), (_, ours) = time_to(rows, error), time_to(base, error)
+    if math.isnan(seconds):
+        return "never"
+    ratio = f" ({bound}{seconds / ours:.2g}x)" if rows != base and not math.isnan(ours) else ""
+    return f"{bound}{seconds:.2g}{ratio}"
 
 
 def table(rows: list[Row], error: float) -> str:
-    """As a list-table of reStructuredText: seconds, and in brackets how many times those of epsot."""
+    """A line a problem, a column a solver, as a list-table of reStructuredText."""
     names = [name for name in STYLES if matching(rows, solver=name)]
     lines = [".. list-table::", "   :header-rows: 1", "", "   * - problem"] + [f"     - {name}" for name in names]
     for values in dict.fromkeys(tuple(row[name] for name in PARAMETERS) for row in rows):
         own = matching(rows, **dict(zip(PARAMETERS, values, strict=True)))
         family, n, d, blur, debiased = values
         lines.append(f"   * - {family}, n = {n}, d = {d}, blur {blur}, {'S' if debiased == '1' else 'OT'}")
-        base = time_to(matching(own, solver="epsot"), error)
-        for name in names:
-            theirs = matching(own, solver=name)
-            seconds, words = time_to(theirs, error) if theirs else (float("nan"), "")
-            if name != "epsot" and seconds == seconds and base[0] == base[0]:
-                words += f" ({seconds / base[0]:.2g}x)"
-            lines.append(f"     - {words}")
+        base = matching(own, solver="epsot")
+        lines += [f"     - {cell(matching(own, solver=name), base, error)}".rstrip() for name in names]
     return "\n".join(lines)
 
 
