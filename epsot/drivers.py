@@ -11,7 +11,7 @@ from epsot.costs import Array
 from epsot.geometry import PointCloud
 from epsot.instance import Instance
 from epsot.result import DivergenceResult, SinkhornResult
-from epsot.solver.acceleration import Anderson
+from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
@@ -78,7 +78,7 @@ class Intermediate:
 def solve_transport(instance: Instance, options: Options, init: Init) -> SinkhornResult:
     """One transport problem: the tutorial's algorithm without a tolerance, alternating updates with one."""
     problem = instance.problem
-    update = Symmetric(problem) if options.tol is None else Anderson(Alternating(problem))
+    update = Symmetric(problem) if options.tol is None else ConjugateResiduals(Alternating(problem))
     return run(update, instance, options, init.xy if isinstance(init, DivergenceResult) else init)
 
 

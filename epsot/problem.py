@@ -164,6 +164,18 @@ class Problem:
         xp = self.place.xp
         return self.a * bounded_exp((f - self.kl_a.undampen(next_f, eps)) / eps, xp)
 
+    def leaving(self, f: Array, g: Array, next_f: Array, eps: float) -> Array:
+        """1 - sum_j P[i, j]^2 / (rows[i] columns[j]), with g optimal for f: what of f[i] a step replaces.  -> (n,)
+
+        It is the diagonal of the derivative of f - next_f(next_g(f)). The squares are a plan at half the temperature.
+        """
+        xp = self.place.xp
+        h = 2 * (self.log_b + g / eps) - self.kl_b.log_marginal(self.log_b, g)
+        squares = self.kernel.softmin(h, eps / 2)
+        log_share = self.log_a + (f + self.kl_a.undampen(next_f, eps) - 2 * squares) / eps
+        share = bounded_exp(log_share, xp) / ((1 + eps / self.kl_a.rho) * (1 + eps / self.kl_b.rho))
+        return xp.where(share < 1, 1 - share, xp.zeros_like(share))
+
     def rounding(self, f: Array, g: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in P: a few ulps of (|f| + |g|) / eps."""
         return 8 * self.precision * max(1.0, self.scale / eps, self.logit_error(f, g, eps) * 2.0**53)

@@ -1,4 +1,4 @@
-"""Anderson acceleration and extrapolation in the temperature, as a wrapper around the alternating update.
+"""Conjugate residuals and extrapolation in the temperature, as a wrapper around the alternating update.
 
 Neither the loop nor the update knows of it. Neither can lose accuracy: every pair is measured before it is returned,
 whatever vector it was computed from. They can lose time; the safeguards below bound how much.
@@ -11,60 +11,96 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from epsot.arrays import to_numpy
 from epsot.costs import Array
 from epsot.problem import Problem
-from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual
+from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, rests
 
-MEMORY = 10  # steps that are mixed; 6 needs up to 1.5 times the passes to 1e-7, 15 few less
-RIDGE = 1e-10  # relative to the trace; 1e-2 makes it worse than plain steps
-SMALLEST = 1e-250  # squared residuals, relative to eps: below, nothing is left to mix
-LARGEST_MIX = 1e4  # sum |c|: beyond it the residuals are dependent and the mix is noise
-GROWTH = 2.0  # an error that grows by more was a bad mix: forget it all
+WINDOW = 10  # directions kept; near the solution one would do, far from it 5 need up to 1.2 times the passes
+DEPENDENT = 1e-8  # a direction that is the sum of the others up to this part of it is rounding
+BENT = 1.05  # a residual so much larger than expected: the map is not linear yet, old directions mislead
+SLOW = 20  # steps at one temperature until single points are suspected; again after three times as many
+TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
+MOST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, but at most by this
+LEAP = 20.0  # no mix goes further than so many eps from the plain step: there the map is not what it was here
+LONGEST = 1.0  # no such column moves by more than this many eps a step, where a plain step would not
 
 
-class Memory:
-    """The last steps at one temperature, in arrays that are overwritten in turn, and the mix of them."""
+class Directions:
+    """Where the last steps at one temperature went and what that did to the residual r(g) = (next g - g) / eps.
+
+    `moves` and `changes` hold pairs (p + J p, J p), with J the derivative of r, the changes orthonormal in `weights`;
+    they are overwritten in turn.
+    """
 
     def __init__(self, problem: Problem) -> None:
         xp, m = problem.place.xp, problem.b.shape[0]
         self.problem = problem
-        self.results, self.residuals = (
-            xp.zeros((MEMORY, m), dtype=xp.float64, device=problem.place.device) for _ in range(2)
+        self.moves, self.changes = (
+            xp.zeros((WINDOW, m), dtype=xp.float64, device=problem.place.device) for _ in range(2)
         )
-        self.gram = np.zeros((MEMORY, MEMORY))  # on the host, where the small system is solved
-        self.count = 0
+        self.ease(None)
 
     def forget(self) -> None:
         """Start anew."""
         self.count = 0
+        self.past: tuple[Array, Array] | None = None  # the last plain result and its residual
+        self.expected: Array | None = None  # norm of the residual after a mix, were the map linear
 
-    def push(self, result: Array, residual: Array) -> None:
-        """Take in a step, in place of the oldest."""
-        if self.problem.balanced:  # constants do not matter
-            xp = self.problem.place.xp
-            residual = residual - xp.sum(self.problem.b * residual) / self.problem.mass_b
-        slot = self.count % MEMORY
-        self.results[slot, :], self.residuals[slot, :] = result, residual
-        self.count += 1
-        products = self.residuals @ (self.problem.b * residual / self.problem.mass_b)  # in the norm of the weights
-        self.gram[slot, :] = self.gram[:, slot] = to_numpy(products)
+    def ease(self, scale: Array | None) -> None:
+        """Divide the residual by a scale, (m,) in (0, 1], or by 1; J stays symmetric in the weights times the scale."""
+        self.scale = self.problem.place.xp.ones_like(self.problem.b) if scale is None else scale
+        self.weights = self.problem.b * self.scale / self.problem.mass_b
+        self.forget()
 
-    def mix(self) -> Array | None:
-        """sum_k c_k result_k with the c, of sum 1, that minimises |sum_k c_k residual_k|; None where there is none."""
-        size = min(self.count, MEMORY)
-        gram = self.gram[:size, :size]
-        trace = float(gram.trace())
-        if size < 2 or not SMALLEST < trace < math.inf:
-            return None
-        c = np.linalg.solve(gram + RIDGE * trace * np.eye(size), np.ones(size))
-        c /= c.sum()
-        if not np.abs(c).sum() < LARGEST_MIX:
-            return None
-        place = self.problem.place
-        return place.xp.asarray(c, dtype=place.xp.float64, device=place.device) @ self.results[:size, :]
+    def norm(self, z: Array) -> Array:
+        """The root of the weighted mean square, 0-d."""
+        return self.problem.place.xp.sqrt(self.problem.place.xp.sum(self.weights * z * z))
+
+    def push(self, g: Array, result: Array, eps: float) -> float:
+        """Take in a plain step from g to result; returns the norm of its residual."""
+        problem, xp = self.problem, self.problem.place.xp
+        residual = (result - g) / eps
+        if problem.balanced:  # constants do not matter
+            residual = residual - xp.sum(problem.b * residual) / problem.mass_b
+        eased = residual / self.scale
+        longest = xp.where(xp.abs(residual) > LONGEST, xp.abs(residual), LONGEST * xp.ones_like(eased))
+        eased = xp.where(xp.abs(eased) > longest, xp.sign(eased) * longest, eased)
+        self.result, self.residual = g + eps * eased, eased
+        norm = self.norm(eased)
+        size, expected = to_numpy(xp.stack([norm, norm if self.expected is None else self.expected]))
+        if self.past is not None:
+            if size > BENT * expected:
+                self.count = 0
+            self._append(self.result - self.past[0], eased - self.past[1])
+        self.past = (self.result, eased)
+        return float(size)
+
+    def _append(self, move: Array, change: Array) -> None:
+        """Take in a direction, made orthogonal to those kept, in place of the oldest."""
+        before = self.norm(change)
+        size = min(self.count, WINDOW)
+        if size:
+            shares = self.changes[:size, :] @ (self.weights * change)
+            change, move = change - shares @ self.changes[:size, :], move - shares @ self.moves[:size, :]
+        before, after = to_numpy(self.problem.place.xp.stack([before, self.norm(change)]))
+        if DEPENDENT * before < after < math.inf:
+            slot = self.count % WINDOW
+            self.moves[slot, :], self.changes[slot, :] = move / float(after), change / float(after)
+            self.count += 1
+
+    def mix(self, eps: float) -> Array:
+        """The g from which to go on: the point along the directions where the linear residual is smallest, and a step.
+
+        Without directions it is the plain step.
+        """
+        xp = self.problem.place.xp
+        size = min(self.count, WINDOW)
+        shares = self.changes[:size, :] @ (self.weights * self.residual)
+        self.expected = self.norm(self.residual - shares @ self.changes[:size, :])
+        move = shares @ self.moves[:size, :]
+        longest = LEAP * eps
+        return self.result - move * (longest / xp.clip(xp.max(xp.abs(move)), longest, None))
 
 
 @dataclass(frozen=True)
@@ -72,20 +108,27 @@ class AcceleratedState:
     """The last plain step, and what was learned at this temperature and before."""
 
     plain: AlternatingState
-    memory: Memory
+    directions: Directions
     eps: float
+    steps: int = 0  # at this temperature
     error: float = math.inf  # marginal error of the pair of `plain`
-    lowest: float = math.inf  # at this temperature
-    best: Array | None = None  # where the step of the lowest error led to
-    waited: int = 0  # mixed steps since then
+    best: AlternatingState | None = None  # the step of the lowest error at this temperature
+    lowest: tuple[float, float] = (math.inf, math.inf)  # that error, and the lowest norm of a residual
+    waited: int = 0  # mixed steps that lowered neither
     plain_steps: int = 0  # steps of the plain series under way, 0: mixing
     plain_length: int = 2 * PATIENCE  # of the next plain series
+    look: int = SLOW  # step at which the columns are looked at
     levels: tuple[tuple[float, Array], ...] = ()  # (eps, g) at the end of the last two temperatures
 
 
 @dataclass(frozen=True)
-class Anderson:
-    """Mixes the last steps so that the mixed residual is smallest (Walker and Ni 2011).
+class ConjugateResiduals:
+    """Mixes the last steps so that the residual is smallest, as if it were linear in g.
+
+    Truncated generalised conjugate residuals for a nonlinear map (He, Tang, Zhao, Saad and Xi 2024, nlTGCR), a variant
+    of Anderson's mixing whose directions are kept orthogonal. The derivative of the alternating step is symmetric in
+    the weights of the columns. Near the solution the short memory therefore serves as a full one: every step does as
+    much as one of MINRES for the Newton equation, with nothing to restart.
 
     There is no proof that this converges. Where PATIENCE mixed steps bring nothing, plain ones, which never raise the
     error, go on from the best point, in series that double in length: the worst case is near that of plain steps. At a
@@ -95,44 +138,54 @@ class Anderson:
     update: Alternating
 
     def init(self, eps: float, f: Array | None, g: Array | None) -> AcceleratedState:
-        return AcceleratedState(self.update.init(eps, f, g), Memory(self.update.problem), eps)
+        return AcceleratedState(self.update.init(eps, f, g), Directions(self.update.problem), eps)
 
     def step(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         if eps != state.eps:
             state = self.descend(state, eps)
         plain = self.update.step(state.plain, eps)
         error = float(self.update.error(plain, eps))
-        better = error < state.lowest
-        new = replace(
-            state,
-            plain=plain,
-            error=error,
-            lowest=error if better else state.lowest,
-            best=plain.start if better else state.best,
-            waited=0 if better else state.waited + 1,
-        )
-        if state.plain_steps:
-            return replace(new, waited=0, plain_steps=(state.plain_steps + 1) % (state.plain_length // 2 + 1))
-        if new.waited >= PATIENCE:
-            return self.retreat(new)
-        return self.advance(new, error > GROWTH * state.error)
-
-    def advance(self, state: AcceleratedState, forget: bool) -> AcceleratedState:
-        """Go on from the mix of the steps in memory."""
-        plain = state.plain
-        if forget:
-            state.memory.forget()
-        if not math.isfinite(state.error):
+        state = replace(state, plain=plain, error=error, steps=state.steps + 1)
+        if error < state.lowest[0]:
+            state = replace(state, best=plain, lowest=(error, state.lowest[1]), waited=-1)
+        if not math.isfinite(error):
             return state
-        state.memory.push(plain.start, (plain.start - plain.g) / state.eps)
-        mixed = state.memory.mix()
-        return state if mixed is None else replace(state, plain=replace(plain, start=mixed))
+        if state.plain_steps:
+            following = (state.plain_steps + 1) % (state.plain_length // 2 + 1)
+            return replace(state, waited=0, plain_steps=following)
+        return self.mixed(state)
+
+    def mixed(self, state: AcceleratedState) -> AcceleratedState:
+        """Go on from the mix of the last steps, or where they brought nothing, from the best with plain ones."""
+        if state.steps == state.look:
+            state = self.look(state)
+        directions, plain = state.directions, state.plain
+        norm = directions.push(plain.g, plain.start, state.eps)
+        waited = 0 if norm < state.lowest[1] else state.waited + 1
+        state = replace(state, waited=waited, lowest=(state.lowest[0], min(norm, state.lowest[1])))
+        if waited >= PATIENCE:
+            return self.retreat(state)
+        return replace(state, plain=replace(plain, start=directions.mix(state.eps)))
+
+    def look(self, state: AcceleratedState) -> AcceleratedState:
+        """Ease the columns that nearly belong to one row: their own equation is slow, and each is a mode of its own.
+
+        Near a matching there are as many such modes as points, with rates that go to 1 exponentially as eps goes to 0.
+        """
+        problem, plain, xp = self.update.problem, state.plain, self.update.problem.place.xp
+        state = replace(state, look=3 * state.look)
+        scale = problem.T.leaving(plain.g, plain.f, plain.updated, state.eps) / TIED
+        if bool(xp.any(scale < 1)):
+            scale = xp.where(scale < 1, scale, xp.ones_like(scale))
+            state.directions.ease(xp.where(scale > MOST, scale, MOST * xp.ones_like(scale)))
+            state = replace(state, lowest=(state.lowest[0], math.inf))
+        return state
 
     @staticmethod
     def retreat(state: AcceleratedState) -> AcceleratedState:
         """Go on from the best point, with a series of plain steps."""
-        state.memory.forget()
-        plain = state.plain if state.best is None else replace(state.plain, start=state.best)
+        state.directions.ease(None)
+        plain = state.plain if state.best is None else state.best
         return replace(state, plain=plain, waited=0, plain_steps=1, plain_length=2 * state.plain_length)
 
     def pair(self, state: AcceleratedState) -> tuple[Array, Array]:
@@ -142,19 +195,21 @@ class Anderson:
         return state.error
 
     def stalled(self, state: AcceleratedState, errors: Sequence[float], eps: float) -> bool:
-        """Only a series of plain steps can tell."""
-        return state.plain_steps > PATIENCE + 1 and self.update.stalled(state.plain, errors, eps)
+        """Where steps that are the best of their kind bring little, only rounding can be the reason."""
+        problem, plain = self.update.problem, state.plain
+        return rests(errors, PATIENCE, 0.9) and errors[-1] <= problem.rounding(plain.f, plain.g, eps)
 
     def finish(self, state: AcceleratedState, eps: float) -> Dual:
-        return self.update.finish(state.plain, eps)
+        """The best pair that was measured at this temperature."""
+        return self.update.finish(state.plain if state.best is None else state.best, eps)
 
     @staticmethod
     def descend(state: AcceleratedState, eps: float) -> AcceleratedState:
-        """The state at a new temperature: memory cleared, the potential extrapolated."""
-        state.memory.forget()
+        """The state at a new temperature: directions cleared, the potential extrapolated."""
+        state.directions.ease(None)
         levels = (*state.levels, (state.eps, state.plain.start))[-2:]
         plain = state.plain
         if len(levels) == 2 and levels[0][0] != levels[1][0]:
             (eps_0, g_0), (eps_1, g_1) = levels
             plain = replace(plain, start=g_1 + (g_1 - g_0) * ((eps - eps_1) / (eps_1 - eps_0)))
-        return AcceleratedState(plain, state.memory, eps, levels=levels)
+        return AcceleratedState(plain, state.directions, eps, levels=levels)

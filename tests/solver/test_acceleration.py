@@ -1,5 +1,7 @@
 """Acceleration: fewer steps to the same solution, and a bounded loss where it fails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,8 @@ import epsot
 from epsot import drivers
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.instance import pose
-from epsot.solver.acceleration import MEMORY, AcceleratedState, Anderson, Memory
-from epsot.solver.updates import Alternating
+from epsot.solver.acceleration import LONGEST, WINDOW, AcceleratedState, ConjugateResiduals, Directions
+from epsot.solver.updates import PATIENCE, Alternating
 
 
 def posed(geometry, a=None, b=None, eps=0.01, rho=(None, None)):
@@ -20,46 +22,112 @@ def clouds(n, seed=0, d=2):
     return rng.random((n, d)), rng.random((n, d)) ** 1.5
 
 
-def test_the_mix_minimises_the_residual():
-    """Against constrained least squares, by the KKT system of the stacked residuals."""
-    problem = posed(PointCloud(*clouds(30)), rho=(1.0, 2.0))
-    rng = np.random.default_rng(1)
-    memory = Memory(problem)
-    results, residuals = rng.normal(size=(4, 30)), rng.normal(size=(4, 30))
-    for result, residual in zip(results, residuals, strict=True):
-        memory.push(result, residual)
-    gram = (residuals * problem.b) @ residuals.T
-    system = np.block([[gram, np.ones((4, 1))], [np.ones((1, 4)), np.zeros((1, 1))]])
-    c = np.linalg.solve(system, [0, 0, 0, 0, 1])[:4]
-    np.testing.assert_allclose(memory.mix(), c @ results, rtol=1e-7)
+def linear_map(problem, spread, seed=1):
+    """g -> g - S (g - solution), with S symmetric in the weights and eigenvalues from 1/spread to 1."""
+    rng = np.random.default_rng(seed)
+    m = problem.b.shape[0]
+    basis, _ = np.linalg.qr(rng.normal(size=(m, m)))
+    root = np.sqrt(problem.b)
+    S = (basis * np.geomspace(1 / spread, 1, m)) @ basis.T * root / root[:, None]
+    solution = rng.normal(size=m)
+    return S, solution
 
 
-def test_the_oldest_step_is_forgotten():
-    """After more pushes than places, the mix is that of the last ones alone."""
+def test_every_step_does_what_a_full_memory_would():
+    """The residuals of a symmetric linear map against the smallest ones over the Krylov spaces, by least squares."""
+    a, b = (w / w.sum() for w in np.random.default_rng(0).random((2, 40)) + 0.1)
+    problem = posed(PointCloud(*clouds(40)), a, b, rho=(1.0, 2.0))
+    S, solution = linear_map(problem, spread=100)
+    directions, g, root = Directions(problem), np.zeros(40), np.sqrt(b)
+    symmetric = S * root[:, None] / root
+    start = root * (S @ solution)  # the residual at zero, in the norm of the weights
+    space = np.linalg.qr(start[:, None])[0]
+    for step in range(WINDOW + 12):
+        directions.push(g, g - S @ (g - solution), 1.0)
+        g = directions.mix(1.0)
+        if step:
+            Q, _ = np.linalg.qr(symmetric @ space)
+            np.testing.assert_allclose(directions.expected, np.linalg.norm(start - Q @ (Q.T @ start)), rtol=1e-3)
+            space = np.linalg.qr(np.column_stack([space, symmetric @ space[:, -1]]))[0]
+    assert directions.count > WINDOW
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_linear_map_is_solved_in_as_many_steps_as_it_has_eigenvalues(scaled):
+    """Three eigenvalues, three directions; a scale moves neither the solution nor the count by more than a few."""
     problem = posed(PointCloud(*clouds(30)), rho=(1.0, 2.0))
-    rng = np.random.default_rng(1)
-    steps = [(rng.normal(size=30), rng.normal(size=30)) for _ in range(MEMORY + 3)]
-    long, short = Memory(problem), Memory(problem)
-    for step in steps:
-        long.push(*step)
-    for step in steps[3:]:
-        short.push(*step)
-    np.testing.assert_allclose(long.mix(), short.mix(), rtol=1e-9)
+    basis, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(30, 30)))
+    S = (basis * np.repeat([0.01, 0.2, 0.9], 10)) @ basis.T
+    solution = 0.01 * np.arange(30.0)
+    directions, g = Directions(problem), np.zeros(30)
+    if scaled:
+        directions.ease(np.where(np.arange(30) < 2, 0.25, 1.0))
+    for _ in range(12 if scaled else 4):
+        directions.push(g, g - S @ (g - solution), 1.0)
+        g = directions.mix(1.0)
+    np.testing.assert_allclose(g, solution, atol=1e-6)
+
+
+def test_a_step_beside_nothing_new_is_the_plain_one():
+    """A direction that was seen already, or none, is not divided by its own rounding."""
+    problem = posed(PointCloud(*clouds(30)))
+    directions = Directions(problem)
+    for _ in range(3):
+        directions.push(np.zeros(30), np.linspace(-1, 1, 30), 1.0)
+        assert directions.count == 0
+        np.testing.assert_allclose(directions.mix(1.0), np.linspace(-1, 1, 30), atol=1e-15)
 
 
 def test_constants_do_not_count_when_balanced():
-    problem = posed(PointCloud(*clouds(30)))
-    memory = Memory(problem)
-    for _ in range(3):
-        memory.push(np.ones(30), np.full(30, 7.0))
-    assert abs(memory.gram[:3, :3]).max() < 1e-25
-    assert memory.mix() is None or np.allclose(memory.mix(), 1)
+    directions = Directions(posed(PointCloud(*clouds(30))))
+    assert directions.push(np.zeros(30), np.full(30, 7.0), 0.1) < 1e-12
+
+
+def test_a_residual_above_the_expected_forgets_the_directions():
+    problem = posed(PointCloud(*clouds(30)), rho=(1.0, 2.0))
+    directions, rng = Directions(problem), np.random.default_rng(0)
+    for size in (3.0, 2.0, 1.0):
+        directions.push(np.zeros(30), size * rng.normal(size=30), 1.0)
+        directions.expected = np.asarray(size)
+    assert directions.count == 2
+    directions.push(np.zeros(30), 2 * rng.normal(size=30), 1.0)
+    assert directions.count == 1  # the newest, which is all that is known of the map here
+
+
+def test_no_column_leaps():
+    """An eased residual is cut at LONGEST, unless the plain one is longer."""
+    problem = posed(PointCloud(*clouds(30)), rho=(1.0, 2.0))
+    directions = Directions(problem)
+    directions.ease(np.full(30, 1e-6))
+    residual = np.concatenate([np.full(10, -1e-9), np.full(10, 0.1), np.full(10, 5.0)])
+    directions.push(np.zeros(30), residual, 1.0)
+    np.testing.assert_allclose(directions.mix(1.0), np.repeat([-1e-3, LONGEST, 5.0], 10), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rho", [(None, None), (0.5, None), (0.3, 0.05)])
+def test_what_leaves_a_column_is_the_diagonal_of_the_derivative(rho):
+    """By finite differences of next_g(next_f(g)) at any g."""
+    a, b = np.random.default_rng(3).random((2, 12)) + 0.1
+    eps = 0.02
+    problem = posed(PointCloud(*clouds(12)), a / a.sum(), b / b.sum(), eps=eps, rho=rho)
+    g = 0.03 * np.random.default_rng(4).normal(size=12)
+    f = problem.next_f(g, eps)
+    leaving = problem.T.leaving(g, f, problem.next_g(f, eps), eps)
+    step = 1e-6
+
+    def moved(j, h):
+        z = g.copy()
+        z[j] += h
+        return problem.next_g(problem.next_f(z, eps), eps)[j]
+
+    slopes = [(moved(j, step) - moved(j, -step)) / (2 * step) for j in range(12)]
+    np.testing.assert_allclose(leaving, 1 - np.asarray(slopes), rtol=1e-6, atol=1e-8)
 
 
 def plain_and_accelerated(monkeypatch, *args, **options):
     fast = epsot.solve(*args, **options)
     with monkeypatch.context() as patch:
-        patch.setattr(drivers, "Anderson", lambda update: update)
+        patch.setattr(drivers, "ConjugateResiduals", lambda update: update)
         slow = epsot.solve(*args, **options)
     return fast, slow
 
@@ -107,14 +175,13 @@ def test_never_much_worse_than_plain_steps(monkeypatch, geometry, a, b, eps, tol
 def test_it_goes_on_from_the_best_point_with_plain_steps():
     """After mixed steps that bring nothing, the next start is that of the lowest error, and a plain series begins."""
     problem = posed(PointCloud(*clouds(30)), eps=1e-3)
-    accelerated = Anderson(Alternating(problem))
-    best = accelerated.step(accelerated.init(1e-3, None, None), 1e-3)
-    stuck = AcceleratedState(
-        best.plain, Memory(problem), 1e-3, error=1.0, lowest=0.0, best=np.full(30, 0.25), waited=10
-    )
+    accelerated = ConjugateResiduals(Alternating(problem))
+    first = accelerated.step(accelerated.init(1e-3, None, None), 1e-3)
+    best = replace(first.plain, start=np.linspace(0, 1e-3, 30))
+    stuck = replace(first, best=best, lowest=(0.0, 0.0), waited=PATIENCE - 1)
     retreated = accelerated.step(stuck, 1e-3)
     assert retreated.plain_steps == 1
-    assert np.array_equal(retreated.plain.start, np.full(30, 0.25))
+    assert retreated.plain is best
     assert retreated.plain_length == 2 * stuck.plain_length
     plain = Alternating(problem).step(retreated.plain, 1e-3)
     again = accelerated.step(retreated, 1e-3)
@@ -124,12 +191,21 @@ def test_it_goes_on_from_the_best_point_with_plain_steps():
 def test_a_new_temperature_extrapolates():
     """A potential that is linear in eps is met exactly."""
     problem = posed(PointCloud(*clouds(30)))
-    accelerated = Anderson(Alternating(problem))
+    accelerated = ConjugateResiduals(Alternating(problem))
     state = accelerated.init(1.0, None, None)
     g, slope = np.arange(30.0), np.linspace(-1, 1, 30)
     for eps in (1.0, 0.25):
-        state = AcceleratedState(
-            accelerated.update.init(eps, None, g + slope * eps), Memory(problem), eps, levels=state.levels
-        )
-        state = accelerated.descend(state, eps / 4)
+        plain = accelerated.update.init(eps, None, g + slope * eps)
+        state = accelerated.descend(AcceleratedState(plain, Directions(problem), eps, levels=state.levels), eps / 4)
     np.testing.assert_allclose(state.plain.start, g + slope / 16, atol=1e-12)
+
+
+def test_the_best_pair_is_returned():
+    """A last step that made things worse is not what the caller gets."""
+    problem = posed(PointCloud(*clouds(30)), eps=1e-3)
+    accelerated = ConjugateResiduals(Alternating(problem))
+    state = accelerated.init(1e-3, None, None)
+    for _ in range(5):
+        state = accelerated.step(state, 1e-3)
+    worse = replace(state, plain=Alternating(problem).step(replace(state.plain, start=np.zeros(30)), 1e-3), error=1.0)
+    assert accelerated.finish(worse, 1e-3).f is state.best.f
