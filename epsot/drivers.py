@@ -42,6 +42,7 @@ class Options:
             scaling=self.scaling,
             tol=self.tol,
             max_iter=self.max_iter,
+            restart=self.start,
         )
 
 

@@ -50,7 +50,9 @@ def test_the_last_iteration_is_at_the_target(awkward: Measures, call: Any, tol: 
     )
     assert result.nit == len(temperatures) <= max_iter
     close(temperatures[-1], 0.02**2, 1e-15)
-    assert all(warm >= cold for warm, cold in itertools.pairwise(temperatures))
+    # down, but a solve that is stuck at the target may come down once more
+    rises = [warm for warm, hotter in itertools.pairwise(temperatures) if hotter > warm]
+    assert rises in ([] if tol is None else ([], [temperatures[-1]]))
     assert tol is None or result.nit == max_iter
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.problems import Task, clouds
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 import epsot
 from epsot.costs import HalfSquare
 from epsot.kernels import cpu
-from peers.problems import Task, clouds
 
 SMALL = 2000  # up to here errors are measured without any code of epsot
 

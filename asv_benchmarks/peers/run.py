@@ -16,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.problems import FAMILIES, Task
+
 from peers.answers import errors, reference
-from peers.problems import FAMILIES, Task
 from peers.solvers import SOLVERS
 from peers.worker import THREADS, Worker, limit_threads, timed
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from peers.problems import Task
+from benchmarks.problems import Task
 
 LARGE = 2000  # points a side, above which only the settings that can finish in about a minute are tried
 SCALINGS = (0.5, 0.7, 0.9, 0.95, 0.99)

@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from benchmarks.problems import FAMILIES, Task, clouds
 
 from peers.answers import errors, reference
-from peers.problems import FAMILIES, Task, clouds
 from peers.worker import limit_threads
 
 

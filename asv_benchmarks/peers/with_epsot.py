@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from benchmarks.problems import Task
 
 import epsot
 from peers.answers import Answer
-from peers.problems import Task
 
 warm: set[tuple[int, int, bool, str]] = set()
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.problems import Task
 from geomloss import SamplesLoss
 from geomloss._legacy import sinkhorn_samples
 
 from peers.answers import Answer, Pair
-from peers.problems import Task
 
 torch.set_num_threads(2)
 

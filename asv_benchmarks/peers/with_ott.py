@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from benchmarks.problems import Task
 from ott.geometry.epsilon_scheduler import Epsilon
 from ott.geometry.pointcloud import PointCloud
 from ott.solvers import linear
 from ott.tools.sinkhorn_divergence import sinkhorn_divergence
 
 from peers.answers import Answer
-from peers.problems import Task
 
 
 @cache

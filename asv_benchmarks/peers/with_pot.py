@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import ot
+from benchmarks.problems import Task
 
 from peers.answers import Answer, Pair
-from peers.problems import Task
 
 warnings.simplefilter("ignore")  # what did not converge is seen in the errors
 

@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from peers.problems import Task, clouds
+from benchmarks.problems import Task, clouds
+
 from peers.solvers import SOLVERS
 
 THREADS = 2

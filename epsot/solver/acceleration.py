@@ -19,6 +19,7 @@ from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, 
 WINDOW = 10  # directions kept; near the solution one would do, far from it 5 need up to 1.2 times the passes
 DEPENDENT = 1e-8  # a direction that is the sum of the others up to this part of it is rounding
 BENT = 1.05  # a residual so much larger than expected: the map is not linear yet, old directions mislead
+RESTLESS = 16  # steps that should have lowered the error by a third
 SLOW = 20  # steps at one temperature until single points are suspected; again after three times as many
 TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
 MOST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, but at most by this
@@ -119,6 +120,7 @@ class AcceleratedState:
     plain_length: int = 2 * PATIENCE  # of the next plain series
     look: int = SLOW  # step at which the columns are looked at
     levels: tuple[tuple[float, Array], ...] = ()  # (eps, g) at the end of the last two temperatures
+    coldest: tuple[float, float, AlternatingState] | None = None  # eps, error and step of the best before a reheating
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class ConjugateResiduals:
 
     There is no proof that this converges. Where PATIENCE mixed steps bring nothing, plain ones, which never raise the
     error, go on from the best point, in series that double in length: the worst case is near that of plain steps. At a
-    new temperature the potential is first extrapolated linearly in eps from the two before.
+    lower temperature the potential is first extrapolated linearly in eps from the two before.
     """
 
     update: Alternating
@@ -142,7 +144,7 @@ class ConjugateResiduals:
 
     def step(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         if eps != state.eps:
-            state = self.descend(state, eps)
+            state = self.turn(state, eps)
         plain = self.update.step(state.plain, eps)
         error = float(self.update.error(plain, eps))
         state = replace(state, plain=plain, error=error, steps=state.steps + 1)
@@ -199,17 +201,28 @@ class ConjugateResiduals:
         problem, plain = self.update.problem, state.plain
         return rests(errors, PATIENCE, 0.9) and errors[-1] <= problem.rounding(plain.f, plain.g, eps)
 
+    def stuck(self, state: AcceleratedState, errors: Sequence[float]) -> bool:
+        """Whether plain steps have taken over, or might as well."""
+        return state.plain_steps > 0 or rests(errors, RESTLESS, 0.7)
+
     def finish(self, state: AcceleratedState, eps: float) -> Dual:
         """The best pair that was measured at this temperature."""
-        return self.update.finish(state.plain if state.best is None else state.best, eps)
+        best = state.plain if state.best is None else state.best
+        if state.coldest is not None and state.coldest[0] == eps and state.coldest[1] < state.lowest[0]:
+            best = state.coldest[2]
+        return self.update.finish(best, eps)
 
     @staticmethod
-    def descend(state: AcceleratedState, eps: float) -> AcceleratedState:
-        """The state at a new temperature: directions cleared, the potential extrapolated."""
+    def turn(state: AcceleratedState, eps: float) -> AcceleratedState:
+        """The state at a new temperature: directions cleared, the potential extrapolated if it is a lower one."""
         state.directions.ease(None)
-        levels = (*state.levels, (state.eps, state.plain.start))[-2:]
-        plain = state.plain
-        if len(levels) == 2 and levels[0][0] != levels[1][0]:
+        plain, coldest = state.plain, state.coldest
+        if eps > state.eps:
+            if state.best is not None:
+                coldest = (state.eps, state.lowest[0], state.best)
+            return AcceleratedState(plain, state.directions, eps, coldest=coldest)
+        levels = (*state.levels, (state.eps, plain.start))[-2:]
+        if len(levels) == 2:
             (eps_0, g_0), (eps_1, g_1) = levels
             plain = replace(plain, start=g_1 + (g_1 - g_0) * ((eps - eps_1) / (eps_1 - eps_0)))
-        return AcceleratedState(plain, state.directions, eps, levels=levels)
+        return AcceleratedState(plain, state.directions, eps, levels=levels, coldest=coldest)

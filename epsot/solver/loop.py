@@ -39,7 +39,9 @@ def judge(update: Update, state: Any, errors: Sequence[float], level: Level) -> 
         return Status.DIVERGED
     if level.tol is not None and errors[-1] <= level.tol:
         return Status.CONVERGED
-    return Status.STALLED if update.stalled(state, errors, level.eps) else None
+    if update.stalled(state, errors, level.eps):
+        return Status.STALLED
+    return Status.MAX_ITER if errors[-1] > level.restless and update.stuck(state, errors) else None
 
 
 def anneal(
@@ -51,8 +53,9 @@ def anneal(
 ) -> Outcome:
     """Run `update` down the schedule, at most max_iter iterations in all, of which the last is at the target.
 
-    Each level ends when its error is at most its tolerance, or after its steps. `observe` is called after every
-    iteration and may raise StopIteration. Reading an error is the only synchronisation with the device.
+    Each level ends when its error is at most its tolerance, or after its steps. The target is the temperature of the
+    last level; a schedule may reach it before, to go on only where that did not suffice. `observe` is called after
+    every iteration and may raise StopIteration. Reading an error is the only synchronisation with the device.
     """
     nit, history, target = 0, [], schedule[-1].eps
     status = Status.SCHEDULE_ENDED
@@ -78,6 +81,8 @@ def anneal(
         if logger.isEnabledFor(logging.INFO):
             reached = f", marginal error {history[-1].marginal_error:.1e}" if history else ""
             logger.info("eps %.3e: iteration %d%s", level.eps, nit, reached)
+        if level.eps == target and status in (Status.CONVERGED, Status.STALLED):
+            break
         if status in (Status.STOPPED, Status.DIVERGED):
             if level.eps != target:  # the potentials to return belong to the target temperature
                 state = update.step(state, target)

@@ -53,6 +53,10 @@ class Update(Protocol):
     def stalled(self, state: Any, errors: Sequence[float], eps: float) -> bool:
         """Whether the errors measured at this temperature show that only rounding is left."""
 
+    def stuck(self, state: Any, errors: Sequence[float]) -> bool:
+        """Whether coming down once more from higher temperatures, with smaller errors there, may serve better."""
+        return False
+
     def finish(self, state: Any, eps: float) -> Dual:
         """The pair to return."""
 
@@ -73,7 +77,7 @@ class AlternatingState:
 
 
 @dataclass(frozen=True)
-class Alternating:
+class Alternating(Update):
     """f <- next_f(g), g <- next_g(f): two softmins a step, the fastest plain iteration near the solution.
 
     What is measured is what is returned: the pair (f, g), not (f, updated), whose error nobody has seen. An unbalanced
@@ -121,7 +125,7 @@ class SymmetricState:
 
 
 @dataclass(frozen=True)
-class Symmetric:
+class Symmetric(Update):
     """Both sides from the old pair, averaged with it, in one sweep; at the end one plain update (Feydy 2020, alg. 3.5).
 
     Slower than alternating updates near the solution, but symmetric in the two measures.
@@ -169,7 +173,7 @@ class SelfState:
 
 
 @dataclass(frozen=True)
-class SelfTransport:
+class SelfTransport(Update):
     """f <- (f + next_f(f)) / 2 for a measure and itself: 10 to 15 sweeps to 1e-6 at any temperature.
 
     The kernel is positive, so the error at least halves. The measured f is returned; `extrapolate` returns a last plain

@@ -1,5 +1,6 @@
 """Acceleration: fewer steps to the same solution, and a bounded loss where it fails."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_a_new_temperature_extrapolates():
     g, slope = np.arange(30.0), np.linspace(-1, 1, 30)
     for eps in (1.0, 0.25):
         plain = accelerated.update.init(eps, None, g + slope * eps)
-        state = accelerated.descend(AcceleratedState(plain, Directions(problem), eps, levels=state.levels), eps / 4)
+        state = accelerated.turn(AcceleratedState(plain, Directions(problem), eps, levels=state.levels), eps / 4)
     np.testing.assert_allclose(state.plain.start, g + slope / 16, atol=1e-12)
 
 
@@ -209,3 +210,35 @@ def test_the_best_pair_is_returned():
         state = accelerated.step(state, 1e-3)
     worse = replace(state, plain=Alternating(problem).step(replace(state.plain, start=np.zeros(30)), 1e-3), error=1.0)
     assert accelerated.finish(worse, 1e-3).f is state.best.f
+
+
+def sparse_mixtures(n=1000):
+    """Five clusters a side, of unequal shares, and eps far below the spacing of the points."""
+    rng = np.random.default_rng(2)
+
+    def cloud():
+        centres = rng.uniform(0.15, 0.85, (5, 3))
+        return centres[rng.choice(5, n, p=[0.35, 0.25, 0.2, 0.15, 0.05])] + 0.05 * rng.normal(size=(n, 3))
+
+    return PointCloud(cloud(), cloud())
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-3])
+def test_what_is_stuck_comes_down_again(tol):
+    """Groups of points that hardly exchange mass at eps: settled on a second descent, not in thousands of steps."""
+    result = epsot.solve(sparse_mixtures(), eps=1e-4, tol=tol, max_iter=1000)
+    assert result.success
+    temperatures = [check.eps for check in result.history]
+    assert any(later > earlier for earlier, later in itertools.pairwise(temperatures))
+
+
+def test_a_second_descent_cut_short_loses_nothing():
+    """The best of the first stay at the target is what is returned."""
+    full = epsot.solve(sparse_mixtures(), eps=1e-4, max_iter=1000)
+    start = next(k for k, check in enumerate(full.history[1:]) if check.eps > full.history[k].eps) + 1
+    best = min(check.marginal_error for check in full.history[:start] if check.eps == full.eps)
+    for extra in (2, 5):
+        with pytest.warns(epsot.ConvergenceWarning):
+            cut = epsot.solve(sparse_mixtures(), eps=1e-4, max_iter=start + extra)
+        assert cut.nit == start + extra
+        np.testing.assert_allclose(cut.marginal_error, best, rtol=1e-6)
