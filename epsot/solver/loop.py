@@ -69,6 +69,7 @@ def anneal(
             if level.tol is not None:
                 errors.append(float(update.error(state, level.eps)))
                 history.append(Check(nit, level.eps, errors[-1]))
+                logger.debug("iteration %d: eps %.3e, marginal error %.2e", nit, level.eps, errors[-1])
                 verdict = judge(update, state, errors, level)
             if observe is not None:
                 try:
