@@ -10,7 +10,7 @@ from typing import Any
 from epsot.costs import Array
 from epsot.geometry import PointCloud
 from epsot.instance import Instance
-from epsot.result import DivergenceResult, SinkhornResult
+from epsot.result import DivergenceResult, Side, SinkhornResult
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level, annealing
@@ -126,19 +126,27 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
 
 
 def warm_start(init: SinkhornResult, instance: Instance) -> tuple[Array, Array] | None:
-    """The potentials of an earlier result over the points of positive weight, evaluated anew where sizes differ."""
+    """The potentials of an earlier result over the points of positive weight; where the points differ, one softmin."""
     if init.instance.place.xp is not instance.place.xp:
         raise TypeError("`init` must be a result of the same array library as the points")
     if str(init.instance.place.device) != str(instance.place.device):
         raise TypeError(f"`init` must be on the device of the points, got one on {init.instance.place.device}")
-    f, g, xp = init.source.potential, init.target.potential, instance.place.xp
-    if not bool(xp.all(xp.isfinite(f))) or not bool(xp.all(xp.isfinite(g))):
-        return None  # it diverged
-    geometry = instance.geometry
-    if (f.shape[0], g.shape[0]) != geometry.shape:
-        if not (isinstance(geometry, PointCloud) and isinstance(init.instance.geometry, PointCloud)):
-            raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {(f.shape[0], g.shape[0])}")
-        if init.instance.geometry.x.shape[1] != geometry.x.shape[1]:
+    xp, geometry, past = instance.place.xp, instance.geometry, init.instance.geometry
+    if isinstance(geometry, PointCloud) and isinstance(past, PointCloud):
+        if past.x.shape[1] != geometry.x.shape[1]:
             raise ValueError("`init` must be a result between points with as many coordinates as these")
-        f, g = init.source.at(geometry.x)[1], init.target.at(geometry.y)[1]
+        clouds = ((past.x, geometry.x), (past.y, geometry.y))
+    elif past.shape == geometry.shape:
+        clouds = ((None, None), (None, None))
+    else:
+        raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {past.shape}")
+    if not all(bool(xp.all(xp.isfinite(z))) for z in (init.dual_pair.f, init.dual_pair.g)):
+        return None  # it diverged
+
+    def potential(side: Side, old: Any, new: Any) -> Array:
+        if old is None or (old.shape == new.shape and bool(xp.all(old == new))):
+            return side.potential
+        return side.potential_at(new)[0]
+
+    f, g = (potential(side, *points) for side, points in zip((init.source, init.target), clouds, strict=True))
     return instance.side_a.restrict(f), instance.side_b.restrict(g)

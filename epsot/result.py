@@ -122,15 +122,20 @@ class Side:
         """dOT / da, (n,)."""
         return gradients.weight_gradient(self.instance.problem, self.potential, self.instance.eps)
 
-    def at(self, points: Any) -> tuple[PointCloud, Array, Array]:
-        """Other points, f there, and the gradient of f there."""
-        core, problem, eps = self.instance.core, self.instance.problem, self.instance.eps
+    def potential_at(self, points: Any) -> tuple[Array, PointCloud, Any, Array]:
+        """f at other points, with their geometry, its kernel, and log_b + g / eps."""
+        core, problem = self.instance.core, self.instance.problem
         if not isinstance(core, PointCloud):
             raise TypeError("a CostMatrix has no points, so that potentials and maps do not extend; use PointCloud")
         geometry = core.at(points)
         kernel = geometry.rows_kernel(problem.kernel)  # type: ignore[arg-type]
-        f, h = gradients.extend(kernel, problem, self.g, eps)
-        return geometry, f, gradients.slope(geometry, kernel, f, h, eps)
+        f, h = gradients.extend(kernel, problem, self.g, self.instance.eps)
+        return f, geometry, kernel, h
+
+    def at(self, points: Any) -> tuple[PointCloud, Array, Array]:
+        """Other points, f there, and the gradient of f there."""
+        f, geometry, kernel, h = self.potential_at(points)
+        return geometry, f, gradients.slope(geometry, kernel, f, h, self.instance.eps)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

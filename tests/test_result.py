@@ -309,6 +309,16 @@ def test_init_from_another_problem(awkward: Measures, call: Any, reach: Any) -> 
         same_answer(call(x, y, a, b, reach=reach, init=init, **WARM), cold)
 
 
+def test_init_follows_the_points(awkward: Measures, call: Any, reach: Any) -> None:
+    """Potentials belong to places, not to positions in an array: the same points in another order change nothing."""
+    x, y, a, b = awkward.balanced
+    cold = call(x, y, a, b, reach=reach, **WARM)
+    rows, columns = (np.random.default_rng(5).permutation(len(z)) for z in (x, y))
+    moved = call(x[rows], y[columns], a[rows], b[columns], reach=reach, init=cold, **(WARM | {"tol": 2e-9}))
+    assert moved.nit == 1
+    close(moved.f, cold.f[rows], 1e-6)
+
+
 def test_init_between_one_measure_and_two(awkward: Measures) -> None:
     x, y, a, b = awkward.balanced
     own = epsot.sinkhorn_divergence(x, x, a, a, blur=0.2)

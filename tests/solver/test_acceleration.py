@@ -13,6 +13,8 @@ from epsot.instance import pose
 from epsot.solver.acceleration import LONGEST, WINDOW, AcceleratedState, ConjugateResiduals, Directions
 from epsot.solver.updates import PATIENCE, Alternating
 
+quiet = pytest.mark.filterwarnings("ignore::epsot.ConvergenceWarning")
+
 
 def posed(geometry, a=None, b=None, eps=0.01, rho=(None, None)):
     return pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=1).problem
@@ -171,6 +173,29 @@ def test_never_much_worse_than_plain_steps(monkeypatch, geometry, a, b, eps, tol
     assert slow.success
     assert fast.success
     assert fast.nit <= 1.5 * slow.nit + 30
+
+
+@pytest.mark.parametrize("rho", [1e-4, 1e4, (1e-4, None), (None, 1e4)])
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_never_much_worse_with_marginals_that_give_way(monkeypatch, rho, tol):
+    x, y = clouds(60)
+    a, b = np.random.default_rng(1).random((2, 60)) + 0.01
+    geometry = PointCloud(x, y)
+    fast, slow = plain_and_accelerated(monkeypatch, geometry, a, b, eps=2e-3, rho=rho, tol=tol, max_iter=40_000)
+    assert slow.success
+    assert fast.success
+    assert fast.nit <= 1.5 * slow.nit + 30
+
+
+@quiet
+@pytest.mark.parametrize("power", [-6, -5, -4, -3, -2, -1, 0, 1])
+def test_never_a_larger_error_after_as_many_steps(monkeypatch, power):
+    """At any temperature, from a point where nothing converges to one where everything does."""
+    x, y = clouds(80)
+    options = {"eps": 2.0 * 10.0**power, "tol": 1e-6, "max_iter": 400}
+    fast, slow = plain_and_accelerated(monkeypatch, PointCloud(x, y), **options)
+    assert fast.marginal_error <= max(1.2 * slow.marginal_error, 1e-6)
+    assert fast.nit <= slow.nit + 5
 
 
 def test_it_goes_on_from_the_best_point_with_plain_steps():
