@@ -264,6 +264,16 @@ def test_logging(awkward: Measures, tol: float | None, caplog: pytest.LogCapture
     assert not caplog.records
 
 
+def test_logging_of_every_check(awkward: Measures, caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG, one more record for every measurement of `history`."""
+    with caplog.at_level(logging.DEBUG, logger="epsot"):
+        result = epsot.sinkhorn(*awkward.balanced, blur=0.1)
+    checks = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert len(checks) == len(result.history)
+    for line, check in zip(checks, result.history, strict=True):
+        assert line == f"iteration {check.nit}: eps {check.eps:.3e}, marginal error {check.marginal_error:.2e}"
+
+
 # Warm starts
 
 
