@@ -10,7 +10,8 @@ from typing import Any
 from epsot.costs import Array
 from epsot.geometry import PointCloud
 from epsot.instance import Instance
-from epsot.result import DivergenceResult, Side, SinkhornResult
+from epsot.result import DivergenceResult, SinkhornResult
+from epsot.side import Side
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level, annealing

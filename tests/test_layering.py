@@ -22,7 +22,7 @@ LAYERS = [
     ["objective"],
     ["transport"],
     ["drivers"],
-    ["result", "certificates", "gradients", "plan", "sparse"],
+    ["result", "side", "certificates", "gradients", "plan", "sparse"],
     ["solver"],
     ["instance", "problem"],
     ["geometry"],
