@@ -5,6 +5,7 @@ Inside, all is float64; what is handed out has the namespace, device and dtype o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,9 +47,15 @@ class Result:
         return self.status is Status.CONVERGED
 
     @property
+    def _reached(self) -> float | None:
+        """The smallest error measured at the target, that of the pair returned; read from the record, on the host."""
+        errors = [check.marginal_error for check in self.history if check.eps == self.eps]
+        return min(errors, key=lambda error: (math.isnan(error), error), default=None)
+
+    @property
     def message(self) -> str:
         """The status in words: what was reached, and the cure."""
-        measured = f"; marginal error {self.history[-1].marginal_error:.2e}" if self.history else ""
+        measured = "" if self._reached is None else f"; marginal error {self._reached:.2e}"
         cure = f"; {self.status.cure}" if self.status.cure else ""
         return f"{self.status.meaning}{measured} after {self.nit} iterations{cure}"
 
@@ -57,7 +64,7 @@ class Result:
         rows = {
             "shape": f"{n} x {m}",
             "status": f"{self.status.name} ({self.status.meaning})",
-            "marginal error": f"{self.history[-1].marginal_error:.3e}" if self.history else "not measured",
+            "marginal error": "not measured" if self._reached is None else f"{self._reached:.3e}",
             "nit": self.nit,
             "eps": f"{self.eps:.6g}",
             "rho": "balanced" if self.rho is None else self.rho,
@@ -272,6 +279,12 @@ class DivergenceResult(Result):
     @property
     def status(self) -> Status:  # type: ignore[override]
         return self.worst.status
+
+    @property
+    def _reached(self) -> float | None:
+        """The smallest error measured at the target, that of the pair returned; read from the record, on the host."""
+        errors = [check.marginal_error for check in self.history if check.eps == self.eps]
+        return min(errors, key=lambda error: (math.isnan(error), error), default=None)
 
     @property
     def message(self) -> str:
