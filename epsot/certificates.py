@@ -16,8 +16,11 @@ def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) ->
     return shares - eps * (mass - problem.mass_a * problem.mass_b)
 
 
-def primal_value(problem: Problem, f: Array, g: Array, eps: float) -> Array:
+def primal_value(problem: Problem, f: Array, g: Array, eps: float, next_g: Array | None = None) -> Array:
     """The cost of a feasible plan near P, 0-d: an upper bound on the optimal value.
+
+    `next_g` is that of f, where it is known and f = next_f(g): the rows are then exact and the columns known, which
+    saves two sweeps of four.
 
     Rows, then columns are scaled down to the marginals that f and g call for. Where both sides bind, what is missing is
     added as a rank-one plan R (Altschuler, Weed and Rigollet 2017, algorithm 2); where one does, it is scaled to fit.
@@ -29,10 +32,15 @@ def primal_value(problem: Problem, f: Array, g: Array, eps: float) -> Array:
     xp = problem.place.xp
     log_a, log_b, kernel = problem.log_a, problem.log_b, problem.kernel
     k, h = log_a + f / eps, log_b + g / eps
-    # (P 1)[i] = exp(k[i] - softmin[i] / eps)
-    excess = problem.kl_a.log_marginal(log_a, f) - (k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps)
-    k = k + xp.where(excess < 0, excess, xp.zeros_like(excess))
-    log_columns = h - kernel.T.softmin(k, eps, problem.kl_b.undampen(g, eps)) / eps  # of P^T 1
+    if next_g is None:
+        # (P 1)[i] = exp(k[i] - softmin[i] / eps)
+        log_rows = k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps
+        excess = problem.kl_a.log_marginal(log_a, f) - log_rows
+        k = k + xp.where(excess < 0, excess, xp.zeros_like(excess))
+        softmin = kernel.T.softmin(k, eps, problem.kl_b.undampen(g, eps))
+    else:
+        softmin = problem.kl_b.undampen(next_g, eps)
+    log_columns = h - softmin / eps  # of P^T 1
     fit = problem.kl_b.log_marginal(log_b, g) - log_columns
     if problem.kl_a.balanced or not problem.kl_b.balanced:
         fit = xp.where(fit < 0, fit, xp.zeros_like(fit))

@@ -149,7 +149,9 @@ class SinkhornResult(Result):
     @cached_property
     def primal64(self) -> Array:
         """`primal` in float64."""
-        return certificates.primal_value(self.instance.problem, self.dual_pair.f, self.dual_pair.g, self.eps)
+        pair = self.dual_pair
+        next_g = pair.g_map[0] if pair.f_map is None and pair.g_map is not None else None  # f is next_f(g)
+        return certificates.primal_value(self.instance.problem, pair.f, pair.g, self.eps, next_g)
 
     @cached_property
     def marginal_error(self) -> float:
@@ -219,7 +221,7 @@ class SinkhornResult(Result):
 
     def potential(self, points: Any) -> Array:
         """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual."""
-        return self._cast(self.source.at(points)[1])
+        return self._cast(self.source.potential_at(points)[0])
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import epsot
+from epsot import certificates
 from tests import checks
 from tests.checks import TIGHT
 from tests.conftest import Measures
@@ -115,3 +116,13 @@ def test_primal_is_the_cost_of_a_plan(awkward: Measures, rho: Any) -> None:
     result = epsot.solve(epsot.PointCloud(x, y), a, b, eps=eps, rho=rho, **TIGHT)
     P = result.plan.to_dense()
     checks.close(result.primal, checks.primal(P, checks.power_cost(x, y), a, b, eps, rho), 1e-8)
+
+
+@pytest.mark.parametrize("rho", RHOS)
+def test_what_the_solver_knows_saves_sweeps(awkward: Measures, rho: Any) -> None:
+    """The upper bound from the columns that the solve has measured is that of the sweeps which would measure them."""
+    x, y, a, b = posed(awkward, rho)
+    result = epsot.solve(epsot.PointCloud(x, y), a, b, eps=0.05, rho=rho, tol=1e-2)
+    pair = result.dual_pair
+    swept = certificates.primal_value(result.instance.problem, pair.f, pair.g, result.eps)
+    checks.close(result.primal64, swept, 1e-9)
