@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epsot.arrays import to_numpy
 from epsot.costs import Array
 from epsot.problem import Problem
 from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, rests
@@ -46,48 +45,48 @@ class Directions:
         """Start anew."""
         self.count = 0
         self.past: tuple[Array, Array] | None = None  # the last plain result and its residual
-        self.expected: Array | None = None  # norm of the residual after a mix, were the map linear
+        self.size = self.expected = math.inf  # norm of that residual, and of the next were the map linear
 
     def ease(self, scale: Array | None) -> None:
         """Divide the residual by a scale, (m,) in (0, 1], or by 1; J stays symmetric in the weights times the scale."""
-        self.scale = self.problem.place.xp.ones_like(self.problem.b) if scale is None else scale
-        self.weights = self.problem.b * self.scale / self.problem.mass_b
+        self.scale, self.weights = scale, self.problem.b / self.problem.mass_b
+        if scale is not None:
+            self.weights = self.weights * scale
         self.forget()
 
-    def norm(self, z: Array) -> Array:
-        """The root of the weighted mean square, 0-d."""
-        return self.problem.place.xp.sqrt(self.problem.place.xp.sum(self.weights * z * z))
+    def norm(self, z: Array) -> float:
+        """The root of the weighted mean square."""
+        return math.sqrt(float((self.weights * z) @ z))
 
     def push(self, g: Array, result: Array, eps: float) -> float:
         """Take in a plain step from g to result; returns the norm of its residual."""
         problem, xp = self.problem, self.problem.place.xp
         residual = (result - g) / eps
         if problem.balanced:  # constants do not matter
-            residual = residual - xp.sum(problem.b * residual) / problem.mass_b
-        eased = residual / self.scale
-        longest = xp.where(xp.abs(residual) > LONGEST, xp.abs(residual), LONGEST * xp.ones_like(eased))
-        eased = xp.where(xp.abs(eased) > longest, xp.sign(eased) * longest, eased)
-        self.result, self.residual = g + eps * eased, eased
-        norm = self.norm(eased)
-        size, expected = to_numpy(xp.stack([norm, norm if self.expected is None else self.expected]))
+            residual = residual - (problem.b @ residual) / problem.mass_b
+        if self.scale is not None:
+            eased = residual / self.scale
+            longest = xp.where(xp.abs(residual) > LONGEST, xp.abs(residual), LONGEST * xp.ones_like(eased))
+            residual = xp.where(xp.abs(eased) > longest, xp.sign(eased) * longest, eased)
+            result = g + eps * residual
+        size = self.norm(residual)
+        if size > BENT * self.expected:
+            self.count = 0
         if self.past is not None:
-            if size > BENT * expected:
-                self.count = 0
-            self._append(self.result - self.past[0], eased - self.past[1])
-        self.past = (self.result, eased)
-        return float(size)
+            self._append(result - self.past[0], residual - self.past[1], self.size + size)
+        self.past, self.size = (result, residual), size
+        return size
 
-    def _append(self, move: Array, change: Array) -> None:
-        """Take in a direction, made orthogonal to those kept, in place of the oldest."""
-        before = self.norm(change)
-        size = min(self.count, WINDOW)
-        if size:
-            shares = self.changes[:size, :] @ (self.weights * change)
-            change, move = change - shares @ self.changes[:size, :], move - shares @ self.moves[:size, :]
-        before, after = to_numpy(self.problem.place.xp.stack([before, self.norm(change)]))
-        if DEPENDENT * before < after < math.inf:
+    def _append(self, move: Array, change: Array, largest: float) -> None:
+        """Take in a direction, made orthogonal to those kept, in place of the oldest; |change| is at most `largest`."""
+        kept = min(self.count, WINDOW)
+        if kept:
+            shares = self.changes[:kept, :] @ (self.weights * change)
+            change, move = change - shares @ self.changes[:kept, :], move - shares @ self.moves[:kept, :]
+        size = self.norm(change)
+        if DEPENDENT * largest < size < math.inf:
             slot = self.count % WINDOW
-            self.moves[slot, :], self.changes[slot, :] = move / float(after), change / float(after)
+            self.moves[slot, :], self.changes[slot, :] = move / size, change / size
             self.count += 1
 
     def mix(self, eps: float) -> Array:
@@ -95,13 +94,16 @@ class Directions:
 
         Without directions it is the plain step.
         """
-        xp = self.problem.place.xp
-        size = min(self.count, WINDOW)
-        shares = self.changes[:size, :] @ (self.weights * self.residual)
-        self.expected = self.norm(self.residual - shares @ self.changes[:size, :])
-        move = shares @ self.moves[:size, :]
-        longest = LEAP * eps
-        return self.result - move * (longest / xp.clip(xp.max(xp.abs(move)), longest, None))
+        assert self.past is not None
+        xp, (result, residual), kept = self.problem.place.xp, self.past, min(self.count, WINDOW)
+        self.expected = self.size
+        if not kept:
+            return result
+        shares = self.changes[:kept, :] @ (self.weights * residual)
+        self.expected = math.sqrt(max(0.0, self.size**2 - float(shares @ shares)))
+        move = shares @ self.moves[:kept, :]
+        furthest = float(xp.max(xp.abs(move)))
+        return result - (move if furthest <= LEAP * eps else move * (LEAP * eps / furthest))
 
 
 @dataclass(frozen=True)
@@ -147,27 +149,27 @@ class ConjugateResiduals:
             state = self.turn(state, eps)
         plain = self.update.step(state.plain, eps)
         error = float(self.update.error(plain, eps))
-        state = replace(state, plain=plain, error=error, steps=state.steps + 1)
         if error < state.lowest[0]:
-            state = replace(state, best=plain, lowest=(error, state.lowest[1]), waited=-1)
+            best, lowest, waited = plain, (error, state.lowest[1]), -1
+        else:
+            best, lowest, waited = state.best, state.lowest, state.waited
+        state = replace(state, plain=plain, error=error, steps=state.steps + 1, best=best, lowest=lowest, waited=waited)
         if not math.isfinite(error):
             return state
         if state.plain_steps:
             following = (state.plain_steps + 1) % (state.plain_length // 2 + 1)
             return replace(state, waited=0, plain_steps=following)
-        return self.mixed(state)
+        return self.mixed(self.look(state) if state.steps == state.look else state)
 
     def mixed(self, state: AcceleratedState) -> AcceleratedState:
         """Go on from the mix of the last steps, or where they brought nothing, from the best with plain ones."""
-        if state.steps == state.look:
-            state = self.look(state)
         directions, plain = state.directions, state.plain
         norm = directions.push(plain.g, plain.start, state.eps)
         waited = 0 if norm < state.lowest[1] else state.waited + 1
-        state = replace(state, waited=waited, lowest=(state.lowest[0], min(norm, state.lowest[1])))
         if waited >= PATIENCE:
             return self.retreat(state)
-        return replace(state, plain=replace(plain, start=directions.mix(state.eps)))
+        start = AlternatingState(plain.f, plain.g, plain.updated, directions.mix(state.eps))
+        return replace(state, plain=start, waited=waited, lowest=(state.lowest[0], min(norm, state.lowest[1])))
 
     def look(self, state: AcceleratedState) -> AcceleratedState:
         """Ease the columns that nearly belong to one row: their own equation is slow, and each is a mode of its own.

@@ -91,7 +91,7 @@ def test_a_residual_above_the_expected_forgets_the_directions():
     directions, rng = Directions(problem), np.random.default_rng(0)
     for size in (3.0, 2.0, 1.0):
         directions.push(np.zeros(30), size * rng.normal(size=30), 1.0)
-        directions.expected = np.asarray(size)
+        directions.expected = size
     assert directions.count == 2
     directions.push(np.zeros(30), 2 * rng.normal(size=30), 1.0)
     assert directions.count == 1  # the newest, which is all that is known of the map here
