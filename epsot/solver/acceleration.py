@@ -149,10 +149,9 @@ class ConjugateResiduals:
             state = self.turn(state, eps)
         plain = self.update.step(state.plain, eps)
         error = float(self.update.error(plain, eps))
-        if error < state.lowest[0]:
-            best, lowest, waited = plain, (error, state.lowest[1]), -1
-        else:
-            best, lowest, waited = state.best, state.lowest, state.waited
+        best, lowest, waited = state.best, state.lowest, state.waited
+        if error < lowest[0]:
+            best, lowest, waited = plain, (error, lowest[1]), -1
         state = replace(state, plain=plain, error=error, steps=state.steps + 1, best=best, lowest=lowest, waited=waited)
         if not math.isfinite(error):
             return state
@@ -190,7 +189,8 @@ class ConjugateResiduals:
         """Go on from the best point, with a series of plain steps."""
         state.directions.ease(None)
         plain = state.plain if state.best is None else state.best
-        return replace(state, plain=plain, waited=0, plain_steps=1, plain_length=2 * state.plain_length)
+        lowest = (state.lowest[0], math.inf)
+        return replace(state, plain=plain, lowest=lowest, waited=0, plain_steps=1, plain_length=2 * state.plain_length)
 
     def pair(self, state: AcceleratedState) -> tuple[Array, Array]:
         return self.update.pair(state.plain)
