@@ -146,7 +146,7 @@ def as_positive(name: str, value: Any) -> float:
 def as_number(name: str, value: Any) -> float:
     """One number, as a Python float."""
     try:
-        if isinstance(value, str | bytes | bytearray):
+        if isinstance(value, str | bytes | bytearray | bool | np.bool_):
             raise TypeError
         return float(value)
     except (TypeError, ValueError):

@@ -59,6 +59,16 @@ class Plan:
         """P v for a vector (m,) or a matrix (m, q).  -> (n,) or (n, q)"""
         return self._cast(self._apply(self.k, self._operand("v", v)))
 
+    __array_ufunc__ = None  # NumPy leaves `v @ plan` to the plan
+
+    def __rmatmul__(self, v: Any) -> Array:
+        """v P for a vector (n,) or a matrix (q, n).  -> (m,) or (q, m)"""
+        transposed = self.T
+        v = v if hasattr(v, "ndim") else self.place.xp.asarray(v)
+        if v.ndim == 2:
+            return transposed._cast(transposed._apply(self.h, transposed._operand("v", v.T))).T
+        return transposed @ v
+
     def sum(self, axis: int | None = None) -> Array:
         """Marginals: axis 1 sums every row, (n,); axis 0 every column, (m,); None everything, 0-d."""
         if axis in (0, -2):
@@ -106,12 +116,14 @@ class Plan:
         n = self.shape[0]
         if isinstance(i, slice):
             return self._cast(self.kernel.plan_rows(i, self.k, self.h, self.eps))
-        if not isinstance(i, list | tuple) and getattr(i, "ndim", 0) == 0:
+        if not isinstance(i, list | tuple | range) and getattr(i, "ndim", 0) == 0:
             index = as_count("i", i)
             if not -n <= index < n:
                 raise IndexError(f"row {index} is out of range for a plan with {n} rows")
             return self.rows(slice(index % n, index % n + 1))[0, :]
-        index = xp.asarray(i, device=self.place.device)
+        index = xp.asarray(list(i) if isinstance(i, range) else i, device=self.place.device)
+        if index.shape == (0,) and not hasattr(i, "dtype"):  # an empty list has no type of its own
+            index = xp.astype(index, xp.int64)
         if index.ndim != 1 or not xp.isdtype(index.dtype, "integral"):
             raise TypeError(f"`i` must be an integer, a slice or a vector of integers, got {i!r}")
         if bool(xp.any((index < -n) | (index >= n))):

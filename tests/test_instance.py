@@ -59,7 +59,7 @@ def test_numbers(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, "2", b"2", [2], (2,), {2}, 2j, np.ones(2), np.ones(1), np.ones((1, 1)), object()]
+    "value", [None, "2", b"2", True, np.True_, [2], (2,), {2}, 2j, np.ones(2), np.ones(1), np.ones((1, 1)), object()]
 )
 def test_no_numbers(value: Any) -> None:
     with pytest.raises(TypeError, match="`eps` must be one number, got "):

@@ -55,6 +55,8 @@ def test_products(solved: Any, rng: np.random.Generator) -> None:
         columns = dense.shape[1]
         for v in (rng.normal(size=columns), rng.normal(size=(columns, 4)), np.arange(columns), [1.0] * columns):
             close(plan @ v, dense @ np.asarray(v), 1e-11)
+    for v in (rng.normal(size=n), rng.normal(size=(3, n)), [1.0] * n, np.arange(n)):
+        close(v @ result.plan, np.asarray(v) @ P, 1e-11)
     assert (result.plan @ np.zeros(m)).shape == (n,)
     assert (result.plan.T @ np.zeros((n, 1))).shape == (m, 1)
     checks.adjoint(result.plan, rng)
@@ -287,3 +289,12 @@ def test_nothing_of_size_n_m_is_made() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < n * n * 8 / 2
+
+
+def test_rows_by_nothing_and_by_a_range(matrix: Any) -> None:
+    result, P = matrix
+    assert result.plan.rows([]).shape == (0, 5)
+    assert result.plan.rows(np.zeros(0, dtype=int)).shape == (0, 5)
+    close(result.plan.rows(range(1, 6, 2)), P[1:6:2], 1e-12)
+    with pytest.raises(TypeError, match="`i`"):
+        result.plan.rows(np.zeros(0))
