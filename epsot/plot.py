@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj, is_cupy_array, is_numpy_array, is_torch_array
 
-from epsot.arrays import to_numpy
-from epsot.costs import Array, Euclidean, HalfSquare
-from epsot.geometry import PointCloud
+from epsot import planar
+from epsot.costs import Euclidean, HalfSquare
+from epsot.planar import Result
 from epsot.result import DivergenceResult, SinkhornResult
 
 try:
@@ -28,14 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.contour import ContourSet
     from matplotlib.figure import Figure
 
-Result = SinkhornResult | DivergenceResult
-
 SOURCE, TARGET, ARROW = "#F28C8C", "#8C8CF2", "#3F9A22"  # samples of x, samples of y, displacements
 SOURCE_LINE, TARGET_LINE = "#C8DFF9", "#E9CDCD"  # level lines of f and g, paler: they are the background
 AREA = 5000.0  # of all discs together, at most, in square points: about a tenth of a panel
 DISC = 40.0  # of a disc, at most on average: a few samples need not fill the panel
 ARROWS = 120  # at most: more would hide what they point at
-RESOLUTION = 64  # lattice points along a side at which `transport` evaluates the potentials
 LEVELS = 20  # level lines, about, where the caller names none
 PANEL = 3.6  # inches
 
@@ -81,9 +77,9 @@ def samples(
     >>> len(ax.collections[0].get_offsets())
     2
     """
-    x = _plane("x", x)
-    w = np.full(len(x), 1 / len(x)) if weights is None else _vector("weights", weights, len(x))
-    v = None if displacement is None else _plane("displacement", displacement, len(x))
+    x = planar.plane("x", x)
+    w = np.full(len(x), 1 / len(x)) if weights is None else planar.vector("weights", weights, len(x))
+    v = None if displacement is None else planar.plane("displacement", displacement, len(x))
     ax = _axes(ax)
     drawn = w > 0
     discs = min(area, DISC * np.count_nonzero(drawn)) * w[drawn] / w.sum()
@@ -124,13 +120,13 @@ def potential(
     >>> points = np.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     >>> ax = plot.potential(points, points[:, 0], levels=[0.5])
     """
-    points = _plane("points", points)
-    values = _vector("values", values, len(points))
+    points = planar.plane("points", points)
+    values = planar.vector("values", values, len(points))
     ax = _axes(ax)
     chosen = _levels_within(values, levels)
     if chosen.size:  # a constant potential has no lines, and Matplotlib would warn
         style: dict[str, Any] = {"levels": chosen, "colors": [color], "linewidths": 1.5, "zorder": 1}
-        lattice = _lattice(points)
+        lattice = planar.lattice(points)
         lines: ContourSet
         if lattice is None:
             lines = ax.tricontour(points[:, 0], points[:, 1], values, **style)
@@ -166,8 +162,8 @@ def displacement(x: Any, v: Any, *, ax: Axes | None = None, color: Any = ARROW, 
     >>> from epsot import plot
     >>> ax = plot.displacement(np.zeros((1, 2)), np.asarray([[1.0, 0.5]]))
     """
-    x = _plane("x", x)
-    v = _plane("v", v, len(x))
+    x = planar.plane("x", x)
+    v = planar.plane("v", v, len(x))
     ax = _axes(ax)
     _arrows(ax, x, v, color, arrows)
     ax.update_datalim(np.concatenate([x, x + v]))  # arrows alone do not count for the limits
@@ -224,11 +220,11 @@ def transport(
     >>> ax.get_title()
     'blur = 0.25'
     """
-    (x, a), (y, b) = _measures(result)
-    extent = _frame(np.concatenate([x, y])) if extent is None else extent
+    (x, a), (y, b) = planar.measures(result)
+    extent = planar.frame(np.concatenate([x, y])) if extent is None else extent
     ax = _axes(ax)
-    lattice = _lattice_over(extent)
-    f, g = _potentials_at(result, lattice)
+    lattice = planar.lattice_over(extent)
+    f, g = planar.potentials_at(result, lattice)
     potential(lattice, g, ax=ax, color=TARGET_LINE, levels=levels)
     potential(lattice, f, ax=ax, color=SOURCE_LINE, levels=levels)
     samples(y, b, ax=ax, color=TARGET, area=area)
@@ -286,7 +282,7 @@ def sweep(
     if titles is not None and len(titles) != len(results):
         raise ValueError(f"`titles` must hold one title a result, {len(results)}, got {len(titles)}")
     if extent is None:
-        extent = _frame(np.concatenate([points for result in results for points, _ in _measures(result)]))
+        extent = planar.frame(np.concatenate([points for result in results for points, _ in planar.measures(result)]))
     area = AREA * (panel / PANEL) ** 2 if area is None else area
     columns = min(columns, len(results))
     rows = math.ceil(len(results) / columns)
@@ -355,53 +351,8 @@ def scale_of(result: Result) -> str:
     return f"eps = {result.eps:.3g}"
 
 
-def _host(array: Any) -> np.ndarray:
-    """Anything array-like on the host, in float64."""
-    if is_cupy_array(array) or is_torch_array(array):
-        array = to_numpy(array)
-    elif is_array_api_obj(array) and not is_numpy_array(array):
-        array = np.from_dlpack(array)
-    return np.asarray(array, dtype=float)
-
-
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(PANEL, PANEL), layout="constrained")[1] if ax is None else ax
-
-
-def _plane(name: str, points: Any, size: int | None = None) -> np.ndarray:
-    """Points in the plane, (n, 2), in float64 on the host."""
-    host = _host(points)
-    if host.ndim != 2 or host.shape[1] != 2 or (size is not None and host.shape[0] != size):
-        rows = "n" if size is None else size
-        raise ValueError(
-            f"`{name}` must have shape ({rows}, 2) to be drawn in the plane, got {host.shape}; "
-            "choose or project to two coordinates"
-        )
-    return host
-
-
-def _vector(name: str, values: Any, size: int) -> np.ndarray:
-    host = _host(values)
-    if host.shape != (size,):
-        raise ValueError(f"`{name}` must have shape ({size},), one value a point, got {host.shape}")
-    return host
-
-
-def _lattice(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """The columns, the rows, and the index of each point of a rectangular lattice; None for any other points."""
-    columns, column = np.unique(points[:, 0], return_inverse=True)
-    rows, row = np.unique(points[:, 1], return_inverse=True)
-    if min(columns.size, rows.size) < 2 or columns.size * rows.size != len(points):
-        return None
-    index = np.full((rows.size, columns.size), -1)
-    index[row, column] = np.arange(len(points))
-    return None if np.any(index < 0) else (columns, rows, index)
-
-
-def _lattice_over(extent: Sequence[float]) -> np.ndarray:
-    """RESOLUTION^2 points that cover a frame."""
-    axes = np.linspace(extent[0], extent[1], RESOLUTION), np.linspace(extent[2], extent[3], RESOLUTION)
-    return np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
 
 
 def _levels_within(values: np.ndarray, levels: Any) -> np.ndarray:
@@ -415,53 +366,11 @@ def _levels_within(values: np.ndarray, levels: Any) -> np.ndarray:
     return chosen[(chosen > low) & (chosen < high)]
 
 
-def _frame(points: np.ndarray) -> tuple[float, float, float, float]:
-    """A frame around the points, with a margin of 5 % of the longer side."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    margin = 0.05 * float(np.max(high - low)) or 1.0
-    low, high = low - margin, high + margin
-    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
-
-
 def _arrows(ax: Axes, x: np.ndarray, v: np.ndarray, color: Any, most: int) -> None:
     """At most so many arrows, in data units."""
-    chosen = _spread(x, most)
+    chosen = planar.spread(x, most)
     x, v = x[chosen], v[chosen]
     ax.quiver(
         x[:, 0], x[:, 1], v[:, 0], v[:, 1],
         angles="xy", scale_units="xy", scale=1, color=color, width=0.003, headwidth=4, headlength=5, zorder=3,
     )  # fmt: skip
-
-
-def _spread(x: np.ndarray, most: int) -> np.ndarray:
-    """Indices of at most so many points, each as far as can be from those before it."""
-    if len(x) <= most:
-        return np.arange(len(x))
-    chosen = np.zeros(most, dtype=int)
-    gap = np.full(len(x), np.inf)  # squared distance to the chosen points
-    for k in range(1, most):
-        gap = np.minimum(gap, np.sum((x - x[chosen[k - 1]]) ** 2, axis=1))
-        chosen[k] = np.argmax(gap)
-    return chosen
-
-
-def _measures(result: Result) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Points and weights of both sides, on the host."""
-    instance = result.instance
-    geometry = instance.geometry
-    if not isinstance(geometry, PointCloud):
-        raise TypeError(f"`result` must be one between points to be drawn, got one of a {type(geometry).__name__}")
-    a, b = instance.side_a.scatter(instance.problem.a, 0.0), instance.side_b.scatter(instance.problem.b, 0.0)
-    return (_plane("x", geometry.x), _host(a)), (_plane("y", geometry.y), _host(b))
-
-
-def _potentials_at(result: Result, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """f and g at other points, debiased if the result is, on the host."""
-    place, geometry = result.instance.place, result.instance.geometry
-    z: Array = place.xp.asarray(points, dtype=geometry.dtype, device=place.device)
-    if isinstance(result, DivergenceResult):
-        f = result.xy.source.at(z)[1] - result.xx.source.at(z)[1]
-        g = result.xy.target.at(z)[1] - result.yy.source.at(z)[1]
-    else:
-        f, g = result.source.at(z)[1], result.target.at(z)[1]
-    return _host(f), _host(g)

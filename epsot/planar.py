@@ -1,0 +1,105 @@
+"""Measures in the plane as NumPy arrays on the host: what there is to draw, without drawing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_array_api_obj, is_cupy_array, is_numpy_array, is_torch_array
+
+from epsot.arrays import to_numpy
+from epsot.costs import Array
+from epsot.geometry import PointCloud
+from epsot.result import DivergenceResult, SinkhornResult
+
+Result = SinkhornResult | DivergenceResult
+
+RESOLUTION = 64  # points along a side of the lattice at which potentials are evaluated
+
+
+def on_host(array: Any) -> np.ndarray:
+    """Anything array-like on the host, in float64."""
+    if is_cupy_array(array) or is_torch_array(array):
+        array = to_numpy(array)
+    elif is_array_api_obj(array) and not is_numpy_array(array):
+        array = np.from_dlpack(array)
+    return np.asarray(array, dtype=float)
+
+
+def plane(name: str, points: Any, size: int | None = None) -> np.ndarray:
+    """Points in the plane, (n, 2), in float64 on the host."""
+    host = on_host(points)
+    if host.ndim != 2 or host.shape[1] != 2 or (size is not None and host.shape[0] != size):
+        rows = "n" if size is None else size
+        raise ValueError(
+            f"`{name}` must have shape ({rows}, 2) to be drawn in the plane, got {host.shape}; "
+            "choose or project to two coordinates"
+        )
+    return host
+
+
+def vector(name: str, values: Any, size: int) -> np.ndarray:
+    host = on_host(values)
+    if host.shape != (size,):
+        raise ValueError(f"`{name}` must have shape ({size},), one value a point, got {host.shape}")
+    return host
+
+
+def lattice(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The columns, the rows, and the index of each point of a rectangular lattice; None for any other points."""
+    columns, column = np.unique(points[:, 0], return_inverse=True)
+    rows, row = np.unique(points[:, 1], return_inverse=True)
+    if min(columns.size, rows.size) < 2 or columns.size * rows.size != len(points):
+        return None
+    index = np.full((rows.size, columns.size), -1)
+    index[row, column] = np.arange(len(points))
+    return None if np.any(index < 0) else (columns, rows, index)
+
+
+def lattice_over(extent: Sequence[float]) -> np.ndarray:
+    """RESOLUTION^2 points that cover a frame."""
+    axes = np.linspace(extent[0], extent[1], RESOLUTION), np.linspace(extent[2], extent[3], RESOLUTION)
+    return np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+
+
+def frame(points: np.ndarray) -> tuple[float, float, float, float]:
+    """A frame around the points, with a margin of 5 % of the longer side."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.05 * float(np.max(high - low)) or 1.0
+    low, high = low - margin, high + margin
+    return float(low[0]), float(high[0]), float(low[1]), float(high[1])
+
+
+def spread(x: np.ndarray, most: int) -> np.ndarray:
+    """Indices of at most so many points, each as far as can be from those before it."""
+    if len(x) <= most:
+        return np.arange(len(x))
+    chosen = np.zeros(most, dtype=int)
+    gap = np.full(len(x), np.inf)  # squared distance to the chosen points
+    for k in range(1, most):
+        gap = np.minimum(gap, np.sum((x - x[chosen[k - 1]]) ** 2, axis=1))
+        chosen[k] = np.argmax(gap)
+    return chosen
+
+
+def measures(result: Result) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Points and weights of both sides, on the host."""
+    instance = result.instance
+    geometry = instance.geometry
+    if not isinstance(geometry, PointCloud):
+        raise TypeError(f"`result` must be one between points to be drawn, got one of a {type(geometry).__name__}")
+    a, b = instance.side_a.scatter(instance.problem.a, 0.0), instance.side_b.scatter(instance.problem.b, 0.0)
+    return (plane("x", geometry.x), on_host(a)), (plane("y", geometry.y), on_host(b))
+
+
+def potentials_at(result: Result, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """f and g at other points, debiased if the result is, on the host."""
+    place, geometry = result.instance.place, result.instance.geometry
+    z: Array = place.xp.asarray(points, dtype=geometry.dtype, device=place.device)
+    if isinstance(result, DivergenceResult):
+        f = result.xy.source.potential_at(z)[0] - result.xx.source.potential_at(z)[0]
+        g = result.xy.target.potential_at(z)[0] - result.yy.source.potential_at(z)[0]
+    else:
+        f, g = result.source.potential_at(z)[0], result.target.potential_at(z)[0]
+    return on_host(f), on_host(g)
