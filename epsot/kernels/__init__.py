@@ -1,13 +1,17 @@
-"""The choice of a backend, the only one: NumPy arrays go to the fused Numba kernels, everything else to `tiled`.
+"""The choice of a backend, the only one.
+
+NumPy arrays go to the fused Numba kernels, CuPy arrays to the fused CUDA kernels, tensors of PyTorch on a CUDA device
+to these too where CuPy is installed, and everything else, like every cost without a `kind`, to `tiled`.
 
 A backend is imported when it is first chosen. Each offers `Points` and `Matrix` with the meaning of `reference`.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Protocol
 
-from array_api_compat import is_numpy_array
+from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array
 
 from epsot.costs import Array, Cost
 
@@ -42,17 +46,37 @@ class PointsKernel(Kernel, Protocol):
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array: ...
 
 
+def is_cuda_tensor(array: Array) -> bool:
+    """Whether this is a tensor of PyTorch that CuPy can read where it is."""
+    return is_torch_array(array) and array.device.type == "cuda" and find_spec("cupy") is not None
+
+
 def backend_of(array: Array, cost: Cost | None = None) -> str:
-    """The backend that will serve such arrays: "cpu" (Numba) or "tiled"."""
-    return "cpu" if is_numpy_array(array) and (cost is None or cost.kind is not None) else "tiled"
+    """The backend that will serve such arrays: "cpu" (Numba), "cuda", "cuda by DLPack" or "tiled"."""
+    if cost is not None and cost.kind is None:
+        return "tiled"
+    if is_numpy_array(array):
+        return "cpu"
+    if is_cupy_array(array):
+        return "cuda"
+    return "cuda by DLPack" if is_cuda_tensor(array) else "tiled"
 
 
 def points(x: Array, y: Array, cost: Cost, workers: int | None = None) -> Any:
     """The kernel of two clouds, (n, d) and (m, d)."""
-    if backend_of(x, cost) == "cpu":
-        from epsot.kernels import cpu
+    match backend_of(x, cost):
+        case "cpu":
+            from epsot.kernels import cpu
 
-        return cpu.Points(x, y, cost, workers)
+            return cpu.Points(x, y, cost, workers)
+        case "cuda":
+            from epsot.kernels import cuda
+
+            return cuda.Points(x, y, cost)
+        case "cuda by DLPack":
+            from epsot.kernels.cuda import exchange
+
+            return exchange.points(x, y, cost)
     from epsot.kernels import tiled
 
     return tiled.Points(x, y, cost)
@@ -60,10 +84,19 @@ def points(x: Array, y: Array, cost: Cost, workers: int | None = None) -> Any:
 
 def matrix(C: Array, workers: int | None = None) -> Any:
     """The kernel of a cost matrix, (n, m)."""
-    if backend_of(C) == "cpu":
-        from epsot.kernels import cpu
+    match backend_of(C):
+        case "cpu":
+            from epsot.kernels import cpu
 
-        return cpu.Matrix(C, workers)
+            return cpu.Matrix(C, workers)
+        case "cuda":
+            from epsot.kernels import cuda
+
+            return cuda.Matrix(C)
+        case "cuda by DLPack":
+            from epsot.kernels.cuda import exchange
+
+            return exchange.matrix(C)
     from epsot.kernels import tiled
 
     return tiled.Matrix(C)

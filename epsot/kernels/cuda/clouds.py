@@ -1,0 +1,90 @@
+"""Point clouds as the kernels want them. Made on the device when first needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from epsot.costs import Array
+from epsot.kernels.cuda.modules import launch
+from epsot.kernels.cuda.shapes import FRAME
+from epsot.lazy import cached_property
+
+NEAR_DIMENSIONS = 3
+THREADS = 256
+
+
+def real_name(array: Array) -> str:
+    """The C++ type of the numbers."""
+    return "float" if array.dtype == np.float32 else "double"
+
+
+def identity(cupy: Any, size: int) -> Array:
+    return cupy.arange(size, dtype=np.int64)
+
+
+class Cloud:
+    """One cloud, as rows and as columns of a cost.
+
+    Attributes
+    ----------
+    points : (n, d) array, C-contiguous
+    centre : (d,) float64 array, common to the clouds of a problem
+    """
+
+    def __init__(self, cupy: Any, points: Array, centre: Array) -> None:
+        self.cupy, self.points, self.centre = cupy, points, centre
+        self.near = points.shape[1] <= NEAR_DIMENSIONS
+
+    @cached_property
+    def order(self) -> Array:
+        """The order of near points: along a Hilbert curve, so that the centres of blocks are local.  (n,)"""
+        cupy, points = self.cupy, self.points
+        n, d = points.shape
+        if n <= FRAME:
+            return identity(cupy, n)
+        if d == 1:
+            return cupy.argsort(points[:, 0]).astype(np.int64)
+        low = points.min(axis=0).astype(np.float64)
+        span = (points.max(axis=0) - low).max().reshape(1).astype(np.float64)
+        keys = cupy.empty(n, dtype=np.int64)
+        name = f"hilbert<{real_name(points)}, {d}>"
+        launch(cupy, name, (-(-n // THREADS),), THREADS, (points, np.int64(n), low, span, keys))
+        return cupy.argsort(keys).astype(np.int64)
+
+    @cached_property
+    def sorted(self) -> Array:
+        """The points in that order.  (n, d)"""
+        return self.cupy.ascontiguousarray(self.points[self.order])
+
+    @cached_property
+    def frames(self) -> Array:
+        """The middle and the half width of the box around every FRAME rows.  (frames, 2, d) float64"""
+        cupy, points = self.cupy, self.sorted
+        n, d = points.shape
+        blocks = -(-n // FRAME)
+        # The last point again, to the end of the last block.
+        place = cupy.minimum(cupy.arange(blocks * FRAME), n - 1)
+        part = points[place].reshape(blocks, FRAME, d)
+        low, high = part.min(axis=1).astype(np.float64), part.max(axis=1).astype(np.float64)
+        return cupy.stack([low + (high - low) / 2, (high - low) / 2], axis=1)
+
+    @cached_property
+    def plain_order(self) -> Array:
+        return identity(self.cupy, self.points.shape[0])
+
+    @cached_property
+    def centred(self) -> Array:
+        """The points from the centre, rounded once.  (n, d)"""
+        return self.cupy.ascontiguousarray((self.points - self.centre).astype(self.points.dtype))
+
+    @cached_property
+    def squares(self) -> Array:
+        """|centred|^2, of the rounded coordinates, in float64.  (n,)"""
+        cupy, points = self.cupy, self.centred
+        out = cupy.empty(points.shape[0], dtype=np.float64)
+        step = max(1, 2**22 // points.shape[1])  # 32 MiB of squares
+        for begin in range(0, points.shape[0], step):
+            out[begin : begin + step] = (points[begin : begin + step].astype(np.float64) ** 2).sum(axis=1)
+        return out

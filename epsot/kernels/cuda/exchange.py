@@ -1,0 +1,126 @@
+"""The CUDA kernels for tensors of PyTorch: exchanged by DLPack, without a copy, on the stream that PyTorch uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from epsot.costs import Array, Cost
+
+
+class Foreign:
+    """A stream by its address, as the CUDA stream protocol wants it."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
+@contextmanager
+def stream_of(tensor: Any) -> Iterator[None]:
+    """CuPy's current stream is that of PyTorch on the device of the tensor: nothing has to wait."""
+    import cupy
+    import torch
+
+    if tensor.device.type != "cuda":
+        yield
+        return
+    address = torch.cuda.current_stream(tensor.device).cuda_stream
+    with cupy.cuda.Device(tensor.device.index):
+        if hasattr(cupy.cuda.Stream, "from_external"):
+            stream = cupy.cuda.Stream.from_external(Foreign(address))
+        else:  # before CuPy 14
+            stream = cupy.cuda.ExternalStream(address, tensor.device.index)
+        with stream:
+            yield
+
+
+def to_cupy(tensor: Any) -> Any:
+    """The same memory as a CuPy array; slices and None as they are."""
+    import cupy
+
+    return cupy.from_dlpack(tensor.detach()) if hasattr(tensor, "detach") else tensor
+
+
+def to_torch(array: Any) -> Any:
+    """The same memory as a tensor."""
+    import torch
+
+    return torch.utils.dlpack.from_dlpack(array)
+
+
+class Exchanged:
+    """A kernel of CuPy arrays that takes and returns tensors on the same device."""
+
+    workers = None
+
+    def __init__(self, kernel: Any, like: Any) -> None:
+        self.kernel, self.like = kernel, like  # `like` names the device
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        shape: tuple[int, int] = self.kernel.shape
+        return shape
+
+    def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        with stream_of(self.like):
+            result = method(*(to_cupy(argument) for argument in arguments))
+            if isinstance(result, tuple):
+                return tuple(to_torch(part) for part in result)
+            return to_torch(result)
+
+    @property
+    def T(self) -> Exchanged:
+        return Exchanged(self.kernel.T, self.like)
+
+    def source(self) -> Exchanged:
+        return Exchanged(self.kernel.source(), self.like)
+
+    def at(self, points: Array) -> Exchanged:
+        with stream_of(self.like):
+            return Exchanged(self.kernel.at(to_cupy(points)), self.like)
+
+    def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
+        return self._call(self.kernel.softmin, h, eps, guess)
+
+    def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
+        pair: tuple[Array, Array] = self._call(self.kernel.softmin_pair, k, h, eps)
+        return pair
+
+    def softmin_self(self, h: Array, eps: float) -> Array:
+        return self._call(self.kernel.softmin_self, h, eps)
+
+    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+        return self._call(self.kernel.apply, k, h, eps, v)
+
+    def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
+        return self._call(self.kernel.cost_gradient, k, h, eps)
+
+    def cost_apply(self, v: Array) -> Array:
+        return self._call(self.kernel.cost_apply, v)
+
+    def cost_rows(self, rows: slice | Array) -> Array:
+        return self._call(self.kernel.cost_rows, rows)
+
+    def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Array:
+        return self._call(self.kernel.plan_rows, rows, k, h, eps)
+
+
+def points(x: Array, y: Array, cost: Cost) -> Exchanged:
+    """The kernel of two clouds of tensors."""
+    from epsot.kernels.cuda.points import Points
+
+    with stream_of(x):
+        ours = to_cupy(x)
+        return Exchanged(Points(ours, ours if y is x else to_cupy(y), cost), x)
+
+
+def matrix(C: Array) -> Exchanged:
+    """The kernel of a cost matrix that is a tensor."""
+    from epsot.kernels.cuda.matrix import Matrix
+
+    with stream_of(C):
+        return Exchanged(Matrix(to_cupy(C)), C)

@@ -1,0 +1,42 @@
+// What a reduction asks of a cost: Near, points with d <= 3; Tiled, points of any dimension; Stored, a matrix.
+//
+// A block of THREADS threads has R rows, RI of them in each thread, and goes over the columns TILE at a time. LX
+// neighbouring lanes share their rows; a step of a tile gives each thread SJ columns. A form offers
+//     open(rho)             the rows of this block, its origins, and what the logits of a row have in common, rho
+//     fill(first, ...)      columns first, first + 1, ... into shared memory; whether those of this thread may matter
+//     load(step, c)         the columns of a step
+//     logits(c, z, t)       z[r][s] + rho is the logit of row r and column s; t[r][s] is scale times a cost but a square
+//     slope(c, r, s, k, t)  the gradient of the cost along coordinate k, up to `factor`
+// All logits are in base 2: log2(e) (h[j] - C[i, j] / eps) = rho[i] + z[i, j] with scale = log2(e) factor / eps.
+constexpr int SQUARE = 0, EUCLIDEAN = 1, CITYBLOCK = 2;
+constexpr int SAMPLES = 256;  // columns that are tried as the image of a block
+constexpr int FRAME = 256;    // rows that have a common centre
+constexpr int CHUNK = 4;      // coordinates or values that a launch sums at once
+
+// What the kernels read. x, y: points, in the order of x_order and y_order, or the matrix. x_extra, y_extra: of Near
+// the centres and half widths of FRAME rows; of Tiled the squared lengths.
+template <typename T> struct Source {
+    const T *x, *y;
+    const double *x_extra, *y_extra;
+    const Index *x_order, *y_order;
+    const double* h;
+    Index n, m, d;
+    Index down, right;  // strides of the matrix
+    double scale;
+    __device__ __forceinline__ double weight(Index j) const { return LOG2_E * h[y_order[j]]; }
+};
+
+template <int COST, typename T> __device__ __forceinline__ void accumulate(T& total, T x, T y)
+{
+    if constexpr (COST == SQUARE) total += x * y;
+    if constexpr (COST == EUCLIDEAN) { const T gap = x - y; total += gap * gap; }
+    if constexpr (COST == CITYBLOCK) total += magnitude(x - y);
+}
+
+// The slope of a cost along one coordinate, from the difference along it and t, scale times the distance.
+template <int COST, typename T> __device__ __forceinline__ T slope_of(T gap, T t, T scale)
+{
+    if constexpr (COST == SQUARE) return gap;
+    if constexpr (COST == EUCLIDEAN) return t > 0 ? gap * (scale / t) : T(0);
+    return gap > 0 ? T(1) : gap < 0 ? T(-1) : T(0);
+}

@@ -1,0 +1,187 @@
+"""What points and matrices share: from log-densities to launches, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from epsot.costs import Array
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.modules import launch
+from epsot.kernels.cuda.shapes import CHUNK, Shape
+from epsot.kernels.reference import Dense
+
+LOG2_E = math.log2(math.e)
+MOST_CHUNKS = 2**14  # the third axis of a grid ends at 2^16
+ALL, MARKED, PEAKS = (np.int32(mode) for mode in range(3))  # as in reduce.cu
+FINISH_THREADS = 256
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def on_device(method: Method) -> Method:
+    """The method on the device of its arrays, whichever is current."""
+
+    @wraps(method)
+    def run(self: Any, *arguments: Any, **options: Any) -> Any:
+        with self.device:
+            return method(self, *arguments, **options)
+
+    return run  # type: ignore[return-value]
+
+
+class Operands(NamedTuple):
+    """What a form reads of rows and columns."""
+
+    x: Array
+    y: Array
+    x_extra: Array
+    y_extra: Array
+    x_order: Array
+    y_order: Array
+    n: int
+    m: int
+    d: int
+    down: int = 0
+    right: int = 0
+
+    def arguments(self, h: Array, scale: float) -> tuple[Any, ...]:
+        """The first arguments of every kernel."""
+        sizes = (np.int64(size) for size in (self.n, self.m, self.d, self.down, self.right))
+        return (*self[:6], h, *sizes, np.float64(scale))
+
+
+class Fused(Dense):
+    """Reductions over blocks of rows. A subclass says what the kernels read and in which shapes they run.
+
+    Attributes
+    ----------
+    cupy : the library
+    device : where everything lies
+    factor : the cost is `factor` times its family
+    """
+
+    cupy: Any
+    device: Any
+    factor: float = 1.0
+
+    @property
+    def T(self) -> Fused:
+        raise TypeError("the transpose belongs to the subclass")
+
+    @property
+    def operands(self) -> Operands:
+        raise TypeError("the operands belong to the subclass")
+
+    def form(self, values: bool) -> Shape:
+        """The shape of the kernels that sum exponentials, or values too."""
+        raise TypeError("the shapes belong to the subclass")
+
+    def vector(self, array: Array) -> Array:
+        return self.cupy.ascontiguousarray(array, dtype=np.float64)
+
+    def empty_sum(self, value: float, *shape: int) -> Array:
+        return self.cupy.full(shape, value, dtype=np.float64)
+
+    def reduce(
+        self, operation: str, h: Array, eps: float, k: Array, out: Array, *,
+        mode: np.int32 = ALL, k_scale: float = LOG2_E, values: Array | None = None,
+        columns: int = 1, chunks: int = 1, width: int = 1,
+        operands: Operands | None = None, form: Shape | None = None, scale: float | None = None,
+    ) -> Array:  # fmt: skip
+        """One launch of a kernel of reduce.cu: `chunks` of the `columns` of `out`, `width` sums a row in each."""
+        cupy, operands = self.cupy, operands or self.operands
+        form = form or self.form(values=operation != "SUMS")
+        blocks = -(-operands.n // form.rows)
+        parts = 1
+        if mode != MARKED:
+            count = self.device.attributes["MultiProcessorCount"]
+            parts = shapes.parts(form, operands.n, operands.m, chunks, count)
+        partial = cupy.empty((chunks, parts, operands.n, width) if parts > 1 else 1, dtype=np.float64)
+        arrived = cupy.zeros(chunks * blocks if parts > 1 else 1, dtype=np.int32)
+        scale = LOG2_E * self.factor / eps if scale is None else scale
+        factor = 1.0 if operation == "VALUES" else self.factor  # of the cost, and of its gradient
+        launch(
+            cupy, f"reduce<{form.name}, {operation}>", (blocks, parts, chunks), form.threads,
+            (
+                *operands.arguments(h, scale), k, np.float64(k_scale), np.float64(eps), np.float64(factor),
+                h if values is None else values, np.int64(columns), mode, partial, arrived, out,
+            ),
+        )  # fmt: skip
+        return out
+
+    @on_device
+    def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
+        n = self.shape[0]
+        if 0 in self.shape:
+            return self.empty_sum(math.inf, n)
+        h, out = self.vector(h), self.cupy.empty(n, dtype=np.float64)
+        if guess is None:
+            guess = self.reduce("SUMS", h, eps, h, self.cupy.empty(n, dtype=np.float64), mode=PEAKS)
+        return self.reduce("SUMS", h, eps, self.vector(guess), out, k_scale=LOG2_E / eps)
+
+    @on_device
+    def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
+        if 0 in self.shape:
+            return self.empty_sum(math.inf, self.shape[0]), self.empty_sum(math.inf, self.shape[1])
+        k, h = self.vector(k), self.vector(h)
+        rows, columns = self.plan_sums(k, h, eps, symmetric=False)
+        one, other = self.operands.x_order, self.operands.y_order
+        return self.from_sums(rows, None, one, k, h, eps), self.T.from_sums(columns, None, other, h, k, eps)
+
+    @on_device
+    def softmin_self(self, h: Array, eps: float) -> Array:
+        if 0 in self.shape:
+            return self.empty_sum(math.inf, self.shape[0])
+        h = self.vector(h)
+        rows, columns = self.plan_sums(h, h, eps, symmetric=True)
+        return self.from_sums(rows, columns, self.operands.x_order, h, h, eps)
+
+    def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool) -> tuple[Array, Array]:
+        """The sums of exp(k[i] + h[j] - C[i, j] / eps) over bands of columns, and over bands of rows."""
+        n, m = self.shape
+        form = self.form(values=False)
+        band_rows, band_columns = shapes.band(form, n), shapes.band(form, m)
+        row_bands, column_bands = -(-n // band_rows), -(-m // band_columns)
+        rows = self.cupy.zeros((column_bands, n), dtype=np.float64)
+        columns = self.cupy.zeros((row_bands, m), dtype=np.float64)
+        arguments = self.operands.arguments(h, LOG2_E * self.factor / eps)
+        sizes = (np.int64(band_rows), np.int64(band_columns), np.int32(symmetric))
+        grid = (column_bands, row_bands)
+        launch(self.cupy, f"pair<{form.name}>", grid, form.threads, (*arguments, k, *sizes, rows, columns))
+        return rows, columns
+
+    def from_sums(self, sums: Array, others: Array | None, order: Array, k: Array, h: Array, eps: float) -> Array:
+        """softmin(h, eps) from the sums of the plan of k and h; what is out of range is redone."""
+        n = self.shape[0]
+        out = self.cupy.empty(n, dtype=np.float64)
+        more = np.int64(0 if others is None else others.shape[0])
+        arguments = (sums, np.int64(sums.shape[0]), sums if others is None else others, more, np.int64(n), order, k)
+        grid = (-(-n // FINISH_THREADS),)
+        launch(self.cupy, "finish", grid, FINISH_THREADS, (*arguments, np.float64(eps), out))
+        return self.reduce("SUMS", h, eps, k, out, mode=MARKED)
+
+    @on_device
+    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+        (n, m), q = self.shape, v.shape[1]
+        if 0 in (n, m, q):
+            return self.empty_sum(0.0, n, q)
+        cupy, operands = self.cupy, self.operands
+        k, h, v = self.vector(k), self.vector(h), v.astype(np.float64)
+        # A power of two for each column: float32 has no room for values like 1e-40, which float64 problems may hold.
+        exponent = cupy.frexp(cupy.abs(v).max(axis=0))[1]
+        values = cupy.ascontiguousarray(cupy.ldexp(v, -exponent)[operands.y_order].astype(operands.x.dtype))
+        out = cupy.empty((n, q), dtype=np.float64)
+        for begin in range(0, q, MOST_CHUNKS * CHUNK):
+            part = cupy.ascontiguousarray(values[:, begin : begin + MOST_CHUNKS * CHUNK])
+            columns = part.shape[1]
+            chunks = -(-columns // CHUNK)
+            result = out if columns == q else cupy.empty((n, columns), dtype=np.float64)
+            self.reduce("VALUES", h, eps, k, result, values=part, columns=columns, chunks=chunks, width=1 + CHUNK)
+            if result is not out:
+                out[:, begin : begin + columns] = result
+        return cupy.ldexp(out, exponent)

@@ -1,0 +1,69 @@
+"""Reductions over a stored cost matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from epsot.costs import Array
+from epsot.kernels import reference
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.clouds import identity, real_name
+from epsot.kernels.cuda.fused import Fused, Operands, on_device
+from epsot.kernels.cuda.shapes import Shape
+from epsot.lazy import cached_property
+
+
+class Matrix(Fused, reference.Matrix):
+    """The kernels of a cost matrix, an (n, m) CuPy array, read where it lies; +inf forbids a pair."""
+
+    def __init__(self, C: Array) -> None:
+        import cupy
+
+        self._read(cupy, C)
+
+    def _read(self, cupy: Any, C: Array) -> None:
+        reference.Matrix.__init__(self, C)
+        self.cupy, self.device = cupy, C.device
+
+    @cached_property
+    def _transpose(self) -> Matrix:
+        other = object.__new__(type(self))
+        other._read(self.cupy, self.C.T)
+        return other
+
+    @property
+    def T(self) -> Matrix:
+        return self._transpose
+
+    def source(self) -> Matrix:
+        """The kernel of x with itself: the same matrix, which only a square one has."""
+        return self
+
+    @cached_property
+    def operands(self) -> Operands:
+        n, m = self.shape
+        down, right = (stride // self.C.itemsize for stride in self.C.strides)
+        none = self.cupy.zeros(1, dtype=np.float64)
+        rows, columns = identity(self.cupy, n), identity(self.cupy, m)
+        return Operands(self.C, self.C, none, none, rows, columns, n, m, 0, down, right)
+
+    def form(self, values: bool) -> Shape:
+        return shapes.stored(real_name(self.C), self.C.strides[0] != self.C.itemsize or self.shape[0] == 1)
+
+    @on_device
+    def cost_apply(self, v: Array) -> Array:
+        """out[i] = sum_j C[i, j] v[j], with inf * 0 = 0.  (m,) -> (n,)"""
+        if 0 in self.shape:
+            return self.empty_sum(0.0, self.shape[0])
+        v, out = self.vector(v), self.cupy.empty(self.shape[0], dtype=np.float64)
+        return self.reduce("COSTS", v, 1.0, v, out, values=v, scale=1.0)
+
+    @on_device
+    def cost_rows(self, rows: slice | Array) -> Any:
+        return reference.Matrix.cost_rows(self, rows)
+
+    @on_device
+    def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Any:
+        return reference.Matrix.plan_rows(self, rows, k, h, eps)

@@ -1,0 +1,37 @@
+"""The kernels compiled on first use, one by one, by NVRTC through CuPy, which keeps them on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILES = ("numbers.cu", "forms.cu", "near.cu", "tiled.cu", "stored.cu", "reduce.cu", "pair.cu", "order.cu")
+OPTIONS = ("--std=c++17",)
+
+
+@cache
+def source() -> str:
+    """All files as one: CuPy's cache looks at the text it compiles, not at what that includes."""
+    folder = Path(__file__).parent
+    return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}' for name in FILES)
+
+
+@cache
+def function(cupy: Any, name: str) -> Any:
+    """The kernel of a C++ name, for any device: CuPy loads it where it is launched."""
+    try:
+        return cupy.RawModule(code=source(), options=OPTIONS, name_expressions=(name,)).get_function(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, ImportError) or "nvrtc" in str(error).lower():
+            raise RuntimeError(
+                "CuPy found no compiler, NVRTC, for the CUDA kernels; install the extra of your CUDA version, "
+                "`epsot[cuda13x]` or `epsot[cuda12x]`, which is CuPy with its `[ctk]` components"
+            ) from error
+        raise
+
+
+def launch(cupy: Any, name: str, grid: Sequence[int], threads: int, arguments: Sequence[Any]) -> None:
+    """Start a kernel on the current stream of the current device. Scalars are NumPy's, of a definite size."""
+    function(cupy, name)(tuple(grid), (threads,), tuple(arguments))

@@ -1,0 +1,144 @@
+"""Reductions over the costs of two point clouds, which are never stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from epsot.costs import Array, Cost
+from epsot.kernels import reference, tiled
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.clouds import Cloud, real_name
+from epsot.kernels.cuda.fused import Fused, Operands, on_device
+from epsot.kernels.cuda.shapes import CHUNK, Shape
+from epsot.lazy import cached_property
+
+KINDS = {"square": 0, "euclidean": 1, "cityblock": 2}  # as in forms.cu
+
+
+class Points(Fused, reference.Points):
+    """The kernels of two clouds and a cost that has a `kind`.
+
+    Parameters
+    ----------
+    x, y : (n, d), (m, d) CuPy arrays, both float32 or both float64, on one device
+        Not modified; copied only if not C-contiguous.
+    cost : Cost
+    """
+
+    def __init__(self, x: Array, y: Array, cost: Cost) -> None:
+        import cupy
+
+        with x.device:
+            shared = y is x
+            x = cupy.ascontiguousarray(x)
+            y = x if shared else cupy.ascontiguousarray(y)
+            total = x.sum(axis=0, dtype=np.float64) + y.sum(axis=0, dtype=np.float64)
+            centre = total / max(1, x.shape[0] + y.shape[0])
+            cloud = Cloud(cupy, x, centre)
+            self._join(cloud, cloud if shared else Cloud(cupy, y, centre), cost)
+
+    def _join(self, x_cloud: Cloud, y_cloud: Cloud, cost: Cost) -> None:
+        reference.Points.__init__(self, x_cloud.points, y_cloud.points, cost)
+        self.x_cloud, self.y_cloud, self.cupy, self.device = x_cloud, y_cloud, x_cloud.cupy, self.x.device
+        self.factor, self.kind = float(cost.factor), KINDS[str(cost.kind)]
+        self.dim = int(self.x.shape[1])
+        if self.dim == 1 and self.kind == KINDS["euclidean"]:  # the same without a square root
+            self.kind = KINDS["cityblock"]
+
+    def _with(self, x_cloud: Cloud, y_cloud: Cloud) -> Points:
+        other = object.__new__(type(self))
+        other._join(x_cloud, y_cloud, self.cost_function)
+        return other
+
+    @cached_property
+    def _transpose(self) -> Points:
+        return self._with(self.y_cloud, self.x_cloud)
+
+    @property
+    def T(self) -> Points:
+        return self._transpose
+
+    def source(self) -> Points:
+        """The kernel of x with itself; what was prepared for x is shared."""
+        return self._with(self.x_cloud, self.x_cloud)
+
+    @on_device
+    def at(self, points: Array) -> Points:
+        """The kernel of other points, (r, d), with y; what was prepared for y is shared."""
+        return self._with(Cloud(self.cupy, self.cupy.ascontiguousarray(points), self.y_cloud.centre), self.y_cloud)
+
+    @cached_property
+    def operands(self) -> Operands:
+        x, y = self.x_cloud, self.y_cloud
+        if not x.near:
+            return self.centred_operands
+        return Operands(x.sorted, y.sorted, x.frames, y.frames, x.order, y.order, *self.shape, self.dim)
+
+    @cached_property
+    def centred_operands(self) -> Operands:
+        x, y = self.x_cloud, self.y_cloud
+        return Operands(x.centred, y.centred, x.squares, y.squares, x.plain_order, y.plain_order, *self.shape, self.dim)
+
+    def form(self, values: bool) -> Shape:
+        real = real_name(self.x)
+        if self.x_cloud.near:
+            return shapes.near(real, self.kind, self.dim, 2 if values else 4)
+        return shapes.tiled(real, self.kind, 4 if values else 8)
+
+    @on_device
+    def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
+        """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
+        n, d = self.x.shape
+        if 0 in (*self.shape, d):
+            return self.empty_sum(0.0, n, d)
+        out = self.cupy.empty((n, d), dtype=np.float64)
+        width, chunks = (d, 1) if self.x_cloud.near else (CHUNK, -(-d // CHUNK))
+        return self.reduce(
+            "SLOPES", self.vector(h), eps, self.vector(k), out, columns=d, chunks=chunks, width=1 + width
+        )
+
+    @on_device
+    def cost_apply(self, v: Array) -> Array:
+        """out[i] = sum_j C[i, j] v[j].  (m,) -> (n,)"""
+        n = self.shape[0]
+        if 0 in self.shape:
+            return self.empty_sum(0.0, n)
+        v = self.vector(v)
+        if self.kind == KINDS["square"]:
+            return self._square_moments(v)
+        out = self.cupy.empty(n, dtype=np.float64)
+        form = shapes.tiled(real_name(self.x), self.kind, 4)
+        return self.reduce("COSTS", v, 1.0, v, out, values=v, operands=self.centred_operands, form=form, scale=1.0)
+
+    def _square_moments(self, v: Array) -> Array:
+        """factor / 2 sum_j |x_i - y_j|^2 v_j = factor / 2 (|x_i|^2 sum v - 2 <x_i, sum v y> + sum v |y|^2), centred."""
+        cupy, centre = self.cupy, self.y_cloud.centre
+        step = max(1, tiled.BLOCK_ELEMENTS // self.dim)
+        first, second = cupy.zeros(self.dim), cupy.zeros(())
+        for begin in range(0, v.shape[0], step):
+            move, part = self.y[begin : begin + step] - centre, v[begin : begin + step]
+            first += part @ move
+            second += part @ (move * move).sum(axis=1)
+        out, zeroth = cupy.empty(self.shape[0], dtype=np.float64), v.sum()
+        for begin in range(0, out.shape[0], step):
+            move = self.x[begin : begin + step] - centre
+            out[begin : begin + step] = (move * move).sum(axis=1) * zeroth - 2 * (move @ first) + second
+        return 0.5 * self.factor * out
+
+    @on_device
+    def cost_rows(self, rows: slice | Array) -> Array:
+        """C[rows, :] in float64, a block of rows at a time: the differences of all coordinates exist for one block."""
+        cupy, dim = self.cupy, self.dim
+        chosen = reference.take_rows(self.x, rows).astype(np.float64)
+        y, (n, m) = self.y.astype(np.float64), (chosen.shape[0], self.shape[1])
+        out = cupy.empty((n, m), dtype=np.float64)
+        step = max(1, 16 * tiled.BLOCK_ELEMENTS // max(1, m * dim))
+        for begin in range(0, n, step):
+            out[begin : begin + step] = self.cost_function.value(chosen[begin : begin + step, None, :], y[None, :, :])
+        return out
+
+    @on_device
+    def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Any:
+        return reference.Points.plan_rows(self, rows, k, h, eps)

@@ -1,0 +1,261 @@
+// The reductions over the columns, for a block of rows and a part of the columns each. Nothing here is atomic but a
+// counter, and all sums have a fixed order, so the bits do not depend on how blocks are scheduled.
+//
+// SUMS      out[i] = -eps log sum_j exp(h[j] - C[i, j] / eps), around a guess k of it
+// VALUES    out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j, c], CHUNK of the q columns a block
+// SLOPES    out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_c C(x[i], y[j]), times `factor`
+// COSTS     out[i] = sum_j C[i, j] v[j] with scale = 1 and inf * 0 = 0, times `factor`
+constexpr int SUMS = 0, VALUES = 1, SLOPES = 2, COSTS = 3;
+// What a launch does: all rows; only those where out is nan; or, for SUMS, out[i] = -eps times the largest exponent:
+// a guess.
+constexpr int ALL = 0, MARKED = 1, PEAKS = 2;
+
+// Tiles that add less than 2^-60 / 2^24 / 2^20 (float64: / 2^53 / 2^20) to any sum are left out.
+template <typename T> __device__ __forceinline__ T cutoff() { return sizeof(T) == 4 ? T(-104) : T(-133); }
+
+template <class Form, int OP> struct Reduction {
+    typedef typename Form::real T;
+    static constexpr int RI = Form::RI, SJ = Form::SJ, TILE = Form::TILE, R = Form::R, THREADS = Form::THREADS;
+    static constexpr int V = OP == VALUES ? CHUNK : OP == SLOPES ? Form::SLOPES : 0;
+    static constexpr int W = 1 + V, Q = OP == VALUES ? V : 1;
+    struct Shared {
+        alignas(16) T values[TILE][Q];
+        double weights[OP == COSTS ? TILE : 1];
+        // Of the rows: what their logits have in common, log2(e) k, minus the reference of their weights, their sums.
+        double rho[R], exponent[R], offset[R], total[R][W];
+        bool todo[R];
+        bool last;
+    };
+
+    Form& form;
+    Shared& shared;
+    const void* v;
+    Index q, chunk;
+
+    __device__ Reduction(Form& form, Shared& shared, const void* v, Index q, Index chunk)
+        : form(form), shared(shared), v(v), q(q), chunk(chunk) {}
+
+    // The values of the columns of a tile; 0 beyond the last.
+    __device__ __forceinline__ void fill_values(Index begin)
+    {
+        if constexpr (OP == VALUES)
+            for (int e = threadIdx.x; e < TILE * V; e += THREADS) {
+                const Index j = begin + e / V, c = chunk * V + e % V;
+                shared.values[e / V][e % V] = j < form.p.m && c < q ? static_cast<const T*>(v)[j * q + c] : T(0);
+            }
+        if constexpr (OP == COSTS)
+            for (int t = threadIdx.x; t < TILE; t += THREADS)
+                shared.weights[t] = begin + t < form.p.m ? static_cast<const double*>(v)[form.p.y_order[begin + t]] : 0;
+    }
+
+    // The largest offset of the block, which says which tiles can be left out.
+    __device__ __forceinline__ T top()
+    {
+        double most = LOST;
+        Index none = 0;
+        for (int row = threadIdx.x; row < R; row += THREADS) most = larger(most, shared.offset[row]);
+        if constexpr (Form::SKIPS) block_best<THREADS>(form.shared.best, most, none);
+        return T(most);
+    }
+
+    // total = the sums over the columns of w = 2^(z + offset), and of w times the values or slopes; or, for `peaks`,
+    // offset = -max_j z, LOST where there is nothing. One loop does both: twice the code would take twice as long to
+    // compile, and the branch is taken once in RI x SJ pairs.
+    __device__ __forceinline__ void sweep(Index begin, Index end, bool peaks)
+    {
+        Sum<T> sums[RI][W];
+        T offset[RI];
+#pragma unroll
+        for (int r = 0; r < RI; ++r) {
+            offset[r] = peaks ? T(LOST) : T(shared.offset[form.row(r)]);
+#pragma unroll
+            for (int c = 0; c < W; ++c) sums[r][c].clear();
+        }
+        const T most = top(), cut = peaks ? T(LOST) : cutoff<T>();
+        int since = 0;
+#pragma unroll 1
+        for (Index tile = begin; tile < end; tile += TILE) {
+            __syncthreads();  // everybody is done with the tile before
+            const bool matters = form.fill(tile, peaks ? T(0) : most, cut);
+            fill_values(tile);
+            if constexpr (Form::SKIPS) {
+                if (!__syncthreads_or(matters)) continue;
+            } else {
+                __syncthreads();
+            }
+#pragma unroll 1
+            for (int step = 0; step < Form::STEPS; ++step) add(step, peaks, offset, sums);
+            if (++since == Form::FOLD) {
+                since = 0;
+#pragma unroll
+                for (int r = 0; r < RI; ++r)
+#pragma unroll
+                    for (int c = 0; c < W; ++c) sums[r][c].fold();
+            }
+        }
+        __syncthreads();  // everybody has read the offsets
+        store(peaks, offset, sums);
+        __syncthreads();
+    }
+
+    __device__ __forceinline__ void add(int step, bool peaks, T (&offset)[RI], Sum<T> (&sums)[RI][W])
+    {
+        typename Form::Columns c;
+        T z[RI][SJ], t[RI][SJ];
+        form.load(step, c);
+        form.logits(c, z, t);
+        if (OP != COSTS && peaks) {
+#pragma unroll
+            for (int r = 0; r < RI; ++r)
+#pragma unroll
+                for (int s = 0; s < SJ; ++s) offset[r] = larger(offset[r], z[r][s]);
+            return;
+        }
+#pragma unroll
+        for (int s = 0; s < SJ; ++s) {
+            T value[Q];
+            if constexpr (OP == VALUES) take<Q>(shared.values[form.column(step, s)], value);
+#pragma unroll
+            for (int r = 0; r < RI; ++r) {
+                if constexpr (OP == COSTS) {
+                    const double v = shared.weights[form.column(step, s)];
+                    if (v != 0) sums[r][0].total += v * double(t[r][s]);
+                } else {
+                    const T w = exponential(z[r][s] + offset[r]);
+                    sums[r][0].add(w);
+#pragma unroll
+                    for (int k = 0; k < V; ++k)
+                        sums[r][1 + k].add(w, OP == SLOPES ? form.slope(c, r, s, k, t[r][s]) : value[k % Q]);
+                }
+            }
+        }
+    }
+
+    // What the lanes of a row found, as one.
+    __device__ __forceinline__ void store(bool peaks, const T (&offset)[RI], Sum<T> (&sums)[RI][W])
+    {
+#pragma unroll
+        for (int r = 0; r < RI; ++r) {
+            const int row = form.row(r);
+            if (peaks) {
+                const T most = lane_max<Form::LX>(offset[r]);
+                if (threadIdx.x % Form::LX == 0) shared.offset[row] = lost(most) ? LOST : -most;
+                continue;
+            }
+#pragma unroll
+            for (int c = 0; c < W; ++c) {
+                sums[r][c].fold();
+                const double all = lane_sum<Form::LX>(sums[r][c].total);
+                if (threadIdx.x % Form::LX == 0) shared.total[row][c] = all;
+            }
+        }
+    }
+
+    // The totals, or offsets, of all parts of the columns, added up in order by the block that comes last.
+    // partial: (chunks, parts, n, W). -> whether this block is that one
+    __device__ __forceinline__ bool join_parts(Index parts, bool peaks, double* partial, int* arrived)
+    {
+        volatile double* store = partial;  // other blocks write it: no cache of this multiprocessor may stand in
+        const Index n = form.p.n, first = form.first;
+        for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
+            for (int c = 0; c < W; ++c)
+                store[((chunk * parts + blockIdx.y) * n + first + row) * W + c] =
+                    peaks ? shared.offset[row] : shared.total[row][c];
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) shared.last = atomicAdd(arrived + chunk * gridDim.x + blockIdx.x, 1) == parts - 1;
+        __syncthreads();
+        if (!shared.last) return false;
+        __threadfence();
+        for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
+            for (int c = 0; c < W; ++c) {
+                double all = peaks ? LOST : 0;
+                for (Index part = 0; part < parts; ++part) {
+                    const double one = store[((chunk * parts + part) * n + first + row) * W + c];
+                    if (!peaks) all += one;
+                    else if (!lost(one)) all = lost(all) || one < all ? one : all;
+                }
+                if (peaks) shared.offset[row] = all;
+                else shared.total[row][c] = all;
+            }
+        __syncthreads();
+        return true;
+    }
+
+    // The results of a row, from its totals around its offset.
+    __device__ __forceinline__ void write(int row, bool peaks, double eps, double factor, double* out) const
+    {
+        const Index i = form.p.x_order[form.first + row];
+        const double height = shared.rho[row] - shared.offset[row], total = shared.total[row][0];
+        if constexpr (OP == SUMS) {
+            const bool empty = peaks ? lost(shared.offset[row]) : !(total > 0);
+            out[i] = empty ? -minus_infinity() : -eps * LN_2 * (peaks ? height : log2(total) + height);
+        } else if constexpr (OP == COSTS) {
+            out[i] = factor * total;
+        } else {
+            const double size = total > 0 ? factor * exp2(height + shared.exponent[row]) : 0;
+            for (int k = 0; k < V && chunk * V + k < q; ++k)
+                out[i * q + chunk * V + k] = shared.total[row][1 + k] * size;
+        }
+    }
+
+    // Which rows are to be computed, and around which reference. -> whether there is one
+    __device__ __forceinline__ bool open(int mode, const double* k, double k_scale, const double* out)
+    {
+        bool any = false;
+        for (int row = threadIdx.x; row < R; row += THREADS) {
+            const Index i = form.p.x_order[smaller(form.first + row, form.p.n - 1)];
+            shared.todo[row] = form.first + row < form.p.n && (mode != MARKED || out[i] != out[i]);
+            shared.exponent[row] = OP == COSTS || mode == PEAKS ? 0 : k_scale * k[i];
+            any |= shared.todo[row];
+        }
+        return __syncthreads_or(any);
+    }
+};
+
+// grid: blocks of rows, parts of the columns, chunks of the q values. k: one number a row, log2(e) k = k_scale k[i].
+// v: (m, q) values in the order of y, or the float64 weights of COSTS.
+template <class Form, int OP>
+__global__ void __launch_bounds__(Form::THREADS, 1)
+reduce(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
+       const Index* x_order, const Index* y_order, const double* h, const Index n, const Index m, const Index d,
+       const Index down, const Index right, const double scale, const double* k, const double k_scale, const double eps,
+       const double factor, const void* v, const Index q, const int mode, double* partial, int* arrived, double* out)
+{
+    __shared__ typename Form::Shared of_form;
+    __shared__ typename Reduction<Form, OP>::Shared shared;
+    typedef typename Form::real T;
+    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, n, m, d, down, right, scale};
+    const Index parts = gridDim.y;
+    const bool peaks = OP == SUMS && mode == PEAKS;
+    Form form(of_form, source, blockIdx.x, blockIdx.z);
+    Reduction<Form, OP> sums(form, shared, v, q, blockIdx.z);
+    if (!sums.open(mode, k, k_scale, out)) return;
+    form.open(shared.rho);
+    __syncthreads();
+    for (int row = threadIdx.x; row < Form::R; row += Form::THREADS) {
+        const double shift = shared.rho[row] + shared.exponent[row];
+        // As it is added to the logits.
+        shared.offset[row] = T(shared.todo[row] && shift < -LOST && shift > LOST ? shift : LOST);
+    }
+    __syncthreads();
+    const Index tiles = (m + Form::TILE - 1) / Form::TILE;
+    Index begin = tiles * blockIdx.y / parts * Form::TILE, end = tiles * (blockIdx.y + 1) / parts * Form::TILE;
+#pragma unroll 1
+    for (bool again = mode == MARKED;; again = true) {  // the device decides: the host never waits to know
+        if (again) { begin = 0; end = m; }
+        // A guess that was wrong is replaced by the largest exponent, and the sums are taken around that.
+#pragma unroll 1
+        for (int pass = again || peaks ? 0 : 1; pass < (peaks ? 1 : 2); ++pass) sums.sweep(begin, end, pass == 0);
+        if (!again && parts > 1 && !sums.join_parts(parts, peaks, partial, arrived)) return;
+        bool any = false;
+        for (int row = threadIdx.x; row < Form::R; row += Form::THREADS) {
+            const bool empty = OP != SUMS && shared.exponent[row] == minus_infinity();  // a row of weight zero
+            const bool fine = OP == COSTS || peaks || again || empty || trusted(shared.total[row][0]);
+            if (fine && shared.todo[row]) sums.write(row, peaks, eps, factor, out);
+            shared.todo[row] = shared.todo[row] && !fine;
+            any |= shared.todo[row];
+        }
+        if (!__syncthreads_or(any)) return;
+    }
+}

@@ -1,0 +1,73 @@
+"""The shapes of the kernels: the one table of numbers chosen for speed, and how a problem is cut into launches.
+
+None of them was measured on a device yet: `asv_benchmarks/benchmarks/gpu.py` is there to do it. They rest on what a
+multiprocessor of the Hopper generation gives in a clock: 16 exponentials, 128 multiply-adds, 64 of them in float64, and
+128 bytes of shared memory.
+
+near    A pair needs d + 2 additions or multiply-adds and one exponential; 32 lanes times 4 rows take 8 clocks of
+        exponentials for one column, which is d + 1 numbers, read as 16-byte vectors and broadcast. Two warps a block
+        keep the rows of a block few, 256, and so the centres local, and many the tiles that can be left out. A column
+        is moved to the origins of the block in float64, about 5 d operations for 256 rows.
+tiled   A thread has 8 x 4 products: 12 numbers from shared memory for 32 multiply-adds.
+stored  The matrix is read once: what counts is that lanes read neighbours.
+
+Kernels that sum values, too, have fewer rows a thread, because the sums need the registers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+FRAME = 256  # rows with a common centre, as in forms.cu
+CHUNK = 4  # values or coordinates that a block sums at once, as in forms.cu
+BANDS = 24  # of rows and of columns in a two-sided sweep: 24 * 24 blocks of 2 to 4 warps fill 132 multiprocessors
+WAVES = 4  # blocks for each that fits on the device at once: short enough a tail where blocks skip tiles
+RESIDENT = 8  # blocks of a multiprocessor, by registers
+MOST_PARTS = 65_535  # the limit of a grid's second axis
+
+
+class Shape(NamedTuple):
+    """A form of the kernels, as C++, and what a launch must know of it."""
+
+    name: str
+    threads: int
+    rows: int  # of a block
+    tile: int  # columns that are handled at once
+
+
+def near(real: str, cost: int, dim: int, rows: int) -> Shape:
+    """Points with d <= 3; `rows` of a thread."""
+    threads, columns, tile = 64, 4 if real == "float" else 2, 128
+    return Shape(f"Near<{real}, {cost}, {dim}, {threads}, {rows}, {columns}, {tile}>", threads, threads * rows, tile)
+
+
+def tiled(real: str, cost: int, rows: int) -> Shape:
+    """Points of any dimension; `rows` of a thread, 16 coordinates at a time."""
+    threads, lanes, columns = 128, 16, 4 if real == "float" else 2
+    return Shape(
+        f"Tiled<{real}, {cost}, {threads}, {rows}, {columns}, 16>",
+        threads,
+        threads // lanes * rows,
+        lanes * columns,
+    )
+
+
+def stored(real: str, along: bool) -> Shape:
+    """A matrix: `along` a warp reads neighbouring columns of 4 rows, else neighbouring rows, 2 for each thread."""
+    threads, lanes, rows = (128, 32, 4) if along else (128, 1, 2)
+    name = f"Stored<{real}, {'true' if along else 'false'}, {threads}, {rows}, 4, 256>"
+    return Shape(name, threads, threads // lanes * rows, 256)
+
+
+def parts(shape: Shape, n: int, m: int, chunks: int, multiprocessors: int) -> int:
+    """Into how many parts the columns are cut, so that few rows fill the device, too."""
+    blocks = -(-n // shape.rows) * chunks
+    wanted = -(-multiprocessors * RESIDENT * WAVES // blocks)
+    return max(1, min(wanted, -(-m // shape.tile), MOST_PARTS))
+
+
+def band(shape: Shape, n: int) -> int:
+    """Rows, or columns, of a band: a multiple of those of a block and of a tile, which are powers of two."""
+    unit = max(shape.rows, shape.tile)
+    units = -(-n // unit)
+    return -(-units // BANDS) * unit

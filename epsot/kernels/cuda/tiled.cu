@@ -1,0 +1,121 @@
+// Points of any dimension around one centre, as a product of matrices: squares of rows and columns, KC coordinates at a
+// time, in shared memory; RI x SJ products in the registers of a thread. The sums of squares are float64, of the
+// coordinates as they were rounded, so that a point is at distance 0 of itself.
+template <typename T, int COST, int THREADS_, int RI_, int SJ_, int KC>
+struct Tiled {
+    typedef T real;
+    static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, LX = 16, LY = THREADS / LX, R = LY * RI;
+    static constexpr int TILE = LX * SJ, STEPS = 1, FOLD = 16, SLOPES = CHUNK;
+    static constexpr int PAD = 16 / sizeof(T);  // spreads the coordinates over the banks, and keeps 16-byte vectors
+    static constexpr bool SKIPS = false;
+    struct Shared {
+        alignas(16) T rows[KC][R + PAD];
+        alignas(16) T columns[KC][TILE + PAD];
+        alignas(16) T u[TILE];
+        alignas(16) T y[CHUNK][TILE];
+        double reference;
+        Best best;
+    };
+    struct Columns { T u[SJ]; };
+
+    Shared& shared;
+    const Source<T>& p;
+    const Index first, chunk;
+    const T scale;
+    Index begin;
+    T x[RI][CHUNK];
+
+    __device__ Tiled(Shared& shared, const Source<T>& p, Index block, Index chunk)
+        : shared(shared), p(p), first(block * R), chunk(chunk), scale(T(p.scale)) {}
+    __device__ __forceinline__ int row(int r) const { return threadIdx.x / LX * RI + r; }
+    __device__ __forceinline__ int column(int, int s) const { return threadIdx.x % LX * SJ + s; }
+    __device__ __forceinline__ double half_square(const double* squares, Index i) const
+    {
+        return COST == SQUARE ? 0.5 * p.scale * squares[i] : 0.0;
+    }
+
+    __device__ __forceinline__ void open(double* rho)
+    {
+        double best = minus_infinity();
+        Index image = -1;
+        const Index stride = 1 + p.m / SAMPLES;
+#pragma unroll 1
+        for (Index j = threadIdx.x * stride; j < p.m; j += THREADS * stride) {
+            const double value = p.weight(j) - half_square(p.y_extra, j);
+            if (value > best) { best = value; image = j; }
+        }
+        block_best<THREADS>(shared.best, best, image);
+        const double reference = best > minus_infinity() ? best : 0;
+        if (threadIdx.x == 0) shared.reference = reference;
+        for (int line = threadIdx.x; line < R; line += THREADS)
+            rho[line] = reference - half_square(p.x_extra, smaller(first + line, p.n - 1));
+#pragma unroll
+        for (int r = 0; r < RI; ++r) {
+            const Index i = smaller(first + row(r), p.n - 1);
+#pragma unroll
+            for (int k = 0; k < CHUNK; ++k) x[r][k] = chunk * CHUNK + k < p.d ? p.x[i * p.d + chunk * CHUNK + k] : T(0);
+        }
+    }
+
+    __device__ __forceinline__ bool fill(Index start, T, T)
+    {
+        begin = start;
+        for (int t = threadIdx.x; t < TILE; t += THREADS) {
+            const Index j = begin + t;
+            shared.u[t] = j < p.m ? T(p.weight(j) - half_square(p.y_extra, j) - shared.reference) : T(minus_infinity());
+            for (int k = 0; k < CHUNK; ++k) {
+                const Index kk = chunk * CHUNK + k;
+                shared.y[k][t] = kk < p.d ? p.y[smaller(j, p.m - 1) * p.d + kk] : T(0);
+            }
+        }
+        return true;
+    }
+
+    __device__ __forceinline__ void load(int, Columns& c) const { take<SJ>(&shared.u[column(0, 0)], c.u); }
+
+    template <int COUNT, int WIDTH> __device__ __forceinline__ void
+    stage(T (&to)[KC][WIDTH], const T* points, Index start, Index size, Index coordinate) const
+    {
+        for (int e = threadIdx.x; e < COUNT * KC; e += THREADS) {
+            const int point = e / KC, k = e % KC;
+            const Index at = smaller(start + point, size - 1) * p.d + coordinate + k;
+            to[k][point] = coordinate + k < p.d ? points[at] : T(0);
+        }
+    }
+
+    __device__ __forceinline__ void logits(const Columns& c, T (&z)[RI][SJ], T (&t)[RI][SJ]) const
+    {
+#pragma unroll
+        for (int r = 0; r < RI; ++r)
+#pragma unroll
+            for (int s = 0; s < SJ; ++s) t[r][s] = 0;
+        for (Index coordinate = 0; coordinate < p.d; coordinate += KC) {
+            __syncthreads();  // everybody is done with the coordinates before
+            stage<R>(shared.rows, p.x, first, p.n, coordinate);
+            stage<TILE>(shared.columns, p.y, begin, p.m, coordinate);
+            __syncthreads();
+#pragma unroll 4
+            for (int k = 0; k < KC; ++k) {
+                T xs[RI], ys[SJ];
+                take<RI>(&shared.rows[k][threadIdx.x / LX * RI], xs);
+                take<SJ>(&shared.columns[k][threadIdx.x % LX * SJ], ys);
+#pragma unroll
+                for (int r = 0; r < RI; ++r)
+#pragma unroll
+                    for (int s = 0; s < SJ; ++s) accumulate<COST>(t[r][s], xs[r], ys[s]);
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < RI; ++r)
+#pragma unroll
+            for (int s = 0; s < SJ; ++s) {
+                t[r][s] = scale * (COST == EUCLIDEAN ? root(t[r][s]) : t[r][s]);
+                z[r][s] = COST == SQUARE ? c.u[s] + t[r][s] : c.u[s] - t[r][s];
+            }
+    }
+
+    __device__ __forceinline__ T slope(const Columns&, int r, int s, int k, T t) const
+    {
+        return slope_of<COST>(x[r][k] - shared.y[k][column(0, s)], t, scale);
+    }
+};

@@ -1,0 +1,70 @@
+"""CUDA kernels as functions of the CPU: compiled by g++ with `emulator.h`, loaded by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HEADER = Path(__file__).with_name("emulator.h")
+COMPILER = shutil.which("g++")
+MISSING = None if COMPILER else "g++ is not installed: the CUDA kernels cannot be run on the CPU"
+FLAGS = ("-O1", "-std=c++17", "-fopenmp", "-fPIC", "-shared", "-Wno-unknown-pragmas")
+STACK = 64 * 1024  # bytes for each CUDA thread
+FOLDER = Path(os.environ.get("EPSOT_EMULATION", "") or tempfile.mkdtemp(prefix="epsot-emulation-"))
+
+
+def build(code: str, names: Sequence[str], options: Sequence[str] = ()) -> Path:
+    """A shared library with the kernels of the given names as kernel_0, kernel_1, ...; compiled once."""
+    exports = "".join(f"EMULATOR_EXPORT(kernel_{k}, &{name})\n" for k, name in enumerate(names))
+    unit = f"{code}\n{exports}"
+    flags = (*FLAGS, *options, *os.environ.get("EPSOT_EMULATION_FLAGS", "").split())
+    stamp = hashlib.sha256("\0".join([HEADER.read_text(), unit, *flags]).encode()).hexdigest()[:24]
+    library = FOLDER / f"{stamp}.so"
+    if not library.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        source, unfinished = FOLDER / f"{stamp}-{os.getpid()}.cpp", FOLDER / f"{stamp}-{os.getpid()}.so"
+        source.write_text(unit)
+        command = [str(COMPILER), *flags, "-include", str(HEADER), str(source), "-o", str(unfinished)]
+        subprocess.run(command, check=True)
+        unfinished.replace(library)
+    return library
+
+
+class Kernels:
+    """The kernels of some names in a source."""
+
+    def __init__(self, code: str, names: Sequence[str], options: Sequence[str] = ()) -> None:
+        self.library = ctypes.CDLL(str(build(code, names, options)))
+        self.symbols = {name: f"kernel_{k}" for k, name in enumerate(names)}
+
+    def set_order(self, order: int) -> None:
+        """The order in which blocks, warps and lanes run: 0 ascending, 1 descending."""
+        self.library.emulator_set_order(order)
+
+    def __getitem__(self, name: str) -> Callable[..., None]:
+        function = getattr(self.library, self.symbols[name])
+
+        def launch(grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any]) -> None:
+            # Arrays by address, sized scalars by value. Anything else would be a guess about its size.
+            values: list[Any] = []
+            for argument in arguments:
+                if isinstance(argument, np.ndarray):
+                    assert argument.flags.c_contiguous or argument.ndim == 2
+                    values.append(np.array(argument.ctypes.data, np.uintp))
+                else:
+                    assert isinstance(argument, np.generic), f"{argument!r} has no size"
+                    values.append(np.array(argument))
+            shapes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
+            places = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+            function(*shapes, places, ctypes.c_size_t(STACK))
+
+        return launch

@@ -1,0 +1,256 @@
+// Runs CUDA kernels on the CPU, for tests: g++ -std=c++17 -fopenmp -fPIC -shared -include emulator.h unit.cpp
+//
+// Each CUDA thread is a fiber, each block of threads belongs to one thread of the system. A warp runs until all of
+// its lanes wait at a barrier of the block or have returned; lanes meet at every shuffle. So shared memory,
+// barriers, votes and shuffles work, and where a barrier is missing the result depends on the order in which lanes
+// run: run every kernel in both orders and demand the same bits. A barrier that only some lanes of a warp reach, and
+// a stack overflow, abort.
+//
+// It shows no races between blocks, no coalescing, no speed, and nothing that only NVRTC rejects. It knows what the
+// kernels of this package use, and no more: no inline PTX (use `#ifdef __CUDA_ARCH__`), no `extern __shared__`.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+#include <vector>
+#if !defined(__x86_64__)
+#define PORTABLE_FIBERS 1
+#include <ucontext.h>
+#endif
+// Otherwise the loader merges the variables of all libraries in a process.
+#pragma GCC visibility push(hidden)
+#define EMULATOR_PUBLIC extern "C" __attribute__((visibility("default"), used))
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static thread_local
+
+struct uint3 { unsigned x, y, z; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+
+namespace emulator {
+
+enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, DONE };
+constexpr uint64_t CANARY = 0x0123456789abcdefull;
+
+#ifdef PORTABLE_FIBERS
+using Context = ucontext_t;
+#else
+using Context = void*;  // the stack pointer; the registers that a call keeps lie on the stack
+extern "C" void emulator_switch(void** save, void* load);
+asm(R"(
+.text
+.weak emulator_switch
+.hidden emulator_switch
+.type emulator_switch,@function
+emulator_switch:
+  pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp
+  ret
+)");
+#endif
+
+struct Fiber {
+    Context context;
+    unsigned index, votes;
+    State state;
+    std::vector<char> stack;
+};
+struct Warp { uint64_t slot[32]; };
+
+inline int order = 0;  // 0: lanes and warps in ascending order; 1: in descending order
+inline thread_local uint3 thread_index, block_index, block_size, grid_size;
+inline thread_local std::vector<Fiber> fibers;
+inline thread_local std::vector<Warp> warps;
+inline thread_local bool ballot[3];
+inline thread_local Fiber* current;
+inline thread_local Context scheduler;
+inline thread_local void (*entry)(void*);
+inline thread_local void* entry_argument;
+EMULATOR_PUBLIC inline void emulator_set_order(int value) { order = value; }
+
+[[noreturn]] inline void fail(const char* what)
+{
+    fprintf(stderr, "emulator: %s\n", what);
+    std::abort();
+}
+
+inline void leave(State state)
+{
+    current->state = state;
+#ifdef PORTABLE_FIBERS
+    swapcontext(&current->context, &scheduler);
+#else
+    emulator_switch(&current->context, scheduler);
+#endif
+}
+
+inline void run_fiber()
+{
+    entry(entry_argument);
+    leave(DONE);
+}
+
+inline void start(Fiber& fiber, size_t stack_size)
+{
+    if (fiber.stack.size() < stack_size) fiber.stack.resize(stack_size);
+    memcpy(fiber.stack.data(), &CANARY, sizeof CANARY);
+#ifdef PORTABLE_FIBERS
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_size = fiber.stack.size();
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, run_fiber, 0);
+#else
+    void** top = (void**)(((uintptr_t)fiber.stack.data() + fiber.stack.size()) & ~uintptr_t(15));
+    *--top = nullptr;  // the alignment that the ABI wants at entry
+    *--top = (void*)run_fiber;
+    for (int k = 0; k < 6; ++k) *--top = nullptr;
+    fiber.context = top;
+#endif
+    fiber.state = READY;
+    fiber.votes = 0;
+}
+
+inline void resume(Fiber& fiber)
+{
+    current = &fiber;
+    thread_index = {fiber.index, 0, 0};
+#ifdef PORTABLE_FIBERS
+    swapcontext(&scheduler, &fiber.context);
+#else
+    emulator_switch(&scheduler, fiber.context);
+#endif
+    uint64_t canary;
+    memcpy(&canary, fiber.stack.data(), sizeof canary);
+    if (canary != CANARY) fail("stack overflow in a kernel");
+}
+
+inline void run_warp(unsigned low, unsigned high)
+{
+    for (;;) {
+        for (unsigned k = 0; k < high - low; ++k) {
+            Fiber& fiber = fibers[order ? high - 1 - k : low + k];
+            if (fiber.state == READY) resume(fiber);
+        }
+        bool at_warp = false, at_block = false;
+        for (unsigned k = low; k < high; ++k) {
+            at_warp |= fibers[k].state == AT_WARP_BARRIER;
+            at_block |= fibers[k].state == AT_BLOCK_BARRIER;
+        }
+        if (at_warp && at_block) fail("some lanes of a warp are at a barrier of the block, others at a shuffle");
+        if (!at_warp) return;
+        for (unsigned k = low; k < high; ++k)
+            if (fibers[k].state == AT_WARP_BARRIER) fibers[k].state = READY;
+    }
+}
+
+inline void run_block(unsigned threads, size_t stack_size)
+{
+    const unsigned count = (threads + 31) / 32;
+    if (fibers.size() < threads) fibers.resize(threads);
+    warps.resize(count);
+    ballot[0] = ballot[1] = ballot[2] = false;
+    for (unsigned k = 0; k < threads; ++k) {
+        fibers[k].index = k;
+        start(fibers[k], stack_size);
+    }
+    for (bool waiting = true; waiting;) {
+        for (unsigned k = 0; k < count; ++k) {
+            const unsigned w = order ? count - 1 - k : k;
+            run_warp(w * 32, std::min(threads, w * 32 + 32));
+        }
+        waiting = false;
+        unsigned done = 0;
+        for (unsigned k = 0; k < threads; ++k) {
+            done += fibers[k].state == DONE;
+            if (fibers[k].state == AT_BLOCK_BARRIER) {
+                fibers[k].state = READY;
+                waiting = true;
+            }
+        }
+        if (waiting && done) fail("some threads returned, others wait at a barrier of the block");
+    }
+}
+
+template <class... A, size_t... I> inline void call(void (*kernel)(A...), void** args, std::index_sequence<I...>)
+{
+    kernel(*(std::remove_reference_t<std::remove_const_t<A>>*)args[I]...);
+}
+
+template <class... A>
+inline void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** args, size_t stack_size)
+{
+    struct Call { void (*kernel)(A...); void** args; } the_call{kernel, args};
+    const long long blocks = (long long)grid[0] * grid[1] * grid[2];
+#pragma omp parallel for schedule(dynamic, 1)
+    for (long long number = 0; number < blocks; ++number) {
+        const long long k = order ? blocks - 1 - number : number;
+        grid_size = {grid[0], grid[1], grid[2]};
+        block_size = {block[0], block[1], block[2]};
+        block_index = {unsigned(k % grid[0]), unsigned(k / grid[0] % grid[1]),
+                       unsigned(k / ((long long)grid[0] * grid[1]))};
+        entry_argument = &the_call;
+        entry = [](void* p) {
+            auto* c = (Call*)p;
+            call(c->kernel, c->args, std::make_index_sequence<sizeof...(A)>{});
+        };
+        run_block(block[0] * block[1] * block[2], stack_size);
+    }
+}
+
+template <class T> inline T shuffle_xor(T value, unsigned mask)
+{
+    static_assert(sizeof(T) <= 8, "at most 8 bytes a lane");
+    Warp& warp = warps[current->index / 32];
+    uint64_t bits = 0;
+    memcpy(&bits, &value, sizeof(T));
+    warp.slot[current->index & 31] = bits;
+    leave(AT_WARP_BARRIER);
+    bits = warp.slot[(current->index ^ mask) & 31];
+    leave(AT_WARP_BARRIER);  // nobody may overwrite a slot before all have read
+    memcpy(&value, &bits, sizeof(T));
+    return value;
+}
+
+inline int any(bool vote)
+{
+    // Of three boxes one is open, one is read, and one is emptied for the vote after the next: one barrier is enough.
+    const unsigned number = current->votes++;
+    if (vote) ballot[number % 3] = true;
+    leave(AT_BLOCK_BARRIER);
+    ballot[(number + 2) % 3] = false;
+    return ballot[number % 3];
+}
+
+}  // namespace emulator
+
+#define threadIdx emulator::thread_index
+#define blockIdx emulator::block_index
+#define blockDim emulator::block_size
+#define gridDim emulator::grid_size
+#define __syncthreads() emulator::leave(emulator::AT_BLOCK_BARRIER)
+#define __syncthreads_or(vote) emulator::any(vote)
+#define __threadfence() std::atomic_thread_fence(std::memory_order_seq_cst)
+template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask) { return emulator::shuffle_xor(v, mask); }
+inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST); }
+inline double __longlong_as_double(long long v) { double r; memcpy(&r, &v, sizeof r); return r; }
+using std::exp2; using std::log2; using std::sqrt;
+
+// One line for each instantiation:  EMULATOR_EXPORT(symbol, &kernel<float, 3>)
+#define EMULATOR_EXPORT(symbol, ...)                                                                            \
+    EMULATOR_PUBLIC void symbol(const unsigned* grid, const unsigned* block, void** args, size_t stack_size)    \
+    {                                                                                                           \
+        emulator::launch(__VA_ARGS__, grid, block, args, stack_size);                                           \
+    }

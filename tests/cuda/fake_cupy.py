@@ -1,0 +1,282 @@
+"""A module of the shape of CuPy over NumPy, whose kernels run on the CPU: for tests of what drives them.
+
+Its arrays are no NumPy arrays. NumPy cannot read them (the real ones refuse, too), they mix with none, and each way for
+a number to reach the host is counted in `transfers`. Devices are labels: a launch, or an operation, on an array that is
+not on the current device is an error.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tests.cuda.emulation import Kernels
+
+transfers: Counter[str] = Counter()
+launches: list[tuple[str, tuple[int, ...], int]] = []  # name, grid, device
+allocated = {"now": 0, "peak": 0}
+COMPILED: dict[tuple[str, tuple[str, ...]], Kernels] = {}
+MULTIPROCESSORS = [2]  # of every device; few, so that small problems have several blocks
+
+
+class Device:
+    """A label that is current inside `with`."""
+
+    stack: list[int] = [0]  # noqa: RUF012
+
+    def __init__(self, device: Any = None) -> None:
+        self.id = Device.stack[-1] if device is None else int(getattr(device, "id", device))
+        self.attributes = {"MultiProcessorCount": MULTIPROCESSORS[0]}
+
+    def __enter__(self) -> Device:
+        Device.stack.append(self.id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Device.stack.pop()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and self.id == other.id
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+
+def unwrap(value: Any) -> Any:
+    """The NumPy array behind an array of this module."""
+    if isinstance(value, ndarray):
+        if value.device.id != Device.stack[-1]:
+            raise RuntimeError(
+                f"an array on device {value.device.id} is used while device {Device.stack[-1]} is current"
+            )
+        return value.data_
+    if isinstance(value, np.ndarray) and value.ndim > 0:
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, list | tuple):
+        return type(value)(map(unwrap, value)) if not hasattr(value, "_fields") else value
+    return value
+
+
+def wrap(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return ndarray(np.asarray(value))
+    if isinstance(value, tuple):
+        return tuple(map(wrap, value))
+    return [wrap(part) for part in value] if isinstance(value, list) else value
+
+
+def lifted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of NumPy as one of arrays of this module."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        options = {name: unwrap(value) for name, value in options.items()}
+        return wrap(function(*map(unwrap, arguments), **options))
+
+    call.__name__ = getattr(function, "__name__", "call")
+    return call
+
+
+class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array that NumPy cannot read."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data_ = data
+        self.device = Device()
+        if data.base is None:
+            allocated["now"] += data.nbytes
+            allocated["peak"] = max(allocated["peak"], allocated["now"])
+            self.owned = data.nbytes
+
+    def __del__(self) -> None:
+        allocated["now"] -= getattr(self, "owned", 0)
+
+    shape = property(lambda self: self.data_.shape)
+    ndim = property(lambda self: self.data_.ndim)
+    size = property(lambda self: self.data_.size)
+    dtype = property(lambda self: self.data_.dtype)
+    strides = property(lambda self: self.data_.strides)
+    itemsize = property(lambda self: self.data_.itemsize)
+    nbytes = property(lambda self: self.data_.nbytes)
+    T = property(lambda self: self._on_own(self.data_.T))
+    flags = property(lambda self: self.data_.flags)
+
+    def _on_own(self, data: np.ndarray) -> ndarray:
+        with self.device:
+            return ndarray(data)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        assert method == "__call__"
+        out = options.pop("out", None)
+        if out is not None:
+            options["out"] = tuple(map(unwrap, out))
+        result = ufunc(*map(unwrap, inputs), **options)
+        return out[0] if out is not None else wrap(result)
+
+    def __len__(self) -> int:
+        return len(self.data_)
+
+    def __iter__(self) -> Iterator[ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> ndarray:
+        return wrap(np.asarray(unwrap(self)[unwrap(index)]))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        unwrap(self)[unwrap(index)] = unwrap(value)
+
+    def __repr__(self) -> str:
+        transfers["repr"] += 1
+        return repr(self.data_)
+
+    def get(self) -> np.ndarray:
+        transfers["get"] += 1
+        return self.data_.copy()
+
+    def _to_host(name: str) -> Any:  # type: ignore[misc]
+        def convert(self: Any, *arguments: Any) -> Any:
+            transfers[name] += 1
+            return getattr(self.data_, name)(*arguments)
+
+        return convert
+
+    __float__, __int__, __bool__, __complex__ = map(_to_host, ("__float__", "__int__", "__bool__", "__complex__"))
+    item, tolist, __index__ = map(_to_host, ("item", "tolist", "__index__"))
+
+    def _method(name: str) -> Any:  # type: ignore[misc]
+        def call(self: Any, *arguments: Any, **options: Any) -> Any:
+            return lifted(getattr(np.ndarray, name))(self, *arguments, **options)
+
+        return call
+
+    astype, sum, min, max, mean, any, all, reshape, copy, ravel = map(
+        _method, ("astype", "sum", "min", "max", "mean", "any", "all", "reshape", "copy", "ravel")
+    )
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self.data_.__dlpack__()
+
+    def __dlpack_device__(self) -> Any:
+        return self.data_.__dlpack_device__()
+
+
+class RawModule:
+    """Kernels of a source, run by the emulator."""
+
+    def __init__(self, code: str, options: tuple[str, ...] = (), name_expressions: tuple[str, ...] = ()) -> None:
+        assert options == ("--std=c++17",)
+        key = (code, tuple(name_expressions))
+        self.kernels = COMPILED.setdefault(key, None) or Kernels(code, name_expressions)  # type: ignore[arg-type]
+        COMPILED[key] = self.kernels
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        kernel = self.kernels[name]
+
+        def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+            assert all(0 < size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
+            launches.append((name, grid, Device.stack[-1]))
+            kernel(grid, block, [unwrap(argument) for argument in arguments])
+
+        return launch
+
+
+class Stream:
+    """Streams that were made current, by address."""
+
+    used: list[int] = []  # noqa: RUF012
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    @classmethod
+    def from_external(cls, stream: Any) -> Stream:
+        return cls(stream.__cuda_stream__()[1])
+
+    def __enter__(self) -> Stream:
+        Stream.used.append(self.address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class CompileException(Exception):
+    """As raised by CuPy for an error in a source."""
+
+
+def from_dlpack(array: Any) -> ndarray:
+    return ndarray(np.from_dlpack(array))
+
+
+def asarray(obj: Any, dtype: Any = None, **_: Any) -> ndarray:
+    if isinstance(obj, ndarray):
+        return obj if dtype is None or obj.dtype == dtype else obj.astype(dtype)
+    if isinstance(obj, np.ndarray) or not isinstance(obj, list | tuple):
+        return ndarray(np.array(obj, dtype=dtype))
+    return ndarray(np.array(unwrap(obj), dtype=dtype))
+
+
+def ascontiguousarray(array: Any, dtype: Any = None) -> ndarray:
+    array = asarray(array, dtype)
+    return array if array.flags.c_contiguous else array.copy()
+
+
+def make() -> dict[str, types.ModuleType]:
+    """The modules by name."""
+    names = ("cupy", "cupy.linalg", "cupy.fft", "cupy.cuda", "cupy.cuda.device")
+    cupy, linalg, fft, cuda, device = map(types.ModuleType, names)
+    for module, origin in ((cupy, np), (linalg, np.linalg), (fft, np.fft)):
+        for name in dir(origin):
+            value = getattr(origin, name)
+            if not name.startswith("_") and not isinstance(value, types.ModuleType):
+                plain = isinstance(value, type) or not callable(value)
+                setattr(module, name, value if plain else lifted(value))
+    ours = {
+        "ndarray": ndarray, "RawModule": RawModule, "from_dlpack": from_dlpack, "asarray": asarray,
+        "ascontiguousarray": ascontiguousarray, "array": lambda obj, dtype=None, copy=True: asarray(obj, dtype).copy(),
+        "linalg": linalg, "fft": fft, "cuda": cuda, "__version__": "0",
+    }  # fmt: skip
+    for name, value in ours.items():
+        setattr(cupy, name, value)
+    cupy.__path__, cuda.__path__ = [], []
+    cuda.Device, cuda.Stream, device.Device = Device, Stream, Device  # type: ignore[attr-defined]
+    cuda.compiler = types.SimpleNamespace(CompileException=CompileException)  # type: ignore[attr-defined]
+    cuda.runtime = types.SimpleNamespace(  # type: ignore[attr-defined]
+        getDeviceProperties=lambda _: {"name": b"an emulated device"}
+    )
+    return {module.__name__: module for module in (cupy, linalg, fft, cuda, device)}
+
+
+ndarray.__module__ = "cupy"
+MODULES = make()
+COMPATIBLE: dict[str, types.ModuleType] = {}  # array_api_compat.cupy over this module, kept between uses
+
+
+def _names() -> list[str]:
+    prefixes = ("cupy", "array_api_compat.cupy")
+    return [name for name in sys.modules if name in prefixes or name.startswith(tuple(f"{p}." for p in prefixes))]
+
+
+@contextmanager
+def installed() -> Iterator[types.ModuleType]:
+    """`import cupy` gives this module; a real one comes back afterwards."""
+    aside = {name: sys.modules.pop(name) for name in _names()}
+    sys.modules.update(MODULES)
+    sys.modules.update(COMPATIBLE)
+    try:
+        yield MODULES["cupy"]
+    finally:
+        COMPATIBLE.update({name: sys.modules[name] for name in _names() if name not in MODULES})
+        for name in _names():
+            del sys.modules[name]
+        sys.modules.update(aside)

@@ -1,0 +1,49 @@
+"""Every kernel that the driver may launch, by its C++ name, in groups that are compiled as one program."""
+
+from __future__ import annotations
+
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.clouds import NEAR_DIMENSIONS
+from epsot.kernels.cuda.points import KINDS
+
+REALS = ("float", "double")
+
+
+def near(real: str, kind: str, dim: int) -> list[str]:
+    sums, values = (shapes.near(real, KINDS[kind], dim, rows).name for rows in (4, 2))
+    return [
+        f"reduce<{sums}, SUMS>",
+        f"pair<{sums}>",
+        f"reduce<{values}, VALUES>",
+        f"reduce<{values}, SLOPES>",
+    ]
+
+
+def tiled(real: str, kind: str) -> list[str]:
+    sums, values = (shapes.tiled(real, KINDS[kind], rows).name for rows in (8, 4))
+    names = [f"reduce<{sums}, SUMS>", f"pair<{sums}>", f"reduce<{values}, VALUES>", f"reduce<{values}, SLOPES>"]
+    return names if kind == "square" else [*names, f"reduce<{values}, COSTS>"]
+
+
+def stored(real: str, along: bool) -> list[str]:
+    form = shapes.stored(real, along).name
+    return [f"reduce<{form}, {operation}>" for operation in ("SUMS", "VALUES", "COSTS")] + [f"pair<{form}>"]
+
+
+def groups() -> dict[str, list[str]]:
+    """The names, by what is special about them."""
+    found = {}
+    for real in REALS:
+        for dim in range(1, NEAR_DIMENSIONS + 1):
+            for kind in KINDS:
+                if (kind, dim) != ("euclidean", 1):  # the driver takes cityblock
+                    found[f"{real}, {kind}, d = {dim}"] = near(real, kind, dim)
+        for kind in KINDS:
+            found[f"{real}, {kind}, any d"] = tiled(real, kind)
+        for along in (True, False):
+            found[f"{real}, matrix, {'rows' if along else 'columns'} in memory"] = stored(real, along)
+    found["order"] = [f"hilbert<{real}, {dim}>" for real in REALS for dim in (2, 3)] + ["finish"]
+    return found
+
+
+NAMES = {name for names in groups().values() for name in names}

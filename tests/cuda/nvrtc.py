@@ -1,0 +1,79 @@
+"""NVRTC by ctypes: compiles CUDA kernels for any architecture on a machine without a GPU or a driver."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MISSING = "NVRTC is not installed: pip install nvidia-cuda-nvrtc, which needs no GPU"
+
+
+class Usage(NamedTuple):
+    """What ptxas says of a kernel."""
+
+    registers: int  # of a thread
+    shared: int  # bytes of a block
+    spilled: int  # bytes of a thread
+    stack: int  # bytes of a thread: local arrays that are indexed by variables
+
+
+@cache
+def library() -> Any:
+    """The compiler of the wheel, or None."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations if spec and spec.submodule_search_locations else ():
+        for path in sorted(Path(folder).rglob("*nvrtc*")):
+            if re.fullmatch(r"libnvrtc\.so\.\d+|nvrtc64_\w+\.dll", path.name):
+                return ctypes.CDLL(str(path))
+    return None
+
+
+def architectures() -> set[int]:
+    """What this version compiles for."""
+    count = ctypes.c_int()
+    library().nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    supported = (ctypes.c_int * count.value)()
+    library().nvrtcGetSupportedArchs(supported)
+    return set(supported)
+
+
+def _log(program: Any) -> str:
+    size = ctypes.c_size_t()
+    library().nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    library().nvrtcGetProgramLog(program, buffer)
+    return buffer.value.decode()
+
+
+def compile_for(architecture: int, code: str, names: Sequence[str]) -> dict[str, Usage]:
+    """What the kernels of these names use on sm_<architecture>."""
+    nvrtc, program = library(), ctypes.c_void_p()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
+    for name in names:
+        nvrtc.nvrtcAddNameExpression(program, name.encode())
+    options = [b"--std=c++17", f"--gpu-architecture=sm_{architecture}".encode(), b"--ptxas-options=-v"]
+    status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    log = _log(program)
+    assert status == 0, log
+    assert "warning" not in log, log
+    usage = {}
+    for name in names:
+        lowered = ctypes.c_char_p()
+        nvrtc.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(lowered))
+        assert lowered.value is not None
+        part = log.split(f"Compiling entry function '{lowered.value.decode()}'")[1].split("Compiling entry")[0]
+        usage[name] = Usage(*(_total(pattern, part) for pattern in PATTERNS))
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return usage
+
+
+PATTERNS = (r"Used (\d+) registers", r"(\d+) bytes smem", r"(\d+) bytes spill", r"(\d+) bytes stack frame")
+
+
+def _total(pattern: str, text: str) -> int:
+    return sum(map(int, re.findall(pattern, text)))
