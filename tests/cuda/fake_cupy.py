@@ -7,21 +7,26 @@ not on the current device is an error.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from tests.cuda.emulation import Kernels
+from tests.cuda.emulation import Kernels, build
+from tests.cuda.instantiations import groups
 
-transfers: Counter[str] = Counter()
+transfers: Counter[str] = Counter()  # to the host, by the way they took
+sizes: list[int] = []  # of the arrays that went to the host, and came from it
 launches: list[tuple[str, tuple[int, ...], int]] = []  # name, grid, device
 allocated = {"now": 0, "peak": 0}
-COMPILED: dict[tuple[str, tuple[str, ...]], Kernels] = {}
+COMPILED: dict[str, Kernels] = {}  # by the name of a kernel; all of a group are one library
 MULTIPROCESSORS = [2]  # of every device; few, so that small problems have several blocks
 
 
@@ -141,11 +146,13 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def get(self) -> np.ndarray:
         transfers["get"] += 1
+        sizes.append(self.size)
         return self.data_.copy()
 
     def _to_host(name: str) -> Any:  # type: ignore[misc]
         def convert(self: Any, *arguments: Any) -> Any:
             transfers[name] += 1
+            sizes.append(self.size)
             return getattr(self.data_, name)(*arguments)
 
         return convert
@@ -170,17 +177,25 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return self.data_.__dlpack_device__()
 
 
+@cache
+def build_all(code: str) -> None:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda names: build(code, names), groups().values()))
+
+
 class RawModule:
     """Kernels of a source, run by the emulator."""
 
     def __init__(self, code: str, options: tuple[str, ...] = (), name_expressions: tuple[str, ...] = ()) -> None:
         assert options == ("--std=c++17",)
-        key = (code, tuple(name_expressions))
-        self.kernels = COMPILED.setdefault(key, None) or Kernels(code, name_expressions)  # type: ignore[arg-type]
-        COMPILED[key] = self.kernels
+        (name,) = name_expressions
+        if name not in COMPILED:
+            build_all(code)  # on all cores, before the tests ask for them one by one
+            group = next(names for names in groups().values() if name in names)
+            COMPILED.update(dict.fromkeys(group, Kernels(code, group)))
 
     def get_function(self, name: str) -> Callable[..., None]:
-        kernel = self.kernels[name]
+        kernel = COMPILED[name][name]
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
             assert all(0 < size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
@@ -221,9 +236,9 @@ def from_dlpack(array: Any) -> ndarray:
 def asarray(obj: Any, dtype: Any = None, **_: Any) -> ndarray:
     if isinstance(obj, ndarray):
         return obj if dtype is None or obj.dtype == dtype else obj.astype(dtype)
-    if isinstance(obj, np.ndarray) or not isinstance(obj, list | tuple):
-        return ndarray(np.array(obj, dtype=dtype))
-    return ndarray(np.array(unwrap(obj), dtype=dtype))
+    array = np.array(unwrap(obj) if isinstance(obj, list | tuple) else obj, dtype=dtype)
+    sizes.append(array.size)
+    return ndarray(array)
 
 
 def ascontiguousarray(array: Any, dtype: Any = None) -> ndarray:

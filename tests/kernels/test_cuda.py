@@ -30,7 +30,7 @@ def cupy() -> Iterator[Any]:
 
 def set_order(order: int) -> None:
     """The order in which lanes, warps and blocks of all kernels run."""
-    for kernels in fake_cupy.COMPILED.values():
+    for kernels in set(fake_cupy.COMPILED.values()):
         kernels.set_order(order)
 
 

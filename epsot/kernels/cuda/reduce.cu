@@ -53,6 +53,7 @@ template <class Form, int OP> struct Reduction {
     {
         double most = LOST;
         Index none = 0;
+#pragma unroll 1
         for (int row = threadIdx.x; row < R; row += THREADS) most = larger(most, shared.offset[row]);
         if constexpr (Form::SKIPS) block_best<THREADS>(form.shared.best, most, none);
         return T(most);
@@ -157,6 +158,7 @@ template <class Form, int OP> struct Reduction {
     {
         volatile double* store = partial;  // other blocks write it: no cache of this multiprocessor may stand in
         const Index n = form.p.n, first = form.first;
+#pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
             for (int c = 0; c < W; ++c)
                 store[((chunk * parts + blockIdx.y) * n + first + row) * W + c] =
@@ -167,9 +169,11 @@ template <class Form, int OP> struct Reduction {
         __syncthreads();
         if (!shared.last) return false;
         __threadfence();
+#pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
             for (int c = 0; c < W; ++c) {
                 double all = peaks ? LOST : 0;
+#pragma unroll 1
                 for (Index part = 0; part < parts; ++part) {
                     const double one = store[((chunk * parts + part) * n + first + row) * W + c];
                     if (!peaks) all += one;
@@ -203,6 +207,7 @@ template <class Form, int OP> struct Reduction {
     __device__ __forceinline__ bool open(int mode, const double* k, double k_scale, const double* out)
     {
         bool any = false;
+#pragma unroll 1
         for (int row = threadIdx.x; row < R; row += THREADS) {
             const Index i = form.p.x_order[smaller(form.first + row, form.p.n - 1)];
             shared.todo[row] = form.first + row < form.p.n && (mode != MARKED || out[i] != out[i]);
@@ -233,6 +238,7 @@ reduce(const typename Form::real* x, const typename Form::real* y, const double*
     if (!sums.open(mode, k, k_scale, out)) return;
     form.open(shared.rho);
     __syncthreads();
+#pragma unroll 1
     for (int row = threadIdx.x; row < Form::R; row += Form::THREADS) {
         const double shift = shared.rho[row] + shared.exponent[row];
         // As it is added to the logits.
@@ -249,6 +255,7 @@ reduce(const typename Form::real* x, const typename Form::real* y, const double*
         for (int pass = again || peaks ? 0 : 1; pass < (peaks ? 1 : 2); ++pass) sums.sweep(begin, end, pass == 0);
         if (!again && parts > 1 && !sums.join_parts(parts, peaks, partial, arrived)) return;
         bool any = false;
+#pragma unroll 1
         for (int row = threadIdx.x; row < Form::R; row += Form::THREADS) {
             const bool empty = OP != SUMS && shared.exponent[row] == minus_infinity();  // a row of weight zero
             const bool fine = OP == COSTS || peaks || again || empty || trusted(shared.total[row][0]);

@@ -35,6 +35,7 @@ struct Stored {
         block_best<THREADS>(shared.best, best, image);
         const double reference = best > minus_infinity() ? best : 0;
         if (threadIdx.x == 0) shared.reference = reference;
+#pragma unroll 1
         for (int line = threadIdx.x; line < R; line += THREADS) rho[line] = reference;
     }
 

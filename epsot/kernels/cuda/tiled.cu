@@ -47,6 +47,7 @@ struct Tiled {
         block_best<THREADS>(shared.best, best, image);
         const double reference = best > minus_infinity() ? best : 0;
         if (threadIdx.x == 0) shared.reference = reference;
+#pragma unroll 1
         for (int line = threadIdx.x; line < R; line += THREADS)
             rho[line] = reference - half_square(p.x_extra, smaller(first + line, p.n - 1));
 #pragma unroll

@@ -1,0 +1,324 @@
+"""The whole package on CuPy-shaped arrays: what comes in as one comes out as one, with NumPy's numbers.
+
+The kernels run on the CPU; chunks, types, launches, devices and transfers are those of a GPU.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+from epsot import kernels
+from epsot.costs import Euclidean, HalfSquare
+from epsot.kernels import reference
+from tests.cuda import bridge, emulation, fake_cupy
+from tests.cuda.instantiations import NAMES
+from tests.test_namespaces import C_XX, C_YY, EXACT, POINTS, A, B, C, X, Y, of_any, of_clouds
+
+pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
+
+
+@pytest.fixture(autouse=True)
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        fake_cupy.launches.clear()
+        fake_cupy.transfers.clear()
+        fake_cupy.sizes.clear()
+        yield module
+        launched = {name for name, _, _ in fake_cupy.launches}
+        assert launched <= NAMES  # those that are compiled by NVRTC in its test
+
+
+def on_device(array: Any, dtype: Any = None) -> Any:
+    return fake_cupy.asarray(np.asarray(array), dtype)
+
+
+def same(actual: dict[str, Any], desired: dict[str, Any], dtype: Any = np.float64, tolerance: float = 1e-10) -> None:
+    """Library, type, shape and numbers."""
+    for name, value in actual.items():
+        assert isinstance(value, fake_cupy.ndarray), name
+        assert value.dtype == dtype, name
+        assert value.shape == np.shape(desired[name]), name
+        np.testing.assert_allclose(value.data_, desired[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def test_cupy_is_served_by_the_cuda_kernels() -> None:
+    x, y = on_device(X), on_device(Y)
+    assert kernels.backend_of(x) == "cuda"
+    result = epsot.sinkhorn(x, y, blur=0.5)
+    assert type(result.instance.problem.kernel).__module__ == "epsot.kernels.cuda.points"
+    solved = epsot.solve(epsot.CostMatrix(on_device(C)), eps=0.5)
+    assert type(solved.instance.problem.kernel).__module__ == "epsot.kernels.cuda.matrix"
+
+
+@pytest.mark.parametrize("entry", [epsot.sinkhorn, epsot.sinkhorn_divergence])
+@pytest.mark.parametrize(("p", "reach"), [(2, None), (1, 1.5), (2, (None, 0.8))])
+def test_clouds(entry: Any, p: int, reach: Any) -> None:
+    options = {"blur": 0.6, "p": p, "reach": reach, **EXACT}
+    ours, theirs = entry(X, Y, A, B, **options), entry(*map(on_device, (X, Y, A, B)), **options)
+    assert theirs.success
+    same(of_any(theirs) | of_clouds(theirs, on_device(POINTS)), of_any(ours) | of_clouds(ours, POINTS))
+
+
+@pytest.mark.parametrize("entry", [epsot.solve, epsot.divergence])
+def test_matrices(entry: Any) -> None:
+    ours = entry(epsot.CostMatrix(C, C_xx=C_XX, C_yy=C_YY), A, B, eps=0.2, **EXACT)
+    geometry = epsot.CostMatrix(on_device(C), C_xx=on_device(C_XX), C_yy=on_device(C_YY))
+    same(of_any(entry(geometry, on_device(A), on_device(B), eps=0.2, **EXACT)), of_any(ours))
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
+def test_named_costs(cost: str) -> None:
+    ours = epsot.divergence(epsot.PointCloud(X, Y, cost=cost), A, B, eps=0.2, **EXACT)
+    geometry = epsot.PointCloud(on_device(X), on_device(Y), cost=cost)
+    theirs = epsot.divergence(geometry, on_device(A), on_device(B), eps=0.2, **EXACT)
+    same(of_any(theirs) | of_clouds(theirs, on_device(POINTS)), of_any(ours) | of_clouds(ours, POINTS))
+
+
+@pytest.mark.parametrize("d", [1, 3, 5, 70])
+def test_dimensions(d: int, rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(30, d)) / np.sqrt(d), rng.normal(size=(20, d)) / np.sqrt(d) + 100
+    ours = epsot.sinkhorn_divergence(x, y, blur=0.5, tol=1e-9)
+    theirs = epsot.sinkhorn_divergence(on_device(x), on_device(y), blur=0.5, tol=1e-9)
+    # Both stop at 1e-9, maybe not at the same point, and values are 100^2 d / 2.
+    for name in ("value", "grad_x", "displacement"):
+        desired = np.asarray(getattr(ours, name))
+        np.testing.assert_allclose(getattr(theirs, name).data_, desired, rtol=1e-9, atol=1e-9 * np.abs(desired).max())
+
+
+def test_float32() -> None:
+    ours = epsot.sinkhorn_divergence(X, Y, A, B, blur=0.6, **EXACT)
+    x, y = on_device(X, np.float32), on_device(Y, np.float32)
+    theirs = epsot.sinkhorn_divergence(x, y, on_device(A), on_device(B), blur=0.6, tol=1e-6)
+    desired = of_any(ours) | of_clouds(ours, POINTS)
+    same(of_any(theirs) | of_clouds(theirs, on_device(POINTS)), desired, np.float32, 1e-4)
+
+
+def test_the_tutorial_s_schedule() -> None:
+    """tol=None: two-sided and symmetric sweeps, and every one counts."""
+    options: dict[str, Any] = {"blur": 0.2, "tol": None, "scaling": 0.7}
+    ours = epsot.sinkhorn_divergence(X, Y, A, B, **options)
+    theirs = epsot.sinkhorn_divergence(*map(on_device, (X, Y, A, B)), **options)
+    names = ("value", "f", "g", "grad_x", "displacement")
+    same({name: getattr(theirs, name) for name in names}, {name: getattr(ours, name) for name in names})
+    assert any(name.startswith("pair<") for name, _, _ in fake_cupy.launches)
+
+
+@pytest.mark.parametrize("mode", ["independent", "stratified"])
+def test_samples_are_numpy_s(mode: Any) -> None:
+    ours = epsot.sinkhorn(X, Y, A, B, blur=0.6, **EXACT).plan.sample(50, rng=7, mode=mode)
+    theirs = epsot.sinkhorn(*map(on_device, (X, Y, A, B)), blur=0.6, **EXACT).plan.sample(50, rng=7, mode=mode)
+    for actual, desired in zip(theirs, ours, strict=True):
+        np.testing.assert_array_equal(actual.data_, desired)
+
+
+def test_a_cost_in_array_api_code_runs_on_the_portable_path() -> None:
+    class PseudoHuber(epsot.Cost):
+        degree = 1.0
+
+        def value(self, x: Any, y: Any) -> Any:
+            return (1 + ((x - y) ** 2).sum(axis=-1)) ** 0.5 - 1
+
+        def gradient(self, x: Any, y: Any) -> Any:
+            return (x - y) / (self.value(x, y) + 1)[..., None]
+
+    ours = epsot.solve(epsot.PointCloud(X, Y, cost=PseudoHuber()), A, B, eps=0.1, **EXACT)
+    geometry = epsot.PointCloud(on_device(X), on_device(Y), cost=PseudoHuber())
+    theirs = epsot.solve(geometry, on_device(A), on_device(B), eps=0.1, **EXACT)
+    same({"value": theirs.value, "grad_x": theirs.grad_x}, {"value": ours.value, "grad_x": ours.grad_x})
+    assert not fake_cupy.launches
+
+
+# Transfers
+
+
+def test_no_method_waits_for_the_device(rng: np.random.Generator) -> None:
+    """Neither a good guess nor a hopeless one, nor sums out of range, is known to the host."""
+    x, y = on_device(rng.normal(size=(300, 2)), np.float32), on_device(rng.normal(size=(200, 2)), np.float32)
+    k, h, v = on_device(rng.normal(size=300)), on_device(rng.normal(size=200)), on_device(rng.normal(size=(200, 9)))
+    kernel = kernels.points(x, y, HalfSquare())
+    fake_cupy.sizes.clear()
+    far = kernel.softmin(h, 0.1) + 1e6
+    kernel.softmin(h, 0.1, far)
+    kernel.softmin_pair(k, h + 1e4, 0.1)
+    kernel.source().softmin_self(k, 0.1)
+    kernel.apply(k, h, 0.1, v)
+    kernel.cost_gradient(k, h, 0.1)
+    kernel.cost_apply(h)
+    kernel.at(x[:7]).T.softmin(k[:7], 0.1)
+    assert not fake_cupy.transfers
+    assert not fake_cupy.sizes
+
+
+def test_a_solve_moves_numbers_not_arrays(rng: np.random.Generator) -> None:
+    """Errors, and the small system of the acceleration: never an array as long as the points."""
+    x, y = on_device(rng.normal(size=(150, 2))), on_device(rng.normal(size=(140, 2)))
+    fake_cupy.sizes.clear()
+    result = epsot.sinkhorn_divergence(x, y, blur=0.3)
+    of_any(result)
+    of_clouds(result, x[:3])
+    assert max(fake_cupy.sizes) <= 10
+    checks = sum(part.nit for part in (result.xy, result.xx, result.yy))
+    assert sum(fake_cupy.transfers.values()) <= 2 * checks + 80  # of which the checks of the inputs are most
+
+
+def test_inputs_are_left_alone(rng: np.random.Generator) -> None:
+    arrays = [on_device(z) for z in (X, Y, A, B, POINTS)]
+    before = [z.data_.copy() for z in arrays]
+    result = epsot.sinkhorn_divergence(*arrays[:4], blur=0.4)
+    of_any(result)
+    of_clouds(result, arrays[4])
+    for array, copy in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array.data_, copy)
+
+
+# Launches
+
+
+def test_columns_are_cut_into_parts_where_rows_are_few(rng: np.random.Generator, monkeypatch: Any) -> None:
+    """A device with many multiprocessors gets the columns in parts, and the same result up to rounding."""
+    x, y, h = rng.normal(size=(5, 2)), rng.normal(size=(2000, 2)), rng.normal(size=2000)
+    grids = []
+    for count in (1, 132):
+        monkeypatch.setattr(fake_cupy, "MULTIPROCESSORS", [count])
+        kernel = bridge.points(x, y, Euclidean())
+        fake_cupy.launches.clear()
+        np.testing.assert_allclose(kernel.softmin(h, 0.1), reference.Points(x, y, Euclidean()).softmin(h, 0.1), 1e-12)
+        grids.append(fake_cupy.launches[-1][1])
+    assert grids[0][:2] == (1, 16)
+    assert grids[1][:2] == (1, 16)  # the tiles there are
+
+
+def test_many_columns_of_values(rng: np.random.Generator, monkeypatch: Any) -> None:
+    """More than one launch may take."""
+    from epsot.kernels.cuda import fused
+
+    monkeypatch.setattr(fused, "MOST_CHUNKS", 2)
+    x, y, k, h = rng.normal(size=(9, 2)), rng.normal(size=(7, 2)), rng.normal(size=9), rng.normal(size=7)
+    v = rng.normal(size=(7, 21))
+    ours, theirs = bridge.points(x, y, HalfSquare()), reference.Points(x, y, HalfSquare())
+    np.testing.assert_allclose(ours.apply(k, h, 0.5, v), theirs.apply(k, h, 0.5, v), 1e-12, 1e-12)
+    assert [grid[2] for name, grid, _ in fake_cupy.launches if "VALUES" in name] == [2, 2, 2]
+
+
+def test_memory_is_linear(rng: np.random.Generator) -> None:
+    """Less than 3 000 points a side in float64 would need for a 30th of an (n, m) array."""
+    n = 3000
+    x, y, h = rng.random((n, 3)), rng.random((n, 3)), np.full(n, -np.log(n))
+    ours, theirs, h = on_device(x, np.float32), on_device(y, np.float32), on_device(h)
+    fake_cupy.allocated["peak"] = start = fake_cupy.allocated["now"]
+    kernel = kernels.points(ours, theirs, HalfSquare())
+    f = kernel.softmin(h, 10.0)
+    kernel.softmin_pair(f / 10 + h, h, 10.0)
+    kernel.cost_gradient(f / 10, h, 10.0)
+    assert fake_cupy.allocated["peak"] - start < 8 * n * n / 30
+
+
+# Devices
+
+
+def test_work_is_done_on_the_device_of_the_inputs(cupy: Any, rng: np.random.Generator) -> None:
+    """Whichever is current."""
+    with cupy.cuda.Device(1):
+        x, y = on_device(rng.normal(size=(300, 2))), on_device(rng.normal(size=(6, 2)))
+        h, k, v = on_device(rng.normal(size=6)), on_device(rng.normal(size=300)), on_device(rng.normal(size=(6, 2)))
+    kernel = kernels.points(x, y, HalfSquare())
+    results = [kernel.softmin(h, 0.1), *kernel.softmin_pair(k, h, 0.1), kernel.apply(k, h, 0.1, v)]
+    results += [kernel.cost_gradient(k, h, 0.1), kernel.at(x).softmin(h, 0.1), kernel.cost_rows(slice(0, 2))]
+    assert {result.device.id for result in results} == {1}
+    assert {device for _, _, device in fake_cupy.launches} == {1}
+
+
+def test_a_missing_compiler_is_named(cupy: Any, monkeypatch: Any) -> None:
+    from epsot.kernels.cuda import modules
+
+    class NoCompiler:
+        def __init__(self, **_: Any) -> None:
+            raise RuntimeError("CuPy failed to load libnvrtc.so.13: OSError")
+
+    modules.function.cache_clear()
+    monkeypatch.setattr(cupy, "RawModule", NoCompiler)
+    with pytest.raises(RuntimeError, match=r"epsot\[cuda13x\].*epsot\[cuda12x\]"):
+        epsot.sinkhorn(on_device(X), on_device(Y), blur=0.5)
+
+
+# PyTorch
+
+
+def tensors_are_on_a_device(monkeypatch: Any) -> Any:
+    """Tensors of the CPU take the way of those of a GPU."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(kernels, "is_cuda_tensor", lambda array: isinstance(array, torch.Tensor))
+    return torch
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tensors_go_through_the_cuda_kernels(monkeypatch: Any, dtype: str) -> None:
+    torch = tensors_are_on_a_device(monkeypatch)
+    ours = epsot.sinkhorn_divergence(X, Y, A, B, blur=0.6, **EXACT)
+    x, y = (torch.asarray(z, dtype=getattr(torch, dtype)) for z in (X, Y))
+    single = dtype == "float32"
+    options = {"tol": 1e-6} if single else EXACT
+    theirs = epsot.sinkhorn_divergence(x, y, torch.asarray(A), torch.asarray(B), blur=0.6, **options)
+    points = torch.asarray(POINTS, dtype=x.dtype)
+    desired, tolerance = of_any(ours) | of_clouds(ours, POINTS), 1e-4 if single else 1e-10
+    for name, value in (of_any(theirs) | of_clouds(theirs, points)).items():
+        assert isinstance(value, torch.Tensor), name
+        assert value.dtype == x.dtype, name
+        np.testing.assert_allclose(value.numpy(), desired[name], tolerance, tolerance, err_msg=name)
+    assert fake_cupy.launches
+    assert not fake_cupy.sizes  # nothing was copied by CuPy
+
+
+def test_tensors_are_not_copied(monkeypatch: Any) -> None:
+    torch = tensors_are_on_a_device(monkeypatch)
+    x = torch.asarray(X)
+    kernel = kernels.points(x, x, HalfSquare())
+    assert kernel.kernel.x.data_.ctypes.data == x.data_ptr()
+    assert kernel.kernel.y is kernel.kernel.x
+    C = torch.asarray(np.random.default_rng(0).random((4, 3)))
+    matrix = kernels.matrix(C)
+    assert matrix.kernel.C.data_.ctypes.data == C.data_ptr()
+    np.testing.assert_allclose(matrix.cost_rows(torch.asarray([2, 0])).numpy(), C[[2, 0]].numpy())
+    np.testing.assert_allclose(matrix.T.cost_apply(torch.ones(4, dtype=torch.float64)).numpy(), C.sum(dim=0).numpy())
+
+
+def test_the_stream_of_torch_is_used(cupy: Any, monkeypatch: Any) -> None:
+    torch = pytest.importorskip("torch")
+    from epsot.kernels.cuda import exchange
+
+    class OnDevice:
+        device = torch.device("cuda", 1)
+
+    class Current:
+        cuda_stream = 1234
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Current())
+    with exchange.stream_of(OnDevice()):
+        assert cupy.cuda.Device().id == 1
+        assert cupy.cuda.Stream.used[-1] == 1234
+
+
+def test_tensors_on_the_cpu_stay_on_the_portable_path() -> None:
+    torch = pytest.importorskip("torch")
+    assert kernels.backend_of(torch.asarray(X)) == "tiled"
+
+
+def test_the_fake_refuses_what_cupy_refuses() -> None:
+    """A test of the tests: NumPy cannot read its arrays, and they do not mix with NumPy's or with other devices'."""
+    array = on_device(X)
+    with pytest.raises(TypeError):
+        np.asarray(array)
+    with pytest.raises(TypeError):
+        array + X
+    with fake_cupy.Device(1), pytest.raises(RuntimeError, match="device 1"):
+        array + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(TypeError, match="all arrays must come from one library"):
+            epsot.sinkhorn(array, Y, blur=0.5)

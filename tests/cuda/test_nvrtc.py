@@ -1,0 +1,78 @@
+"""Every kernel compiled by NVRTC, without a GPU, and what it uses held against `budget.json`: nothing spills.
+
+All of them are compiled for sm_90; of each form and type those of one cost for the other architectures, because all for
+all takes minutes. EPSOT_ALL_KERNELS=1 does that. After a change that is meant to use more:
+
+    EPSOT_ALL_KERNELS=1 python -m tests.cuda.test_nvrtc
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from epsot.kernels.cuda.modules import source
+from tests.cuda import nvrtc
+from tests.cuda.instantiations import groups
+
+BUDGET = Path(__file__).with_name("budget.json")
+MAIN, OTHERS = 90, (75, 80, 100, 120)
+TYPICAL = ("square, d = 3", "square, any d", "in memory", "order")
+GRANULARITY = 8  # registers are dealt out in eights
+
+
+def chosen(architecture: int) -> list[list[str]]:
+    """The groups to be compiled for an architecture."""
+    whole = architecture == MAIN or os.environ.get("EPSOT_ALL_KERNELS")
+    return [names for label, names in groups().items() if whole or label.endswith(TYPICAL)]
+
+
+@cache
+def usage(architecture: int) -> dict[str, nvrtc.Usage]:
+    """Compiled on all cores: NVRTC does not hold Python's lock."""
+    found: dict[str, nvrtc.Usage] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for part in pool.map(lambda names: nvrtc.compile_for(architecture, source(), names), chosen(architecture)):
+            found.update(part)
+    return found
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
+@pytest.mark.parametrize("architecture", [MAIN, *OTHERS])
+def test_registers_and_shared_memory(architecture: int) -> None:
+    if architecture not in nvrtc.architectures():
+        pytest.skip(f"this NVRTC does not know sm_{architecture}")
+    budget = json.loads(BUDGET.read_text())
+    for name, used in usage(architecture).items():
+        assert used.spilled == 0, f"{name} spills {used.spilled} bytes on sm_{architecture}"
+        assert used.stack == 0, f"{name} keeps {used.stack} bytes of arrays in memory on sm_{architecture}"
+        registers, shared = budget[name]
+        assert used.registers <= registers, f"{name} uses {used.registers} registers on sm_{architecture}"
+        assert used.shared <= shared, f"{name} uses {used.shared} bytes of shared memory on sm_{architecture}"
+
+
+def test_the_budget_is_of_the_kernels_there_are() -> None:
+    assert set(json.loads(BUDGET.read_text())) == {name for names in groups().values() for name in names}
+
+
+def main() -> None:
+    """Write the largest use over the architectures."""
+    budget: dict[str, list[int]] = {}
+    for architecture in (MAIN, *OTHERS):
+        for name, used in usage(architecture).items():
+            registers, shared = budget.get(name, (0, 0))
+            rounded = -(-used.registers // GRANULARITY) * GRANULARITY
+            budget[name] = [max(registers, rounded), max(shared, used.shared)]
+            if used.spilled or used.stack:
+                print(f"sm_{architecture}: {name} {used}")
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in sorted(budget.items()))
+    BUDGET.write_text(f"{{\n{lines}\n}}\n")
+
+
+if __name__ == "__main__":
+    main()
