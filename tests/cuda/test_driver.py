@@ -182,16 +182,17 @@ def test_inputs_are_left_alone(rng: np.random.Generator) -> None:
 
 def test_columns_are_cut_into_parts_where_rows_are_few(rng: np.random.Generator, monkeypatch: Any) -> None:
     """A device with many multiprocessors gets the columns in parts, and the same result up to rounding."""
-    x, y, h = rng.normal(size=(5, 2)), rng.normal(size=(2000, 2)), rng.normal(size=2000)
+    from epsot.kernels.cuda import fused
+
+    x, y, h = rng.normal(size=(600, 2)), rng.normal(size=(2000, 2)), rng.normal(size=2000)
     grids = []
     for count in (1, 132):
-        monkeypatch.setattr(fake_cupy, "MULTIPROCESSORS", [count])
+        monkeypatch.setattr(fused, "multiprocessors", lambda *_, count=count: count)
         kernel = bridge.points(x, y, Euclidean())
         fake_cupy.launches.clear()
         np.testing.assert_allclose(kernel.softmin(h, 0.1), reference.Points(x, y, Euclidean()).softmin(h, 0.1), 1e-12)
         grids.append(fake_cupy.launches[-1][1])
-    assert grids[0][:2] == (1, 16)
-    assert grids[1][:2] == (1, 16)  # the tiles there are
+    assert grids == [(3, 11, 1), (3, 16, 1)]  # enough for one multiprocessor, and as many as there are tiles
 
 
 def test_many_columns_of_values(rng: np.random.Generator, monkeypatch: Any) -> None:

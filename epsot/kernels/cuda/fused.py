@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +21,13 @@ ALL, MARKED, PEAKS = (np.int32(mode) for mode in range(3))  # as in reduce.cu
 FINISH_THREADS = 256
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+@cache
+def multiprocessors(cupy: Any, device: int) -> int:
+    """How many blocks a device runs side by side, in units of `RESIDENT`."""
+    count: int = cupy.cuda.Device(device).attributes["MultiProcessorCount"]
+    return count
 
 
 def on_device(method: Method) -> Method:
@@ -99,8 +106,7 @@ class Fused(Dense):
         blocks = -(-operands.n // form.rows)
         parts = 1
         if mode != MARKED:
-            count = self.device.attributes["MultiProcessorCount"]
-            parts = shapes.parts(form, operands.n, operands.m, chunks, count)
+            parts = shapes.parts(form, operands.n, operands.m, chunks, multiprocessors(cupy, self.device.id))
         partial = cupy.empty((chunks, parts, operands.n, width) if parts > 1 else 1, dtype=np.float64)
         arrived = cupy.zeros(chunks * blocks if parts > 1 else 1, dtype=np.int32)
         scale = LOG2_E * self.factor / eps if scale is None else scale

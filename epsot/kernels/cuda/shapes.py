@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 FRAME = 256  # rows with a common centre, as in forms.cu
 CHUNK = 4  # values or coordinates that a block sums at once, as in forms.cu
-BANDS = 24  # of rows and of columns in a two-sided sweep: 24 * 24 blocks of 2 to 4 warps fill 132 multiprocessors
+BANDS = 32  # of rows and of columns in a two-sided sweep: 32 * 32 blocks of 2 to 4 warps fill 132 multiprocessors
 WAVES = 4  # blocks for each that fits on the device at once: short enough a tail where blocks skip tiles
 RESIDENT = 8  # blocks of a multiprocessor, by registers
 MOST_PARTS = 65_535  # the limit of a grid's second axis
