@@ -25,7 +25,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @cache
 def multiprocessors(cupy: Any, device: int) -> int:
-    """How many blocks a device runs side by side, in units of `RESIDENT`."""
+    """How many a device has; asked for once."""
     count: int = cupy.cuda.Device(device).attributes["MultiProcessorCount"]
     return count
 

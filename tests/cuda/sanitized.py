@@ -1,0 +1,43 @@
+"""Kernels of every form on ragged sizes, to be run under the address sanitizer: python -m tests.cuda.sanitized"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from epsot.costs import Cost, Euclidean, HalfSquare
+from tests.cuda import bridge, fake_cupy
+
+fake_cupy.build_all = lambda code: None  # only the groups that are used
+
+
+def use(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None:
+    """Every method."""
+    k, h, v = rng.normal(size=n), rng.normal(size=m), rng.normal(size=(m, 5))
+    f = kernel.softmin(h, 0.1)
+    for guess in (f, f + 1e3):
+        kernel.softmin(h, 0.1, guess)
+    kernel.softmin_pair(k, h, 0.1)
+    kernel.softmin_pair(k + 400, h, 0.1)
+    kernel.apply(k, h, 0.1, v)
+    kernel.T.apply(h, k, 0.1, rng.normal(size=(n, 1)))
+    kernel.cost_apply(h)
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    clouds: list[tuple[Cost, int, type]] = [(HalfSquare(), 2, np.float32), (Euclidean(), 17, np.float64)]
+    with fake_cupy.installed():
+        for cost, d, dtype in clouds:
+            for n, m in ((1, 1), (259, 131), (3, 600)):
+                x, y = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(m, d)).astype(dtype)
+                kernel = bridge.points(x, y, cost)
+                use(kernel, n, m, rng)
+                kernel.source().softmin_self(rng.normal(size=n), 0.1)
+                kernel.cost_gradient(rng.normal(size=n), rng.normal(size=m), 0.1)
+        for n, m in ((1, 1), (259, 131), (3, 600)):
+            use(bridge.matrix(rng.random((n, m)).astype(np.float32)), n, m, rng)
+    print(f"{len(fake_cupy.launches)} launches")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The emulator finds what it is there to find, and finds nothing in the kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.modules import source
+from tests.cuda import emulation
+
+pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
+
+ROOT = Path(__file__).parents[2]
+
+
+def sanitizer() -> str | None:
+    """The library that has to be loaded before Python."""
+    path = subprocess.check_output(["g++", "-print-file-name=libasan.so"], text=True).strip()
+    return path if Path(path).is_absolute() else None
+
+
+def test_no_access_out_of_bounds() -> None:
+    library = sanitizer()
+    if library is None:
+        pytest.skip("g++ has no address sanitizer")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": library,
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "OMP_NUM_THREADS": "1",
+        "EPSOT_EMULATION_FLAGS": "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g",
+    }
+    command = [sys.executable, "-m", "tests.cuda.sanitized"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert "launches" in run.stdout
+
+
+def softmin(kernels: emulation.Kernels, name: str, shape: shapes.Shape, order: int) -> np.ndarray:
+    """One launch on points of the line, as the driver does it."""
+    n = m = 4 * shape.tile
+    x = np.linspace(0, 1, n)[:, None]
+    frames = np.array([[part.min() + np.ptp(part) / 2, np.ptp(part) / 2] for part in np.split(x, n // shapes.FRAME)])
+    order_of_points, h, out = np.arange(n), np.sin(np.arange(m)), np.empty(n)
+    kernels.set_order(order)
+    integers = [np.int64(number) for number in (n, m, 1, 0, 0)]
+    operands = [x, x, frames, frames, order_of_points, order_of_points, h, *integers, np.float64(10)]
+    rest = [np.zeros(n), *map(np.float64, (1, 1, 1)), h, np.int64(1), np.int32(0), np.zeros(1), np.zeros(1, np.int32)]
+    kernels[name]((n // shape.rows, 1, 1), (shape.threads,), [*operands, *rest, out])
+    return out
+
+
+def test_a_missing_barrier_is_seen() -> None:
+    """Without the barrier before a tile is filled, or after it, the result depends on the order of the lanes."""
+    shape, code = shapes.near("double", 0, 1, 4), source()
+    name = f"reduce<{shape.name}, SUMS>"
+    before = "__syncthreads();  // everybody is done with the tile before\n            const bool matters"
+    after = "if (!__syncthreads_or(matters)) continue;\n            } else {"
+    unguarded = "if (!matters) {}\n            } else {"
+    found = []
+    for barrier, without in (("", ""), (before, "const bool matters"), (after, unguarded)):
+        assert barrier in code
+        kernels = emulation.Kernels(code.replace(barrier, without) if barrier else code, [name])
+        forward, backward = (softmin(kernels, name, shape, order) for order in (0, 1))
+        found.append(forward.tobytes() == backward.tobytes())
+    assert found == [True, False, False]
