@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ sizes: list[int] = []  # of the arrays that went to the host, and came from it
 launches: list[tuple[str, tuple[int, ...], int]] = []  # name, grid, device
 allocated = {"now": 0, "peak": 0}
 COMPILED: dict[str, Kernels] = {}  # by the name of a kernel; all of a group are one library
-MULTIPROCESSORS = [2]  # of every device; few, so that small problems have several blocks
+MULTIPROCESSORS = 2  # of every device; few, so that small problems have several blocks
 
 
 class Device:
@@ -37,7 +38,8 @@ class Device:
 
     def __init__(self, device: Any = None) -> None:
         self.id = Device.stack[-1] if device is None else int(getattr(device, "id", device))
-        self.attributes = {"MultiProcessorCount": MULTIPROCESSORS[0]}
+        self.attributes = {"MultiProcessorCount": MULTIPROCESSORS, "ClockRate": 1_000_000}  # in kHz
+        self.compute_capability = "90"
 
     def __enter__(self) -> Device:
         Device.stack.append(self.id)
@@ -45,6 +47,9 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         Device.stack.pop()
+
+    def synchronize(self) -> None:
+        transfers["synchronize"] += 1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Device) and self.id == other.id
@@ -225,8 +230,19 @@ class Stream:
         pass
 
 
-class CompileException(Exception):
-    """As raised by CuPy for an error in a source."""
+class Event:
+    """A moment."""
+
+    def record(self) -> None:
+        self.moment = time.perf_counter()
+
+    def synchronize(self) -> None:
+        transfers["synchronize"] += 1
+
+
+def get_elapsed_time(start: Event, end: Event) -> float:
+    """In milliseconds."""
+    return 1e3 * (end.moment - start.moment)
 
 
 def from_dlpack(array: Any) -> ndarray:
@@ -265,9 +281,9 @@ def make() -> dict[str, types.ModuleType]:
         setattr(cupy, name, value)
     cupy.__path__, cuda.__path__ = [], []
     cuda.Device, cuda.Stream, device.Device = Device, Stream, Device  # type: ignore[attr-defined]
-    cuda.compiler = types.SimpleNamespace(CompileException=CompileException)  # type: ignore[attr-defined]
+    cuda.Event, cuda.get_elapsed_time = Event, get_elapsed_time  # type: ignore[attr-defined]
     cuda.runtime = types.SimpleNamespace(  # type: ignore[attr-defined]
-        getDeviceProperties=lambda _: {"name": b"an emulated device"}
+        getDeviceProperties=lambda _: {"name": b"an emulated device"}, driverGetVersion=lambda: 0
     )
     return {module.__name__: module for module in (cupy, linalg, fft, cuda, device)}
 

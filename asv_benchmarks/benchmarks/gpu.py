@@ -1,0 +1,276 @@
+"""Pairs per second of the fused CUDA kernels, the share of the device's own bound, and whole solves beside peers.
+
+A region is timed by two events on the device, after a first run that compiles and warms up; the median counts.
+The bound is what the units of a multiprocessor give in a clock. A pair of half the squared distance costs
+
+    float32   1 exponential of 16 a clock; d multiply-adds and 2 additions of 128 a clock (d > 3: 3)
+    float64   d + 2 operations, and about 25 for an exponential that has no unit of its own, of 64 or 2 a clock
+
+Run as a script it runs the tests that need a GPU and prints the tables: python asv_benchmarks/benchmarks/gpu.py
+With --quick it takes small sizes only, with --no-tests it leaves the tests out.
+"""
+
+import argparse
+import datetime
+import statistics
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import epsot
+from epsot import kernels
+from epsot.costs import HalfSquare
+
+DTYPES = {"float32": np.float32, "float64": np.float64}
+SIZES = [10_000, 100_000, 1_000_000]
+DIMENSIONS = [1, 2, 3, 16, 64, 256]
+OPERATIONS = ["softmin", "softmin_pair", "softmin_self", "apply", "cost_gradient"]
+SOLVES = [1000, 3000, 10_000, 30_000, 100_000]
+SCALINGS = [0.5, 0.7, 0.9]
+EPS, BLUR = 0.05, 0.05
+SPECIAL, FLOAT_OPERATIONS = 16, 128  # of a multiprocessor in a clock
+EXPONENTIAL_64 = 25  # operations, roughly
+FAST_DOUBLES = {"60": 32, "70": 32, "80": 32, "90": 64, "100": 64}  # multiply-adds a clock; elsewhere 2
+LONGEST = 20.0  # seconds of one sweep at the bound: longer ones are left out
+
+
+def device():
+    """CuPy, if it is installed and a device answers."""
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceProperties(0)
+    except Exception:
+        return None
+    return cupy
+
+
+def seconds(cupy, function, repeats=7):
+    """The median time of a region on the device, warm."""
+    function()
+    found = []
+    for _ in range(repeats):
+        start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        found.append(cupy.cuda.get_elapsed_time(start, end) / 1e3)
+    return statistics.median(found)
+
+
+def bound(cupy, dtype, d):
+    """Pairs per second at which one unit of the device is always busy."""
+    here = cupy.cuda.Device()
+    clocks = here.attributes["MultiProcessorCount"] * here.attributes["ClockRate"] * 1e3
+    if dtype == "float32":
+        return clocks / max(1 / SPECIAL, (d + (2 if d <= 3 else 3)) / FLOAT_OPERATIONS)
+    return clocks / ((d + 2 + EXPONENTIAL_64) / FAST_DOUBLES.get(here.compute_capability, 2))
+
+
+def problem(cupy, dtype, d, n):
+    """Points of unit variance in all, and log-densities of a plan near convergence."""
+    rng = np.random.default_rng(0)
+    x, y = (cupy.asarray((rng.normal(size=(n, d)) / np.sqrt(d)).astype(DTYPES[dtype])) for _ in range(2))
+    kernel = kernels.points(x, y, HalfSquare())
+    log_weights = cupy.full(n, -np.log(n))
+    f = kernel.softmin(log_weights, EPS)
+    g = kernel.T.softmin(log_weights + f / EPS, EPS)
+    return kernel, log_weights + f / EPS, log_weights + g / EPS, f
+
+
+def call(operation, kernel, k, h, f):
+    """One sweep over all pairs."""
+    if operation == "softmin":
+        return kernel.softmin(h, EPS, f)
+    if operation == "softmin_pair":
+        return kernel.softmin_pair(k, h, EPS)
+    if operation == "softmin_self":
+        return kernel.source().softmin_self(k, EPS)
+    if operation == "apply":
+        return kernel.apply(k, h, EPS, h[:, None])
+    return kernel.cost_gradient(k, h, EPS)
+
+
+def pairs_per_second(cupy, operation, dtype, d, n):
+    arguments = problem(cupy, dtype, d, n)
+    return n * n / seconds(cupy, lambda: call(operation, *arguments))
+
+
+def cubes(cupy, n, d=3):
+    rng = np.random.default_rng(1)
+    x, y = rng.random((n, d)), rng.random((n, d)) * 0.7 + 0.3
+    return cupy.asarray(x.astype(np.float32)), cupy.asarray(y.astype(np.float32))
+
+
+def solve(x, y, **options):
+    """A debiased value and its gradient."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", epsot.ConvergenceWarning)
+        result = epsot.sinkhorn_divergence(x, y, blur=BLUR, **options)
+    return result.value, result.grad_x
+
+
+def peers():
+    """The losses of other libraries that can be imported, by name."""
+    found = {}
+    try:
+        import pykeops  # noqa: F401
+        from geomloss import SamplesLoss as GeomLoss
+
+        found["GeomLoss + KeOps"] = lambda **options: GeomLoss("sinkhorn", p=2, blur=BLUR, backend="online", **options)
+    except ImportError:
+        pass
+    try:
+        from flash_sinkhorn import SamplesLoss as Flash
+
+        found["flash-sinkhorn"] = lambda **options: Flash("sinkhorn", blur=BLUR, half_cost=True, **options)
+    except ImportError:
+        pass
+    return found
+
+
+def marginal_error(cupy, x, y, f, g):
+    """The larger L1 violation of the marginals by a pair of potentials, for uniform weights."""
+    kernel, n, m = kernels.points(x, y, HalfSquare()), len(x), len(y)
+    f, g = (cupy.from_dlpack(z.detach()).astype(np.float64).reshape(-1) for z in (f, g))
+    eps = BLUR**2
+    rows = cupy.exp((f - kernel.softmin(g / eps - np.log(m), eps)) / eps)
+    columns = cupy.exp((g - kernel.T.softmin(f / eps - np.log(n), eps)) / eps)
+    return max(float(abs(rows - 1).mean()), float(abs(columns - 1).mean()))
+
+
+def peer_rows(cupy, name, loss, n, scaling):
+    """Seconds of a peer, its error, ours to that error, ours with as many sweeps."""
+    import torch
+
+    from epsot.kernels.cuda.exchange import stream_of
+
+    ours = cubes(cupy, n)
+    x, y = (torch.utils.dlpack.from_dlpack(z) for z in ours)
+    f, g = loss(scaling=scaling, debias=False, potentials=True)(x, y)
+    error = marginal_error(cupy, *ours, f, g)
+    debiased = loss(scaling=scaling, debias=True)
+
+    def value_and_gradient():
+        points = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(debiased(points, y).sum(), [points])
+        return gradient
+
+    with stream_of(x):  # events see both libraries
+        theirs = seconds(cupy, value_and_gradient, 3)
+        to_error = seconds(cupy, lambda: solve(*ours, tol=max(error, 1e-6)), 3)
+        schedule = seconds(cupy, lambda: solve(*ours, tol=None, scaling=scaling), 3)
+    print(f"{name:<20}{n:>9}{scaling:>9}{error:>10.1e}{theirs:>12.2e}{to_error:>14.2e}{schedule:>14.2e}", flush=True)
+
+
+class Pairs:
+    params = (OPERATIONS, list(DTYPES), DIMENSIONS, SIZES[:2])
+    param_names = ("operation", "dtype", "d", "n")
+    timeout = 600
+
+    def setup(self, *_):
+        self.cupy = device()
+        if self.cupy is None:
+            raise NotImplementedError("no CUDA device answers")
+
+    def track_pairs_per_second(self, operation, dtype, d, n):
+        return pairs_per_second(self.cupy, operation, dtype, d, n)
+
+    track_pairs_per_second.unit = "pairs/s"
+
+
+class Solves:
+    params = (SOLVES,)
+    param_names = ("n",)
+    timeout = 600
+
+    def setup(self, n):
+        self.cupy = device()
+        if self.cupy is None:
+            raise NotImplementedError("no CUDA device answers")
+
+    def track_seconds(self, n):
+        points = cubes(self.cupy, n)
+        return seconds(self.cupy, lambda: solve(*points))
+
+    track_seconds.unit = "s, debiased value and gradient to a marginal error of 1e-3"
+
+
+def print_kernels(cupy, sizes, dimensions):
+    heads = "".join(f"{name:>15}" for name in OPERATIONS)
+    print(f"\n{'dtype':<9}{'d':>5}{'n = m':>9}{heads}{'bound':>12}{'share':>7}")
+    for dtype in DTYPES:
+        for d in dimensions:
+            for n in sizes:
+                most = bound(cupy, dtype, d)
+                if n * n / most > LONGEST:
+                    continue
+                # A gradient recomputes the pairs for every four coordinates.
+                rates = [
+                    pairs_per_second(cupy, name, dtype, d, n)
+                    if name != "cost_gradient" or n * n / most * max(1, d / 4) < LONGEST
+                    else np.nan
+                    for name in OPERATIONS
+                ]
+                cells = "".join(f"{rate:15.2e}" for rate in rates)
+                print(f"{dtype:<9}{d:>5}{n:>9}{cells}{most:12.2e}{rates[0] / most:7.2f}", flush=True)
+
+
+def print_solves(cupy, sizes):
+    print(f"\ndebiased value and gradient, float32, d = 3, blur {BLUR}, tol 1e-3\n{'n = m':>9}{'seconds':>12}")
+    for n in sizes:
+        points = cubes(cupy, n)
+        print(f"{n:>9}{seconds(cupy, lambda points=points: solve(*points), 3):>12.2e}", flush=True)
+
+
+def print_peers(cupy, sizes):
+    found = peers()
+    if not found:
+        print("\nno peer can be imported: geomloss with pykeops, or flash_sinkhorn")
+        return
+    heads = ("error", "seconds", "epsot, error", "epsot, passes")
+    print(f"\n{'peer':<20}{'n = m':>9}{'scaling':>9}{heads[0]:>10}{heads[1]:>12}{heads[2]:>14}{heads[3]:>14}")
+    for name, loss in found.items():
+        for n in sizes:
+            for scaling in SCALINGS:
+                peer_rows(cupy, name, loss, n, scaling)
+
+
+def first_call(cupy):
+    """Seconds until the first solve of a process has its result, compilation included unless CuPy's cache has it."""
+    start = datetime.datetime.now()
+    solve(*cubes(cupy, 1000))
+    cupy.cuda.Device().synchronize()
+    return (datetime.datetime.now() - start).total_seconds()
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument("--no-tests", action="store_true", help="no tests, only the tables")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--solves", type=int, nargs="+", default=SOLVES)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
+    options = parser.parse_args(arguments)
+    cupy = device()
+    if cupy is None:
+        sys.exit("no CUDA device answers, or CuPy is not installed")
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    driver = cupy.cuda.runtime.driverGetVersion()
+    print(f"{name}, driver {driver}, CuPy {cupy.__version__}, {datetime.date.today()}, {' '.join(sys.argv)}")
+    print(f"first solve of this process: {first_call(cupy):.1f} s")
+    if not options.no_tests:
+        root = Path(__file__).parents[2]
+        subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"], cwd=root, check=False)
+    sizes, solves = (options.sizes[:1], options.solves[:3]) if options.quick else (options.sizes, options.solves)
+    print_kernels(cupy, sizes, options.dimensions)
+    print_solves(cupy, solves)
+    print_peers(cupy, solves)
+
+
+if __name__ == "__main__":
+    main()

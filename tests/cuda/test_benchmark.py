@@ -1,0 +1,77 @@
+"""The benchmark of the GPU runs from end to end, at sizes at which it says nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda import emulation, fake_cupy
+
+pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
+
+SCRIPT = Path(__file__).parents[2] / "asv_benchmarks" / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(script, "peers", dict)
+    with fake_cupy.installed():
+        script.main(["--no-tests", "--sizes", "40", "--solves", "30", "--dimensions", "1", "3", "16"])
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines if line.startswith("float")]
+    assert [row[:3] for row in table] == [[t, d, "40"] for t in ("float32", "float64") for d in ("1", "3", "16")]
+    assert all(float(cell) > 0 for row in table for cell in row[3:-1])
+    assert "no peer can be imported: geomloss with pykeops, or flash_sinkhorn" in lines
+
+
+def test_a_peer_is_put_beside(script: Any, capsys: Any) -> None:
+    """A peer that returns our own potentials has our error."""
+    torch = pytest.importorskip("torch")
+
+    def loss(scaling: float, debias: bool, potentials: bool = False) -> Any:
+        def call(x: Any, y: Any) -> Any:
+            import epsot
+
+            if potentials:
+                result = epsot.sinkhorn(np.asarray(x), np.asarray(y), blur=script.BLUR, tol=1e-4)
+                return torch.asarray(result.f), torch.asarray(result.g)
+            return ((x - y) ** 2).sum()
+
+        return call
+
+    with fake_cupy.installed() as cupy:
+        script.peer_rows(cupy, "ours", loss, 40, 0.5)
+    row = capsys.readouterr().out.split()
+    assert row[:3] == ["ours", "40", "0.5"]
+    assert 0 < float(row[3]) < 2e-4
+    assert all(float(cell) > 0 for cell in row[4:])
+
+
+def test_the_bound(script: Any) -> None:
+    """Exponentials bind at d = 3, multiply-adds at d = 64; 2 multiprocessors at 1 GHz."""
+    with fake_cupy.installed() as cupy:
+        assert script.bound(cupy, "float32", 3) == 2e9 * 16
+        assert script.bound(cupy, "float32", 64) == 2e9 * 128 / 67
+        assert script.bound(cupy, "float64", 3) == 2e9 * 64 / 30
+
+
+def test_no_device_is_said(script: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(script, "device", lambda: None)
+    with pytest.raises(SystemExit, match="no CUDA device answers"):
+        script.main([])
+    with pytest.raises(NotImplementedError):
+        script.Pairs().setup()

@@ -1,0 +1,263 @@
+"""On a real device, with CuPy: pytest -m gpu. What the emulated tests cannot show, and the whole path once more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+from epsot import kernels
+from epsot.costs import Cityblock, Euclidean, HalfSquare
+from epsot.kernels import reference
+from tests import closed_forms
+from tests.test_namespaces import C_XX, C_YY, EXACT, POINTS, A, B, C, X, Y, of_any, of_clouds
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def cupy() -> Any:
+    module = pytest.importorskip("cupy", reason="CuPy is not installed")
+    try:
+        module.cuda.runtime.getDeviceProperties(0)
+    except Exception as error:  # whatever the driver says
+        pytest.skip(f"no CUDA device answers: {error}")
+    return module
+
+
+@pytest.fixture
+def pool(cupy: Any) -> Iterator[Any]:
+    """A memory pool of our own, whose largest size is that of the test."""
+    pool = cupy.cuda.MemoryPool()
+    with cupy.cuda.using_allocator(pool.malloc):
+        yield pool
+
+
+def close(actual: Any, desired: Any, tolerance: float) -> None:
+    np.testing.assert_allclose(actual.get(), np.asarray(desired), rtol=tolerance, atol=tolerance)
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("cost", [HalfSquare(), Euclidean(), Cityblock()], ids=repr)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-10)])
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 17, 64, 100])
+def test_parity_with_the_reference(cupy: Any, cost: Any, dtype: Any, tolerance: float, d: int) -> None:
+    rng = np.random.default_rng(d)
+    x, y = (rng.normal(size=(n, d)).astype(dtype) / math.sqrt(d) for n in (1000, 777))
+    log_a, log_b = np.log(rng.random(1000) / 500), np.log(rng.random(777) / 400)
+    log_a[3] = log_b[5] = -np.inf
+    eps = 0.2
+    theirs = reference.Points(x, y, cost)
+    ours = kernels.points(cupy.asarray(x), cupy.asarray(y), cost)
+    f = theirs.softmin(log_b, eps)
+    k, h = log_a + f / eps, log_b
+    K, H = cupy.asarray(k), cupy.asarray(h)
+    close(ours.softmin(H, eps), f, tolerance)
+    for guess in (f, f + 1e3, np.full_like(f, np.nan)):
+        close(ours.softmin(H, eps, cupy.asarray(guess)), f, tolerance)
+    for one, other in zip(ours.softmin_pair(K, H, eps), theirs.softmin_pair(k, h, eps), strict=True):
+        close(one, other, tolerance)
+    close(ours.source().softmin_self(K, eps), theirs.source().softmin(k, eps), tolerance)
+    v = rng.normal(size=(777, d + 1))
+    close(ours.apply(K, H, eps, cupy.asarray(v)), theirs.apply(k, h, eps, v), tolerance)
+    close(ours.cost_gradient(K, H, eps), theirs.cost_gradient(k, h, eps), tolerance)
+    close(ours.cost_apply(cupy.asarray(np.exp(h))), theirs.cost_apply(np.exp(h)), tolerance)
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-10)])
+def test_matrix(cupy: Any, layout: Any, dtype: Any, tolerance: float) -> None:
+    rng = np.random.default_rng(0)
+    C = rng.random((600, 500)).astype(dtype)
+    C[rng.random(C.shape) < 0.1] = np.inf
+    C[7] = np.inf
+    h, k = rng.normal(size=500), rng.normal(size=600)
+    theirs, ours = reference.Matrix(C), kernels.matrix(cupy.asarray(C, order=layout))
+    close(ours.softmin(cupy.asarray(h), 0.1), theirs.softmin(h, 0.1), tolerance)
+    close(ours.T.softmin(cupy.asarray(k), 0.1), theirs.T.softmin(k, 0.1), tolerance)
+    for one, other in zip(
+        ours.softmin_pair(cupy.asarray(k), cupy.asarray(h), 0.1), theirs.softmin_pair(k, h, 0.1), strict=True
+    ):
+        close(one, other, tolerance)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_float32_is_accurate_at_a_small_blur(cupy: Any, offset: float) -> None:
+    """As in the emulated test, with the exponential of the hardware."""
+    rng = np.random.default_rng(20)
+    n, eps, shift = 4096, 1e-4, np.array([0.3, -0.3])
+    points = rng.random((n, 2)) - 0.5
+    x = (points + offset).astype(np.float32)
+    y = (rng.permutation(points) + shift + offset).astype(np.float32)
+    y64 = y.astype(np.float64)
+    h = (y64 - offset) @ shift / eps - np.log(n)
+    some = np.arange(0, n, 16)
+    wanted = reference.Points(x[some].astype(np.float64), y64, HalfSquare()).softmin(h, eps)
+    ours = kernels.points(cupy.asarray(x), cupy.asarray(y), HalfSquare()).softmin(cupy.asarray(h), eps).get()
+    np.testing.assert_allclose(ours[some], wanted, rtol=0, atol=1e-4 * eps)
+
+
+def test_the_same_bits_every_time(cupy: Any) -> None:
+    """Whichever block comes last."""
+    rng = np.random.default_rng(0)
+    x, y = (cupy.asarray(rng.random((20_000, 3)).astype(np.float32)) for _ in range(2))
+    h = cupy.asarray(rng.normal(size=20_000))
+    kernel = kernels.points(x, y, HalfSquare())
+    first = [kernel.softmin(h, 0.01), *kernel.softmin_pair(h, h, 0.01), kernel.source().softmin_self(h, 0.01)]
+    for _ in range(5):
+        again = [kernel.softmin(h, 0.01), *kernel.softmin_pair(h, h, 0.01), kernel.source().softmin_self(h, 0.01)]
+        for one, other in zip(first, again, strict=True):
+            assert bool((one == other).all())
+
+
+# Solves
+
+
+@pytest.mark.parametrize("entry", [epsot.sinkhorn, epsot.sinkhorn_divergence])
+@pytest.mark.parametrize(("p", "reach"), [(2, None), (1, 1.5), (2, (None, 0.8))])
+def test_clouds_as_on_the_cpu(cupy: Any, entry: Any, p: int, reach: Any) -> None:
+    options = {"blur": 0.6, "p": p, "reach": reach, **EXACT}
+    ours, theirs = entry(X, Y, A, B, **options), entry(*map(cupy.asarray, (X, Y, A, B)), **options)
+    desired = of_any(ours) | of_clouds(ours, POINTS)
+    for name, value in (of_any(theirs) | of_clouds(theirs, cupy.asarray(POINTS))).items():
+        assert isinstance(value, cupy.ndarray), name
+        np.testing.assert_allclose(value.get(), desired[name], rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_float32_as_on_the_cpu(cupy: Any) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.random((3000, 3)).astype(np.float32), (rng.random((2500, 3)) + 0.2).astype(np.float32)
+    ours = epsot.sinkhorn_divergence(x, y, blur=0.1, tol=1e-6)
+    theirs = epsot.sinkhorn_divergence(cupy.asarray(x), cupy.asarray(y), blur=0.1, tol=1e-6)
+    close(theirs.value, ours.value, 1e-5)
+    close(theirs.grad_x, ours.grad_x, 1e-5)
+
+
+def test_matrices_as_on_the_cpu(cupy: Any) -> None:
+    ours = epsot.divergence(epsot.CostMatrix(C, C_xx=C_XX, C_yy=C_YY), A, B, eps=0.2, **EXACT)
+    geometry = epsot.CostMatrix(cupy.asarray(C), C_xx=cupy.asarray(C_XX), C_yy=cupy.asarray(C_YY))
+    theirs = epsot.divergence(geometry, cupy.asarray(A), cupy.asarray(B), eps=0.2, **EXACT)
+    for name, value in of_any(theirs).items():
+        np.testing.assert_allclose(value.get(), of_any(ours)[name], rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_gaussians(cupy: Any) -> None:
+    """A closed form, over lattices whose sums are integrals."""
+    mean_a, cov_a = np.array([0.2, -0.1]), np.array([[0.3, 0.1], [0.1, 0.2]])
+    mean_b, cov_b = np.array([-0.3, 0.4]), np.array([[0.2, -0.05], [-0.05, 0.4]])
+    x, a = closed_forms.gaussian_grid(mean_a, cov_a, 0.1)
+    y, b = closed_forms.gaussian_grid(mean_b, cov_b, 0.1)
+    eps = 0.25
+    result = epsot.sinkhorn(*map(cupy.asarray, (x, y, a, b)), blur=math.sqrt(eps), tol=1e-9)
+    assert float(result.value) == pytest.approx(
+        closed_forms.gaussian_value(mean_a, cov_a, mean_b, cov_b, eps), abs=1e-6
+    )
+
+
+def test_gradients_by_differences(cupy: Any) -> None:
+    """A central difference of the value in one coordinate of one point."""
+    step = 1e-4
+    result = epsot.sinkhorn_divergence(*map(cupy.asarray, (X, Y, A, B)), blur=0.6, **EXACT)
+    for i, k in ((0, 0), (5, 1)):
+        values = []
+        for sign in (1, -1):
+            moved = X.copy()
+            moved[i, k] += sign * step
+            values.append(
+                float(epsot.sinkhorn_divergence(*map(cupy.asarray, (moved, Y, A, B)), blur=0.6, **EXACT).value)
+            )
+        assert float(result.grad_x[i, k]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-6)
+
+
+def test_bad_inputs(cupy: Any) -> None:
+    x, y = cupy.asarray(X), cupy.asarray(Y)
+    hole = x.copy()
+    hole[0, 0] = cupy.nan
+    table: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+        ((hole, y), {}, ValueError, "`x` must have finite coordinates"),
+        ((x, cupy.asarray(POINTS[:, :1])), {}, ValueError, "points of the same dimension"),
+        ((x, Y), {}, TypeError, "all arrays must come from one library"),
+        ((x, y, cupy.asarray(-A)), {}, ValueError, "`a` must not be negative"),
+        ((x, y, cupy.asarray(A), cupy.asarray(3 * B)), {}, ValueError, "equal mass"),
+        ((x.astype(np.complex64), y), {}, TypeError, "`x` must be real"),
+        ((x, y), {"blur": -1.0}, ValueError, "`blur` must be positive"),
+    ]
+    for arguments, options, kind, message in table:
+        with pytest.raises(kind, match=message):
+            epsot.sinkhorn(*arguments, **{"blur": 0.5, **options})
+
+
+# Memory, transfers, streams, devices
+
+
+def test_memory_is_linear(cupy: Any, pool: Any) -> None:
+    """100 000 points a side, of which an (n, m) array would be 80 GB."""
+    n = 100_000
+    rng = np.random.default_rng(0)
+    x, y = (cupy.asarray(rng.random((n, 3)).astype(np.float32)) for _ in range(2))
+    result = epsot.sinkhorn(x, y, blur=0.2, tol=1e-2)
+    result.value, result.grad_x, result.plan @ x
+    assert pool.total_bytes() < 4000 * n
+
+
+def test_kernels_do_not_wait_for_the_device(cupy: Any) -> None:
+    """The host is done with many sweeps long before the device: events of the first are still pending."""
+    n = 50_000
+    rng = np.random.default_rng(0)
+    x, y = (cupy.asarray(rng.random((n, 3)).astype(np.float32)) for _ in range(2))
+    kernel, h = kernels.points(x, y, HalfSquare()), cupy.zeros(n)
+    f = kernel.softmin(h, 0.01)  # compiles
+    kernel.softmin(h, 0.01, f + 1e3)
+    cupy.cuda.Device().synchronize()
+    end = cupy.cuda.Event(disable_timing=True)
+    for _ in range(20):
+        kernel.softmin(h, 0.01, f + 1e3)  # every row is redone, and the host must not know
+    end.record()
+    assert not end.done
+    end.synchronize()
+
+
+def test_the_current_stream_is_used(cupy: Any) -> None:
+    """A capture records what is launched on its stream, and nothing else is allowed meanwhile."""
+    rng = np.random.default_rng(0)
+    x, y = (cupy.asarray(rng.random((2000, 3)).astype(np.float32)) for _ in range(2))
+    kernel, h = kernels.points(x, y, HalfSquare()), cupy.zeros(2000)
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    with stream, cupy.cuda.using_allocator(pool.malloc):  # the graph owns what its kernels use
+        f = kernel.softmin(h, 0.01)
+        kernel.softmin(h, 0.01, f)
+        stream.synchronize()
+        stream.begin_capture()
+        captured = kernel.softmin(h, 0.01, f)
+        graph = stream.end_capture()
+        h += 0.5  # a new right side
+        graph.launch()
+        stream.synchronize()
+        close(captured, (f - 0.005).get(), 1e-9)
+
+
+def test_the_device_of_the_inputs(cupy: Any) -> None:
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("one device only")
+    with cupy.cuda.Device(1):
+        x, y, h = cupy.asarray(X), cupy.asarray(Y), cupy.zeros(len(Y))
+    f = kernels.points(x, y, HalfSquare()).softmin(h, 0.1)
+    assert f.device.id == 1
+
+
+def test_tensors(cupy: Any) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no device")
+    ours = epsot.sinkhorn_divergence(X, Y, A, B, blur=0.6, **EXACT)
+    tensors = [torch.asarray(z, device="cuda") for z in (X, Y, A, B)]
+    assert kernels.backend_of(tensors[0]) == "cuda by DLPack"
+    theirs = epsot.sinkhorn_divergence(*tensors, blur=0.6, **EXACT)
+    assert theirs.grad_x.device == tensors[0].device
+    np.testing.assert_allclose(theirs.grad_x.cpu().numpy(), ours.grad_x, rtol=1e-10, atol=1e-10)
