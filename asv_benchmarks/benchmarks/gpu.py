@@ -209,10 +209,10 @@ def print_kernels(cupy, sizes, dimensions):
                 most = bound(cupy, dtype, d)
                 if n * n / most > LONGEST:
                     continue
-                # A gradient recomputes the pairs for every four coordinates.
+                # A gradient recomputes the pairs for every 32 coordinates, and has a product of its own.
                 rates = [
                     pairs_per_second(cupy, name, dtype, d, n)
-                    if name != "cost_gradient" or n * n / most * max(1, d / 4) < LONGEST
+                    if name != "cost_gradient" or n * n / most * max(2, d / 16) < LONGEST
                     else np.nan
                     for name in OPERATIONS
                 ]

@@ -21,7 +21,9 @@ def near(real: str, kind: str, dim: int) -> list[str]:
 
 def tiled(real: str, kind: str) -> list[str]:
     sums, values = (shapes.tiled(real, KINDS[kind], rows).name for rows in (8, 4))
-    names = [f"reduce<{sums}, SUMS>", f"pair<{sums}>", f"reduce<{values}, VALUES>", f"reduce<{values}, SLOPES>"]
+    wide = sums if real == "float" else values
+    names = [f"reduce<{sums}, SUMS>", f"pair<{sums}>", f"reduce<{values}, VALUES>"]
+    names += [f"reduce<{wide}, WIDE>", f"reduce<{wide}, SLOPES>"]
     return names if kind == "square" else [*names, f"reduce<{values}, COSTS>"]
 
 

@@ -3,7 +3,7 @@
 From the top: `points` and `matrix` are the two public classes, `exchange` gives them to tensors of PyTorch; `fused` is
 what they share, `clouds` what they prepare, `shapes` the table of launch shapes, `modules` the compiler. The kernels:
 `reduce.cu` and `pair.cu`, for the forms of a cost in `near.cu`, `tiled.cu` and `stored.cu`, which `forms.cu` explains;
-`numbers.cu` is below all, and `order.cu` sorts points along a curve.
+`numbers.cu` is below all, `product.cu` sums many values, and `order.cu` sorts points along a curve.
 
 CuPy is imported in functions only. Everything runs on the device of the inputs and on CuPy's current stream, and no
 method waits for the device.

@@ -5,13 +5,14 @@
 //     open(rho)             the rows of this block, its origins, and what the logits of a row have in common, rho
 //     fill(first, ...)      columns first, first + 1, ... into shared memory; whether those of this thread may matter
 //     load(step, c)         the columns of a step
-//     logits(c, z, t)       z[r][s] + rho is the logit of row r and column s; t[r][s] is scale times a cost but a square
-//     slope(c, r, s, k, t)  the gradient of the cost along coordinate k, up to `factor`
+//     logits(c, z, t)       z[r][s] + rho is the logit of row r and column s; t[r][s] is scale times a cost, no square
+//     slope(c, r, s, k, t)  the gradient of the cost along coordinate k, up to `factor`: Near only
 // All logits are in base 2: log2(e) (h[j] - C[i, j] / eps) = rho[i] + z[i, j] with scale = log2(e) factor / eps.
 constexpr int SQUARE = 0, EUCLIDEAN = 1, CITYBLOCK = 2;
 constexpr int SAMPLES = 256;  // columns that are tried as the image of a block
 constexpr int FRAME = 256;    // rows that have a common centre
-constexpr int CHUNK = 4;      // coordinates or values that a launch sums at once
+constexpr int CHUNK = 4;      // columns of values that a block sums at once in registers
+constexpr int WIDTH = 32;     // and in shared memory
 
 // What the kernels read. x, y: points, in the order of x_order and y_order, or the matrix. x_extra, y_extra: of Near
 // the centres and half widths of FRAME rows; of Tiled the squared lengths.
@@ -33,10 +34,16 @@ template <int COST, typename T> __device__ __forceinline__ void accumulate(T& to
     if constexpr (COST == CITYBLOCK) total += magnitude(x - y);
 }
 
-// The slope of a cost along one coordinate, from the difference along it and t, scale times the distance.
-template <int COST, typename T> __device__ __forceinline__ T slope_of(T gap, T t, T scale)
+// The gradient of a cost along one coordinate, from the difference along it, up to `stretch`.
+template <int COST, typename T> __device__ __forceinline__ T direction(T gap)
 {
-    if constexpr (COST == SQUARE) return gap;
-    if constexpr (COST == EUCLIDEAN) return t > 0 ? gap * (scale / t) : T(0);
-    return gap > 0 ? T(1) : gap < 0 ? T(-1) : T(0);
+    if constexpr (COST == CITYBLOCK) return gap > 0 ? T(1) : gap < 0 ? T(-1) : T(0);
+    return gap;
+}
+
+// t is scale times the distance.
+template <int COST, typename T> __device__ __forceinline__ T stretch(T t, T scale)
+{
+    if constexpr (COST == EUCLIDEAN) return t > 0 ? scale / t : T(0);
+    return T(1);
 }

@@ -12,7 +12,7 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import CHUNK, Shape
+from epsot.kernels.cuda.shapes import CHUNK, WIDTH, Shape
 from epsot.kernels.reference import Dense
 
 LOG2_E = math.log2(math.e)
@@ -70,11 +70,13 @@ class Fused(Dense):
     cupy : the library
     device : where everything lies
     factor : the cost is `factor` times its family
+    wide : whether there are kernels for WIDTH columns of values at once
     """
 
     cupy: Any
     device: Any
     factor: float = 1.0
+    wide: bool = False
 
     @property
     def T(self) -> Fused:
@@ -84,8 +86,8 @@ class Fused(Dense):
     def operands(self) -> Operands:
         raise TypeError("the operands belong to the subclass")
 
-    def form(self, values: bool) -> Shape:
-        """The shape of the kernels that sum exponentials, or values too."""
+    def form(self, operation: str) -> Shape:
+        """The shape of the kernels of an operation of reduce.cu."""
         raise TypeError("the shapes belong to the subclass")
 
     def vector(self, array: Array) -> Array:
@@ -102,7 +104,7 @@ class Fused(Dense):
     ) -> Array:  # fmt: skip
         """One launch of a kernel of reduce.cu: `chunks` of the `columns` of `out`, `width` sums a row in each."""
         cupy, operands = self.cupy, operands or self.operands
-        form = form or self.form(values=operation != "SUMS")
+        form = form or self.form(operation)
         blocks = -(-operands.n // form.rows)
         parts = 1
         if mode != MARKED:
@@ -110,7 +112,7 @@ class Fused(Dense):
         partial = cupy.empty((chunks, parts, operands.n, width) if parts > 1 else 1, dtype=np.float64)
         arrived = cupy.zeros(chunks * blocks if parts > 1 else 1, dtype=np.int32)
         scale = LOG2_E * self.factor / eps if scale is None else scale
-        factor = 1.0 if operation == "VALUES" else self.factor  # of the cost, and of its gradient
+        factor = 1.0 if operation in ("VALUES", "WIDE") else self.factor  # of the cost, and of its gradient
         launch(
             cupy, f"reduce<{form.name}, {operation}>", (blocks, parts, chunks), form.threads,
             (
@@ -150,7 +152,7 @@ class Fused(Dense):
     def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool) -> tuple[Array, Array]:
         """The sums of exp(k[i] + h[j] - C[i, j] / eps) over bands of columns, and over bands of rows."""
         n, m = self.shape
-        form = self.form(values=False)
+        form = self.form("SUMS")
         band_rows, band_columns = shapes.band(form, n), shapes.band(form, m)
         row_bands, column_bands = -(-n // band_rows), -(-m // band_columns)
         rows = self.cupy.zeros((column_bands, n), dtype=np.float64)
@@ -182,12 +184,16 @@ class Fused(Dense):
         exponent = cupy.frexp(cupy.abs(v).max(axis=0))[1]
         values = cupy.ascontiguousarray(cupy.ldexp(v, -exponent)[operands.y_order].astype(operands.x.dtype))
         out = cupy.empty((n, q), dtype=np.float64)
-        for begin in range(0, q, MOST_CHUNKS * CHUNK):
-            part = cupy.ascontiguousarray(values[:, begin : begin + MOST_CHUNKS * CHUNK])
+        operation, width = ("WIDE", WIDTH) if self.wide and q > 2 * CHUNK else ("VALUES", CHUNK)
+        most = MOST_CHUNKS * width
+        for begin in range(0, q, most):
+            part = cupy.ascontiguousarray(values[:, begin : begin + most])
             columns = part.shape[1]
-            chunks = -(-columns // CHUNK)
             result = out if columns == q else cupy.empty((n, columns), dtype=np.float64)
-            self.reduce("VALUES", h, eps, k, result, values=part, columns=columns, chunks=chunks, width=1 + CHUNK)
+            self.reduce(
+                operation, h, eps, k, result,
+                values=part, columns=columns, chunks=-(-columns // width), width=1 + width,
+            )  # fmt: skip
             if result is not out:
                 out[:, begin : begin + columns] = result
         return cupy.ldexp(out, exponent)

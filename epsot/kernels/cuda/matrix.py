@@ -49,7 +49,7 @@ class Matrix(Fused, reference.Matrix):
         rows, columns = identity(self.cupy, n), identity(self.cupy, m)
         return Operands(self.C, self.C, none, none, rows, columns, n, m, 0, down, right)
 
-    def form(self, values: bool) -> Shape:
+    def form(self, operation: str) -> Shape:
         return shapes.stored(real_name(self.C), self.C.strides[0] != self.C.itemsize or self.shape[0] == 1)
 
     @on_device

@@ -5,7 +5,7 @@ template <typename T, int COST, int D, int THREADS_, int RI_, int SJ_, int TILE_
 struct Near {
     typedef T real;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, TILE = TILE_, LX = 1, R = THREADS * RI;
-    static constexpr int STEPS = TILE / SJ, FOLD = 1, SLOPES = D;
+    static constexpr int STEPS = TILE / SJ, FOLD = 1, SLOPES = D, KIND = COST;
     static constexpr bool SKIPS = true;
     struct Shared {
         alignas(16) T column[D + 1][TILE];
@@ -19,7 +19,7 @@ struct Near {
     const Index first;
     T x[RI][D], moved[RI][D];
 
-    __device__ Near(Shared& shared, const Source<T>& p, Index block, Index) : shared(shared), p(p), first(block * R) {}
+    __device__ Near(Shared& shared, const Source<T>& p, Index block) : shared(shared), p(p), first(block * R) {}
     __device__ __forceinline__ int row(int r) const { return r * THREADS + threadIdx.x; }
     __device__ __forceinline__ int column(int step, int s) const { return step * SJ + s; }
 
@@ -113,6 +113,6 @@ struct Near {
 
     __device__ __forceinline__ T slope(const Columns& c, int r, int s, int k, T t) const
     {
-        return slope_of<COST>((COST == SQUARE ? moved[r][k] : x[r][k]) - c.y[k][s], t, T(1));
+        return direction<COST>((COST == SQUARE ? moved[r][k] : x[r][k]) - c.y[k][s]) * stretch<COST>(t, T(1));
     }
 };

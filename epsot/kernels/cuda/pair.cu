@@ -126,7 +126,7 @@ pair(const typename Form::real* x, const typename Form::real* y, const double* x
     const Index last = (smaller(band_rows * (blockIdx.y + 1), n) + Form::R - 1) / Form::R;
 #pragma unroll 1
     for (Index block = band_rows * blockIdx.y / Form::R; block < last; ++block) {
-        Form form(of_form, source, block, 0);
+        Form form(of_form, source, block);
         TwoSided<Form> both(form, of_sums);
         double exact[Form::RI];
         form.open(of_sums.rho);

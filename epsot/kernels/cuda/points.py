@@ -11,7 +11,7 @@ from epsot.kernels import reference, tiled
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.clouds import Cloud, real_name
 from epsot.kernels.cuda.fused import Fused, Operands, on_device
-from epsot.kernels.cuda.shapes import CHUNK, Shape
+from epsot.kernels.cuda.shapes import WIDTH, Shape
 from epsot.lazy import cached_property
 
 KINDS = {"square": 0, "euclidean": 1, "cityblock": 2}  # as in forms.cu
@@ -81,11 +81,16 @@ class Points(Fused, reference.Points):
         x, y = self.x_cloud, self.y_cloud
         return Operands(x.centred, y.centred, x.squares, y.squares, x.plain_order, y.plain_order, *self.shape, self.dim)
 
-    def form(self, values: bool) -> Shape:
+    def form(self, operation: str) -> Shape:
         real = real_name(self.x)
         if self.x_cloud.near:
-            return shapes.near(real, self.kind, self.dim, 2 if values else 4)
-        return shapes.tiled(real, self.kind, 4 if values else 8)
+            return shapes.near(real, self.kind, self.dim, 4 if operation == "SUMS" else 2)
+        few = operation == "VALUES" or (real == "double" and operation in ("WIDE", "SLOPES"))
+        return shapes.tiled(real, self.kind, 4 if few else 8)
+
+    @property
+    def wide(self) -> bool:  # type: ignore[override]
+        return not self.x_cloud.near
 
     @on_device
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
@@ -94,7 +99,7 @@ class Points(Fused, reference.Points):
         if 0 in (*self.shape, d):
             return self.empty_sum(0.0, n, d)
         out = self.cupy.empty((n, d), dtype=np.float64)
-        width, chunks = (d, 1) if self.x_cloud.near else (CHUNK, -(-d // CHUNK))
+        width, chunks = (d, 1) if self.x_cloud.near else (WIDTH, -(-d // WIDTH))
         return self.reduce(
             "SLOPES", self.vector(h), eps, self.vector(k), out, columns=d, chunks=chunks, width=1 + width
         )

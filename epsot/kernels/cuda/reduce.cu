@@ -2,10 +2,10 @@
 // counter, and all sums have a fixed order, so the bits do not depend on how blocks are scheduled.
 //
 // SUMS      out[i] = -eps log sum_j exp(h[j] - C[i, j] / eps), around a guess k of it
-// VALUES    out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j, c], CHUNK of the q columns a block
+// VALUES    out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j, c], CHUNK of the q columns a block; WIDE: WIDTH
 // SLOPES    out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_c C(x[i], y[j]), times `factor`
 // COSTS     out[i] = sum_j C[i, j] v[j] with scale = 1 and inf * 0 = 0, times `factor`
-constexpr int SUMS = 0, VALUES = 1, SLOPES = 2, COSTS = 3;
+constexpr int SUMS = 0, VALUES = 1, SLOPES = 2, COSTS = 3, WIDE = 4;
 // What a launch does: all rows; only those where out is nan; or, for SUMS, out[i] = -eps times the largest exponent:
 // a guess.
 constexpr int ALL = 0, MARKED = 1, PEAKS = 2;
@@ -16,13 +16,20 @@ template <typename T> __device__ __forceinline__ T cutoff() { return sizeof(T) =
 template <class Form, int OP> struct Reduction {
     typedef typename Form::real T;
     static constexpr int RI = Form::RI, SJ = Form::SJ, TILE = Form::TILE, R = Form::R, THREADS = Form::THREADS;
-    static constexpr int V = OP == VALUES ? CHUNK : OP == SLOPES ? Form::SLOPES : 0;
-    static constexpr int W = 1 + V, Q = OP == VALUES ? V : 1;
+    // Wide sums are a product of their own, with the exponentials in shared memory.
+    static constexpr bool STAGED = OP == WIDE || (OP == SLOPES && Form::SLOPES == WIDTH);
+    static constexpr int V = OP == VALUES ? CHUNK : OP == WIDE ? WIDTH : OP == SLOPES ? Form::SLOPES : 0;
+    static constexpr int FOLD = STAGED ? 4 : Form::FOLD;  // tiles; 256 terms, or fewer, are summed in float32
+    static constexpr int W = 1 + V, S = STAGED ? 1 : W, Q = OP == VALUES || STAGED ? V : 1;
     struct Shared {
         alignas(16) T values[TILE][Q];
+        union {
+            alignas(16) T exponentials[STAGED ? TILE : 1][STAGED ? R + 16 / sizeof(T) : 1];
+            double total[R][W];  // of the exponentials, and of the values
+        };
         double weights[OP == COSTS ? TILE : 1];
-        // Of the rows: what their logits have in common, log2(e) k, minus the reference of their weights, their sums.
-        double rho[R], exponent[R], offset[R], total[R][W];
+        // Of the rows: what their logits have in common, log2(e) k, minus the reference of their weights.
+        double rho[R], exponent[R], offset[R];
         bool todo[R];
         bool last;
     };
@@ -38,11 +45,13 @@ template <class Form, int OP> struct Reduction {
     // The values of the columns of a tile; 0 beyond the last.
     __device__ __forceinline__ void fill_values(Index begin)
     {
-        if constexpr (OP == VALUES)
+        if constexpr (OP == VALUES || STAGED) {
+            const T* from = OP == SLOPES ? form.p.y : static_cast<const T*>(v);
             for (int e = threadIdx.x; e < TILE * V; e += THREADS) {
                 const Index j = begin + e / V, c = chunk * V + e % V;
-                shared.values[e / V][e % V] = j < form.p.m && c < q ? static_cast<const T*>(v)[j * q + c] : T(0);
+                shared.values[e / V][e % V] = j < form.p.m && c < q ? from[j * q + c] : T(0);
             }
+        }
         if constexpr (OP == COSTS)
             for (int t = threadIdx.x; t < TILE; t += THREADS)
                 shared.weights[t] = begin + t < form.p.m ? static_cast<const double*>(v)[form.p.y_order[begin + t]] : 0;
@@ -64,13 +73,15 @@ template <class Form, int OP> struct Reduction {
     // compile, and the branch is taken once in RI x SJ pairs.
     __device__ __forceinline__ void sweep(Index begin, Index end, bool peaks)
     {
-        Sum<T> sums[RI][W];
+        Sum<T> sums[RI][S];
         T offset[RI];
+        typename ProductOf<Form, STAGED, OP == SLOPES>::type product;
+        if constexpr (STAGED) product.open(form, chunk);
 #pragma unroll
         for (int r = 0; r < RI; ++r) {
             offset[r] = peaks ? T(LOST) : T(shared.offset[form.row(r)]);
 #pragma unroll
-            for (int c = 0; c < W; ++c) sums[r][c].clear();
+            for (int c = 0; c < S; ++c) sums[r][c].clear();
         }
         const T most = top(), cut = peaks ? T(LOST) : cutoff<T>();
         int since = 0;
@@ -86,20 +97,27 @@ template <class Form, int OP> struct Reduction {
             }
 #pragma unroll 1
             for (int step = 0; step < Form::STEPS; ++step) add(step, peaks, offset, sums);
-            if (++since == Form::FOLD) {
+            if constexpr (STAGED) {
+                __syncthreads();  // the exponentials of all threads are there
+                if (!peaks) product.add(shared.exponentials, shared.values);
+            }
+            if (++since == FOLD) {
                 since = 0;
 #pragma unroll
                 for (int r = 0; r < RI; ++r)
 #pragma unroll
-                    for (int c = 0; c < W; ++c) sums[r][c].fold();
+                    for (int c = 0; c < S; ++c) sums[r][c].fold();
+                if constexpr (STAGED) product.fold();
             }
         }
-        __syncthreads();  // everybody has read the offsets
+        __syncthreads();  // everybody has read the offsets, and the exponentials
         store(peaks, offset, sums);
+        if constexpr (STAGED)
+            if (!peaks) product.store(shared.total);
         __syncthreads();
     }
 
-    __device__ __forceinline__ void add(int step, bool peaks, T (&offset)[RI], Sum<T> (&sums)[RI][W])
+    __device__ __forceinline__ void add(int step, bool peaks, T (&offset)[RI], Sum<T> (&sums)[RI][S])
     {
         typename Form::Columns c;
         T z[RI][SJ], t[RI][SJ];
@@ -124,16 +142,22 @@ template <class Form, int OP> struct Reduction {
                 } else {
                     const T w = exponential(z[r][s] + offset[r]);
                     sums[r][0].add(w);
+                    if constexpr (STAGED) {
+                        const T size = OP == SLOPES ? stretch<Form::KIND>(t[r][s], T(form.p.scale)) : T(1);
+                        shared.exponentials[form.column(step, s)][form.row(r)] = w * size;
+                    } else {
 #pragma unroll
-                    for (int k = 0; k < V; ++k)
-                        sums[r][1 + k].add(w, OP == SLOPES ? form.slope(c, r, s, k, t[r][s]) : value[k % Q]);
+                        for (int k = 0; k < V; ++k)
+                            if constexpr (OP == SLOPES) sums[r][1 + k].add(w, form.slope(c, r, s, k, t[r][s]));
+                            else sums[r][1 + k].add(w, value[k]);
+                    }
                 }
             }
         }
     }
 
     // What the lanes of a row found, as one.
-    __device__ __forceinline__ void store(bool peaks, const T (&offset)[RI], Sum<T> (&sums)[RI][W])
+    __device__ __forceinline__ void store(bool peaks, const T (&offset)[RI], Sum<T> (&sums)[RI][S])
     {
 #pragma unroll
         for (int r = 0; r < RI; ++r) {
@@ -144,7 +168,7 @@ template <class Form, int OP> struct Reduction {
                 continue;
             }
 #pragma unroll
-            for (int c = 0; c < W; ++c) {
+            for (int c = 0; c < S; ++c) {
                 sums[r][c].fold();
                 const double all = lane_sum<Form::LX>(sums[r][c].total);
                 if (threadIdx.x % Form::LX == 0) shared.total[row][c] = all;
@@ -160,6 +184,7 @@ template <class Form, int OP> struct Reduction {
         const Index n = form.p.n, first = form.first;
 #pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
+#pragma unroll 1
             for (int c = 0; c < W; ++c)
                 store[((chunk * parts + blockIdx.y) * n + first + row) * W + c] =
                     peaks ? shared.offset[row] : shared.total[row][c];
@@ -171,6 +196,7 @@ template <class Form, int OP> struct Reduction {
         __threadfence();
 #pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
+#pragma unroll 1
             for (int c = 0; c < W; ++c) {
                 double all = peaks ? LOST : 0;
 #pragma unroll 1
@@ -198,6 +224,7 @@ template <class Form, int OP> struct Reduction {
             out[i] = factor * total;
         } else {
             const double size = total > 0 ? factor * exp2(height + shared.exponent[row]) : 0;
+#pragma unroll 1
             for (int k = 0; k < V && chunk * V + k < q; ++k)
                 out[i * q + chunk * V + k] = shared.total[row][1 + k] * size;
         }
@@ -233,7 +260,7 @@ reduce(const typename Form::real* x, const typename Form::real* y, const double*
     const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, n, m, d, down, right, scale};
     const Index parts = gridDim.y;
     const bool peaks = OP == SUMS && mode == PEAKS;
-    Form form(of_form, source, blockIdx.x, blockIdx.z);
+    Form form(of_form, source, blockIdx.x);
     Reduction<Form, OP> sums(form, shared, v, q, blockIdx.z);
     if (!sums.open(mode, k, k_scale, out)) return;
     form.open(shared.rho);

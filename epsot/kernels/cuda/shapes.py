@@ -11,7 +11,8 @@ near    A pair needs d + 2 additions or multiply-adds and one exponential; 32 la
 tiled   A thread has 8 x 4 products: 12 numbers from shared memory for 32 multiply-adds.
 stored  The matrix is read once: what counts is that lanes read neighbours.
 
-Kernels that sum values, too, have fewer rows a thread, because the sums need the registers.
+Kernels that sum values in registers have fewer rows a thread. More than a few values of `tiled` points, and the
+coordinates of their gradients, are a second product of 4 x 4 results in each thread, 2 x 4 in float64.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 FRAME = 256  # rows with a common centre, as in forms.cu
-CHUNK = 4  # values or coordinates that a block sums at once, as in forms.cu
+CHUNK = 4  # columns of values that a block sums at once in registers, as in forms.cu
+WIDTH = 32  # and in shared memory
 BANDS = 32  # of rows and of columns in a two-sided sweep: 32 * 32 blocks of 2 to 4 warps fill 132 multiprocessors
 WAVES = 4  # blocks for each that fits on the device at once: short enough a tail where blocks skip tiles
 RESIDENT = 8  # blocks of a multiprocessor, by registers

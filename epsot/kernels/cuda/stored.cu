@@ -4,7 +4,8 @@ template <typename T, bool ALONG, int THREADS_, int RI_, int SJ_, int TILE_>
 struct Stored {
     typedef T real;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, TILE = TILE_, LX = ALONG ? 32 : 1;
-    static constexpr int LY = THREADS / LX, R = LY * RI, STEPS = TILE / (LX * SJ), FOLD = ALONG ? 16 : 1, SLOPES = 0;
+    static constexpr int LY = THREADS / LX, R = LY * RI, STEPS = TILE / (LX * SJ), FOLD = ALONG ? 16 : 1;
+    static constexpr int SLOPES = 0, KIND = SQUARE;
     static constexpr bool SKIPS = false;
     struct Shared {
         alignas(16) T u[TILE];
@@ -19,7 +20,7 @@ struct Stored {
     const T scale;
     Index begin;
 
-    __device__ Stored(Shared& shared, const Source<T>& p, Index block, Index)
+    __device__ Stored(Shared& shared, const Source<T>& p, Index block)
         : shared(shared), p(p), first(block * R), scale(T(p.scale)) {}
     __device__ __forceinline__ int row(int r) const { return r * LY + threadIdx.x / LX; }
     __device__ __forceinline__ int column(int step, int s) const { return (step * SJ + s) * LX + threadIdx.x % LX; }
@@ -66,6 +67,4 @@ struct Stored {
             }
         }
     }
-
-    __device__ __forceinline__ T slope(const Columns&, int, int, int, T) const { return T(0); }
 };

@@ -5,14 +5,13 @@ template <typename T, int COST, int THREADS_, int RI_, int SJ_, int KC>
 struct Tiled {
     typedef T real;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, LX = 16, LY = THREADS / LX, R = LY * RI;
-    static constexpr int TILE = LX * SJ, STEPS = 1, FOLD = 16, SLOPES = CHUNK;
+    static constexpr int TILE = LX * SJ, STEPS = 1, FOLD = 16, SLOPES = WIDTH, KIND = COST;
     static constexpr int PAD = 16 / sizeof(T);  // spreads the coordinates over the banks, and keeps 16-byte vectors
     static constexpr bool SKIPS = false;
     struct Shared {
         alignas(16) T rows[KC][R + PAD];
         alignas(16) T columns[KC][TILE + PAD];
         alignas(16) T u[TILE];
-        alignas(16) T y[CHUNK][TILE];
         double reference;
         Best best;
     };
@@ -20,13 +19,12 @@ struct Tiled {
 
     Shared& shared;
     const Source<T>& p;
-    const Index first, chunk;
+    const Index first;
     const T scale;
     Index begin;
-    T x[RI][CHUNK];
 
-    __device__ Tiled(Shared& shared, const Source<T>& p, Index block, Index chunk)
-        : shared(shared), p(p), first(block * R), chunk(chunk), scale(T(p.scale)) {}
+    __device__ Tiled(Shared& shared, const Source<T>& p, Index block)
+        : shared(shared), p(p), first(block * R), scale(T(p.scale)) {}
     __device__ __forceinline__ int row(int r) const { return threadIdx.x / LX * RI + r; }
     __device__ __forceinline__ int column(int, int s) const { return threadIdx.x % LX * SJ + s; }
     __device__ __forceinline__ double half_square(const double* squares, Index i) const
@@ -50,12 +48,6 @@ struct Tiled {
 #pragma unroll 1
         for (int line = threadIdx.x; line < R; line += THREADS)
             rho[line] = reference - half_square(p.x_extra, smaller(first + line, p.n - 1));
-#pragma unroll
-        for (int r = 0; r < RI; ++r) {
-            const Index i = smaller(first + row(r), p.n - 1);
-#pragma unroll
-            for (int k = 0; k < CHUNK; ++k) x[r][k] = chunk * CHUNK + k < p.d ? p.x[i * p.d + chunk * CHUNK + k] : T(0);
-        }
     }
 
     __device__ __forceinline__ bool fill(Index start, T, T)
@@ -64,18 +56,14 @@ struct Tiled {
         for (int t = threadIdx.x; t < TILE; t += THREADS) {
             const Index j = begin + t;
             shared.u[t] = j < p.m ? T(p.weight(j) - half_square(p.y_extra, j) - shared.reference) : T(minus_infinity());
-            for (int k = 0; k < CHUNK; ++k) {
-                const Index kk = chunk * CHUNK + k;
-                shared.y[k][t] = kk < p.d ? p.y[smaller(j, p.m - 1) * p.d + kk] : T(0);
-            }
         }
         return true;
     }
 
     __device__ __forceinline__ void load(int, Columns& c) const { take<SJ>(&shared.u[column(0, 0)], c.u); }
 
-    template <int COUNT, int WIDTH> __device__ __forceinline__ void
-    stage(T (&to)[KC][WIDTH], const T* points, Index start, Index size, Index coordinate) const
+    template <int COUNT, int LENGTH> __device__ __forceinline__ void
+    stage(T (&to)[KC][LENGTH], const T* points, Index start, Index size, Index coordinate) const
     {
         for (int e = threadIdx.x; e < COUNT * KC; e += THREADS) {
             const int point = e / KC, k = e % KC;
@@ -113,10 +101,5 @@ struct Tiled {
                 t[r][s] = scale * (COST == EUCLIDEAN ? root(t[r][s]) : t[r][s]);
                 z[r][s] = COST == SQUARE ? c.u[s] + t[r][s] : c.u[s] - t[r][s];
             }
-    }
-
-    __device__ __forceinline__ T slope(const Columns&, int r, int s, int k, T t) const
-    {
-        return slope_of<COST>(x[r][k] - shared.y[k][column(0, s)], t, scale);
     }
 };
