@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,11 +17,13 @@ from typing import Any
 import numpy as np
 
 HEADER = Path(__file__).with_name("emulator.h")
-COMPILER = shutil.which("g++")
-MISSING = None if COMPILER else "g++ is not installed: the CUDA kernels cannot be run on the CPU"
+COMPILER = shutil.which("g++") if sys.platform == "linux" else None
+MISSING = None if COMPILER else "no g++ on Linux: the CUDA kernels cannot be run on the CPU"
 FLAGS = ("-O1", "-std=c++17", "-fopenmp", "-fPIC", "-shared", "-Wno-unknown-pragmas")
 STACK = 64 * 1024  # bytes for each CUDA thread
-FOLDER = Path(os.environ.get("EPSOT_EMULATION", "") or tempfile.mkdtemp(prefix="epsot-emulation-"))
+FOLDER = Path(os.environ.get("EPSOT_EMULATION", "") or tempfile.mkdtemp(prefix="epsot-emulation-"))  # set: kept
+if "EPSOT_EMULATION" not in os.environ:
+    atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
 def build(code: str, names: Sequence[str], options: Sequence[str] = ()) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -42,25 +43,41 @@ def architectures() -> set[int]:
     return set(supported)
 
 
-def _log(program: Any) -> str:
+def _text(program: Any, what: str) -> str:
     size = ctypes.c_size_t()
-    library().nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    getattr(library(), f"nvrtcGet{what}Size")(program, ctypes.byref(size))
     buffer = ctypes.create_string_buffer(size.value)
-    library().nvrtcGetProgramLog(program, buffer)
+    getattr(library(), f"nvrtcGet{what}")(program, buffer)
     return buffer.value.decode()
 
 
-def compile_for(architecture: int, code: str, names: Sequence[str]) -> dict[str, Usage]:
-    """What the kernels of these names use on sm_<architecture>."""
+def _compiled(architecture: str, code: str, names: Sequence[str]) -> Any:
+    """A program, compiled without a warning."""
     nvrtc, program = library(), ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
     for name in names:
         nvrtc.nvrtcAddNameExpression(program, name.encode())
-    options = [b"--std=c++17", f"--gpu-architecture=sm_{architecture}".encode(), b"--ptxas-options=-v"]
+    options = [b"--std=c++17", f"--gpu-architecture={architecture}".encode(), b"--ptxas-options=-v"]
     status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-    log = _log(program)
+    log = _text(program, "ProgramLog")
     assert status == 0, log
     assert "warning" not in log, log
+    return program
+
+
+def instructions(code: str, name: str) -> Counter[str]:
+    """The PTX instructions of the basic block that has most exponentials: the inner loop."""
+    program = _compiled("compute_90", code, [name])
+    blocks = re.split(r"\n\$L\w+:", _text(program, "PTX"))
+    library().nvrtcDestroyProgram(ctypes.byref(program))
+    inner = max(blocks, key=lambda block: block.count("ex2.approx"))
+    return Counter(re.findall(r"^\s+(?:@\S+ )?([a-z][\w.]+)", inner, re.MULTILINE))
+
+
+def compile_for(architecture: int, code: str, names: Sequence[str]) -> dict[str, Usage]:
+    """What the kernels of these names use on sm_<architecture>."""
+    nvrtc, program = library(), _compiled(f"sm_{architecture}", code, names)
+    log = _text(program, "ProgramLog")
     usage = {}
     for name in names:
         lowered = ctypes.c_char_p()

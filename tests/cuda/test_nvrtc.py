@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import source
 from tests.cuda import nvrtc
 from tests.cuda.instantiations import groups
@@ -54,6 +55,20 @@ def test_registers_and_shared_memory(architecture: int) -> None:
         registers, shared = budget[name]
         assert used.registers <= registers, f"{name} uses {used.registers} registers on sm_{architecture}"
         assert used.shared <= shared, f"{name} uses {used.shared} bytes of shared memory on sm_{architecture}"
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_pair_costs_what_the_bound_counts(d: int) -> None:
+    """d multiply-adds, two additions and one exponential, and a 16-byte vector for every 4 columns and coordinate."""
+    shape = shapes.near("float", 0, d, 4)
+    found = nvrtc.instructions(source(), f"reduce<{shape.name}, SUMS>")
+    pairs = 4 * 4
+    assert found["ex2.approx.ftz.f32"] == pairs
+    assert found["fma.rn.f32"] == d * pairs
+    assert found["add.f32"] == 2 * pairs
+    assert found["ld.shared.v4.f32"] == d + 1
+    assert found.total() <= (d + 3) * pairs + d + 1 + 4  # and the loop itself
 
 
 def test_the_budget_is_of_the_kernels_there_are() -> None:

@@ -127,7 +127,7 @@ template <class Form, int OP> struct Reduction {
 #pragma unroll
             for (int r = 0; r < RI; ++r)
 #pragma unroll
-                for (int s = 0; s < SJ; ++s) offset[r] = larger(offset[r], z[r][s]);
+                for (int s = 0; s < SJ; ++s) offset[r] = larger(z[r][s], offset[r]);  // nan is no peak
             return;
         }
 #pragma unroll
