@@ -5,6 +5,7 @@ The kernels run on the CPU; chunks, types, launches, devices and transfers are t
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -167,14 +168,23 @@ def test_a_solve_moves_numbers_not_arrays(rng: np.random.Generator) -> None:
     assert sum(fake_cupy.transfers.values()) <= 2 * checks + 80  # of which the checks of the inputs are most
 
 
+def test_a_result_can_be_copied(rng: np.random.Generator) -> None:
+    """What its kernel prepared included; nothing in it is a module."""
+    result = epsot.sinkhorn(on_device(X), on_device(Y), blur=0.5)
+    copied = copy.deepcopy(result)
+    np.testing.assert_array_equal(copied.grad_x.data_, result.grad_x.data_)
+    solved = epsot.solve(epsot.CostMatrix(on_device(C)), eps=0.5)
+    np.testing.assert_array_equal(copy.deepcopy(solved).plan.to_dense().data_, solved.plan.to_dense().data_)
+
+
 def test_inputs_are_left_alone(rng: np.random.Generator) -> None:
     arrays = [on_device(z) for z in (X, Y, A, B, POINTS)]
     before = [z.data_.copy() for z in arrays]
     result = epsot.sinkhorn_divergence(*arrays[:4], blur=0.4)
     of_any(result)
     of_clouds(result, arrays[4])
-    for array, copy in zip(arrays, before, strict=True):
-        np.testing.assert_array_equal(array.data_, copy)
+    for array, kept in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array.data_, kept)
 
 
 # Launches

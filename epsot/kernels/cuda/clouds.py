@@ -33,9 +33,15 @@ class Cloud:
     centre : (d,) float64 array, common to the clouds of a problem
     """
 
-    def __init__(self, cupy: Any, points: Array, centre: Array) -> None:
-        self.cupy, self.points, self.centre = cupy, points, centre
+    def __init__(self, points: Array, centre: Array) -> None:
+        self.points, self.centre = points, centre
         self.near = points.shape[1] <= NEAR_DIMENSIONS
+
+    @property
+    def cupy(self) -> Any:
+        import cupy
+
+        return cupy
 
     @cached_property
     def order(self) -> Array:

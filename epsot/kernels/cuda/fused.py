@@ -67,16 +67,24 @@ class Fused(Dense):
 
     Attributes
     ----------
-    cupy : the library
     device : where everything lies
     factor : the cost is `factor` times its family
     wide : whether there are kernels for WIDTH columns of values at once
     """
 
-    cupy: Any
-    device: Any
     factor: float = 1.0
     wide: bool = False
+
+    @property
+    def cupy(self) -> Any:
+        """The library. Not kept: modules cannot be pickled, nor copied."""
+        import cupy
+
+        return cupy
+
+    @property
+    def device(self) -> Any:
+        raise TypeError("the arrays belong to the subclass")
 
     @property
     def T(self) -> Fused:

@@ -18,20 +18,13 @@ from epsot.lazy import cached_property
 class Matrix(Fused, reference.Matrix):
     """The kernels of a cost matrix, an (n, m) CuPy array, read where it lies; +inf forbids a pair."""
 
-    def __init__(self, C: Array) -> None:
-        import cupy
-
-        self._read(cupy, C)
-
-    def _read(self, cupy: Any, C: Array) -> None:
-        reference.Matrix.__init__(self, C)
-        self.cupy, self.device = cupy, C.device
+    @property
+    def device(self) -> Any:
+        return self.C.device
 
     @cached_property
     def _transpose(self) -> Matrix:
-        other = object.__new__(type(self))
-        other._read(self.cupy, self.C.T)
-        return other
+        return type(self)(self.C.T)
 
     @property
     def T(self) -> Matrix:

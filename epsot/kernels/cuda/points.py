@@ -36,16 +36,20 @@ class Points(Fused, reference.Points):
             y = x if shared else cupy.ascontiguousarray(y)
             total = x.sum(axis=0, dtype=np.float64) + y.sum(axis=0, dtype=np.float64)
             centre = total / max(1, x.shape[0] + y.shape[0])
-            cloud = Cloud(cupy, x, centre)
-            self._join(cloud, cloud if shared else Cloud(cupy, y, centre), cost)
+            cloud = Cloud(x, centre)
+            self._join(cloud, cloud if shared else Cloud(y, centre), cost)
 
     def _join(self, x_cloud: Cloud, y_cloud: Cloud, cost: Cost) -> None:
         reference.Points.__init__(self, x_cloud.points, y_cloud.points, cost)
-        self.x_cloud, self.y_cloud, self.cupy, self.device = x_cloud, y_cloud, x_cloud.cupy, self.x.device
+        self.x_cloud, self.y_cloud = x_cloud, y_cloud
         self.factor, self.kind = float(cost.factor), KINDS[str(cost.kind)]
         self.dim = int(self.x.shape[1])
         if self.dim == 1 and self.kind == KINDS["euclidean"]:  # the same without a square root
             self.kind = KINDS["cityblock"]
+
+    @property
+    def device(self) -> Any:
+        return self.x.device
 
     def _with(self, x_cloud: Cloud, y_cloud: Cloud) -> Points:
         other = object.__new__(type(self))
@@ -67,7 +71,7 @@ class Points(Fused, reference.Points):
     @on_device
     def at(self, points: Array) -> Points:
         """The kernel of other points, (r, d), with y; what was prepared for y is shared."""
-        return self._with(Cloud(self.cupy, self.cupy.ascontiguousarray(points), self.y_cloud.centre), self.y_cloud)
+        return self._with(Cloud(self.cupy.ascontiguousarray(points), self.y_cloud.centre), self.y_cloud)
 
     @cached_property
     def operands(self) -> Operands:
