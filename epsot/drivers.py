@@ -105,7 +105,7 @@ def solve_divergence(instance: Instance, options: Options, init: Init) -> Diverg
 
 def run(update: Any, instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
     """Anneal, fix the gauge, and wrap up."""
-    warm = None if init is None else warm_start(init, instance)
+    warm = None if init is None else warm_start(init, instance, isinstance(update, SelfTransport))
     f, g = warm or (None, None)
     schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
     observe = None
@@ -126,8 +126,11 @@ def run(update: Any, instance: Instance, options: Options, init: SinkhornResult 
     return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
 
 
-def warm_start(init: SinkhornResult, instance: Instance) -> tuple[Array, Array] | None:
-    """The potentials of an earlier result over the points of positive weight; where the points differ, one softmin."""
+def warm_start(init: SinkhornResult, instance: Instance, own: bool) -> tuple[Array, Array] | None:
+    """The potentials of an earlier result over the points of positive weight; where the points differ, one softmin.
+
+    `own`: of a measure and itself.
+    """
     if init.instance.place.xp is not instance.place.xp:
         raise TypeError("`init` must be a result of the same array library as the points")
     if str(init.instance.place.device) != str(instance.place.device):
@@ -144,10 +147,12 @@ def warm_start(init: SinkhornResult, instance: Instance) -> tuple[Array, Array] 
     if not all(bool(xp.all(xp.isfinite(z))) for z in (init.dual_pair.f, init.dual_pair.g)):
         return None  # it diverged
 
-    def potential(side: Side, old: Any, new: Any) -> Array:
-        if old is None or (old.shape == new.shape and bool(xp.all(old == new))):
+    def potential(side: Side, old: Any, new: Any, needed: bool) -> Array:
+        if old is None or (old.shape == new.shape and (not needed or bool(xp.all(old == new)))):
             return side.potential
         return side.potential_at(new)[0]
 
-    f, g = (potential(side, *points) for side, points in zip((init.source, init.target), clouds, strict=True))
+    # An update of both sides begins with f from g, and takes the earlier f for a guess; a self-transport has f alone.
+    f = potential(init.source, *clouds[0], needed=own)
+    g = f if own else potential(init.target, *clouds[1], needed=True)
     return instance.side_a.restrict(f), instance.side_b.restrict(g)
