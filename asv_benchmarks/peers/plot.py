@@ -73,6 +73,8 @@ def absent(rows: list[Row]) -> str:
     """The solvers without any point, and why."""
     reasons = {"limit": "over the limit", "failed": "failed", "nan": "not finite"}
     first = {name: matching(rows, solver=name)[:1] for name in STYLES if not matching(rows, solver=name, status="done")}
+    if not rows:
+        return "not run"
     return "\n".join(f"{name}: {reasons[row['status']]}" for name, own in first.items() for row in own)
 
 
