@@ -18,10 +18,10 @@ from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, 
 WINDOW = 10  # directions kept; near the solution one would do, far from it 5 need up to 1.2 times the passes
 DEPENDENT = 1e-8  # a direction that is the sum of the others up to this part of it is rounding
 BENT = 1.05  # a residual so much larger than expected: the map is not linear yet, old directions mislead
-RESTLESS = 16  # steps that should have lowered the error by a third
+RESTLESS = 16  # steps that should have lowered the error by three tenths, or there may be a better way
 SLOW = 20  # steps at one temperature until single points are suspected; again after three times as many
 TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
-MOST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, but at most by this
+LEAST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, or by this if that is less
 LEAP = 20.0  # no mix goes further than so many eps from the plain step: there the map is not what it was here
 LONGEST = 1.0  # no such column moves by more than this many eps a step, where a plain step would not
 
@@ -180,7 +180,7 @@ class ConjugateResiduals:
         scale = problem.T.leaving(plain.g, plain.f, plain.updated, state.eps) / TIED
         if bool(xp.any(scale < 1)):
             scale = xp.where(scale < 1, scale, xp.ones_like(scale))
-            state.directions.ease(xp.where(scale > MOST, scale, MOST * xp.ones_like(scale)))
+            state.directions.ease(xp.where(scale > LEAST, scale, LEAST * xp.ones_like(scale)))
             state = replace(state, lowest=(state.lowest[0], math.inf))
         return state
 
