@@ -63,11 +63,8 @@ class Plan:
 
     def __rmatmul__(self, v: Any) -> Array:
         """v P for a vector (n,) or a matrix (q, n).  -> (m,) or (q, m)"""
-        transposed = self.T
         v = v if hasattr(v, "ndim") else self.place.xp.asarray(v)
-        if v.ndim == 2:
-            return transposed._cast(transposed._apply(self.h, transposed._operand("v", v.T))).T
-        return transposed @ v
+        return (self.T @ v.T).T if v.ndim == 2 else self.T @ v
 
     def sum(self, axis: int | None = None) -> Array:
         """Marginals: axis 1 sums every row, (n,); axis 0 every column, (m,); None everything, 0-d."""
