@@ -1,7 +1,7 @@
 """Passes over all pairs that a solve needs, annealing included: one softmin is one pass, and so is one `apply`.
 
 Run as a script it prints tables, with plain alternating steps beside the accelerated ones:
-python asv_benchmarks/benchmarks/convergence.py [default | tight | self | hard ...]
+in asv_benchmarks, python -m benchmarks.convergence [default | tight | self | hard ...]
 """
 
 import functools
