@@ -20,6 +20,7 @@ from epsot.kernels.cpu.place import place
 from epsot.kernels.cpu.products import slopes
 from epsot.kernels.cpu.stored import item_at, logits_across, logits_along
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, GROUP, ROWS, SQUARE, logits_near, logits_tiled
+from epsot.kernels.cpu.tree import GROUP_BITS, SHARE_BITS, gather, level_of, peak
 from epsot.kernels.cpu.vectors import constant
 
 __all__ = ["CITYBLOCK", "EUCLIDEAN", "NEAR", "SQUARE", "STORED", "TILED"]
@@ -29,12 +30,26 @@ BLOCK = 64  # rows
 SAMPLES = 256  # columns that are tried as the image of a block
 
 
-def open_block(*arguments: Any) -> None:
-    """Rows index[first : first + count] into `rows`, their constants into `rho`, the local origins into `frame`."""
+def open_block(*arguments: Any) -> Any:
+    """Rows index[first : first + count] into `rows`, their constants into `rho`, the local origins into `frame`.
+
+    -> the column to which the plan sends the centre of the rows, roughly; -1 where there is none, or no centre
+    """
+
+
+def raise_level(*arguments: Any) -> Any:
+    """-> the level from which weights are bounded, given the offsets of the rows: the highest."""
+
+
+def candidates(*arguments: Any) -> Any:
+    """The groups, `least` and later, that may matter to the block, into `groups`: -> (how many, mass left out)."""
 
 
 def fill(*arguments: Any) -> Any:
-    """The next columns into the buffer: -> (next group, groups in the buffer, upper bound of their logits)."""
+    """The next candidates into the buffer, but for those on which a closer bound says that they do not matter.
+
+    -> (next candidate, groups in the buffer, upper bound of their logits, mass left out)
+    """
 
 
 def logits(*arguments: Any) -> None:
@@ -47,12 +62,15 @@ def add_slopes(*arguments: Any) -> None:
 
 @overload(open_block, prefer_literal=True, strict=False)
 def _open_block(
-    form: Any, kind: Any, dim: Any, x: Any, centre: Any, index: Any, first: Any, count: Any, lines: Any,
-    weights: Any, reference: Any, scale: Any, rows: Any, frame: Any, rho: Any,
+    form: Any, kind: Any, dim: Any, x: Any, centre: Any, index: Any, first: Any, count: Any, lines: Any, tree: Any,
+    weights: Any, tops: Any, reference: Any, scale: Any, rows: Any, frame: Any, rho: Any,
 ) -> Kernel:  # fmt: skip
-    square, d = constant(kind) == SQUARE, constant(dim)
+    metric, d = constant(kind), constant(dim)
+    square = metric == SQUARE
 
-    def near(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho):  # type: ignore[no-untyped-def]
+    def near(  # type: ignore[no-untyped-def]
+        form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale, rows, frame, rho
+    ):  # fmt: skip
         frame[0] = scale
         for k in range(d):  # the middle of the box around the rows
             low = high = np.float64(x[index[first], k])
@@ -69,6 +87,7 @@ def _open_block(
             value = weights[j] - (0.5 * scale * length if square else scale * math.sqrt(length))
             if value > best:
                 best, image = value, j
+        best, image = peak(metric, d, tree, tops, lines, weights, scale, frame, 2, best, image)
         frame[1] = 0.0
         if image >= 0:
             frame[1] = best if square else weights[image]
@@ -83,8 +102,11 @@ def _open_block(
                 frame[2 + 2 * d + k] = max(frame[2 + 2 * d + k], abs(scale * move))
                 if square:
                     rho[i] += scale * move * (frame[2 + d + k] - frame[2 + k] - 0.5 * move)
+        return image
 
-    def tiled(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho):  # type: ignore[no-untyped-def]
+    def tiled(  # type: ignore[no-untyped-def]
+        form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale, rows, frame, rho
+    ):  # fmt: skip
         frame[1] = reference
         for i in range(BLOCK):
             length = 0.0
@@ -93,40 +115,80 @@ def _open_block(
                 rows[i, k] = move
                 length += move * move
             rho[i] = reference - 0.5 * scale * length if square else reference
+        return -1
 
-    def stored(form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho):  # type: ignore[no-untyped-def]
+    def stored(  # type: ignore[no-untyped-def]
+        form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale, rows, frame, rho
+    ):  # fmt: skip
         frame[1] = reference
         for i in range(BLOCK):
             rho[i] = reference
+        return -1
 
     return (near, tiled, stored)[int(constant(form))]
 
 
+@overload(raise_level, prefer_literal=True, strict=False)
+def _raise_level(form: Any, kind: Any, dim: Any, rows: Any, offset: Any, count: Any, frame: Any) -> Kernel:
+    metric, d = constant(kind), constant(dim)
+
+    def near(form, kind, dim, rows, offset, count, frame):  # type: ignore[no-untyped-def]
+        return level_of(metric, d, rows, offset, count, frame)
+
+    def direct(form, kind, dim, rows, offset, count, frame):  # type: ignore[no-untyped-def]
+        top = -1e30
+        for i in range(count):
+            top = max(top, np.float64(offset[i]))
+        return top
+
+    return near if constant(form) == NEAR else direct
+
+
+@overload(candidates, prefer_literal=True, strict=False)
+def _candidates(
+    form: Any, kind: Any, dim: Any, tree: Any, tops: Any, frame: Any, level: Any, limit: Any, least: Any, groups: Any
+) -> Kernel:
+    metric, d = constant(kind), constant(dim)
+
+    def near(form, kind, dim, tree, tops, frame, level, limit, least, groups):  # type: ignore[no-untyped-def]
+        return gather(metric, d, tree, tops, frame, level, limit, least, groups)
+
+    def direct(form, kind, dim, tree, tops, frame, level, limit, least, groups):  # type: ignore[no-untyped-def]
+        for g in range(least, len(groups)):
+            groups[g - least] = g
+        return len(groups) - least, 0.0
+
+    return near if constant(form) == NEAR else direct
+
+
 @overload(fill, prefer_literal=True, strict=False)
 def _fill(
-    form: Any, kind: Any, dim: Any, lines: Any, weights: Any, frame: Any, columns: Any, starts: Any, cursor: Any,
-    stop: Any, cutoff: Any,
+    form: Any, kind: Any, dim: Any, lines: Any, weights: Any, frame: Any, columns: Any, starts: Any, groups: Any,
+    cursor: Any, stop: Any, level: Any, limit: Any, left_out: Any,
 ) -> Kernel:  # fmt: skip
     metric, d = constant(kind), constant(dim)
 
-    def near(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cutoff):  # type: ignore[no-untyped-def]
-        filled, bound = 0, -np.inf
+    def near(form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop, level, limit, left_out):  # type: ignore[no-untyped-def]
+        filled, bound, budget = 0, -np.inf, 2.0**limit
         while cursor < stop and filled < len(starts):
-            top = place(metric, d, lines, weights, cursor * GROUP, frame, columns, filled * GROUP)
-            if top >= cutoff:
-                starts[filled] = cursor
+            top = place(metric, d, lines, weights, groups[cursor] * GROUP, frame, columns, filled * GROUP)
+            share = top + level + GROUP_BITS
+            if share <= limit - SHARE_BITS and left_out + 2.0**share <= budget:
+                left_out += 2.0**share
+            else:
+                starts[filled] = groups[cursor]
                 filled += 1
                 bound = max(bound, top)
             cursor += 1
-        return cursor, filled, bound
+        return cursor, filled, bound, left_out
 
-    def direct(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cutoff):  # type: ignore[no-untyped-def]
-        filled = min(stop - cursor, len(starts))
+    def direct(form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop, level, limit, left_out):  # type: ignore[no-untyped-def]
+        filled, first = min(stop - cursor, len(starts)), groups[cursor]
         for j in range(filled * GROUP):
-            columns[0, j] = weights[cursor * GROUP + j] - frame[1]
+            columns[0, j] = weights[first * GROUP + j] - frame[1]
         for p in range(filled):
-            starts[p] = cursor + p
-        return cursor + filled, filled, np.inf
+            starts[p] = first + p
+        return cursor + filled, filled, np.inf, left_out
 
     return near if constant(form) == NEAR else direct
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from epsot.kernels.cpu.blocks import BLOCK, NEAR, TILED
 from epsot.kernels.cpu.compiled import compiled
 from epsot.kernels.cpu.sweeps import GROUP
+from epsot.kernels.cpu.tree import NO_TREE, Tree, halves, plant
 from epsot.lazy import cached_property
 
 Array = NDArray[Any]
@@ -43,9 +44,9 @@ def compact_order(points: Array) -> NDArray[np.int64]:
             continue
         part = columns[:, order[begin:end]]
         axis = int(np.ptp(part, axis=1).argmax())
-        half = ((end - begin) // BLOCK + 1) // 2 * BLOCK
-        order[begin:end] = order[begin:end][np.argpartition(part[axis], half)]
-        todo += [(begin, begin + half), (begin + half, end)]
+        middle = halves(begin, end)
+        order[begin:end] = order[begin:end][np.argpartition(part[axis], middle - begin)]
+        todo += [(begin, middle), (middle, end)]
     return order
 
 
@@ -78,14 +79,20 @@ class Cloud:
         """Coordinates in lines: (d, m) float64 if NEAR, (m / 64, d * 64) if TILED, padded to a multiple of 64."""
         n, d = self.points.shape
         if self.form == NEAR:
-            lines = np.zeros((d, padded(n)))
+            lines = np.empty((d, padded(n)))
             lines[:, :n] = self.points[self.order].T
+            lines[:, n:] = lines[:, n - 1 : n]  # within the box of the last group
             return lines
         tiles = np.zeros((padded(n) // GROUP, d, GROUP), self.points.dtype)
         for group in range(len(tiles)):
             part = self.points[group * GROUP : (group + 1) * GROUP]
             tiles[group, :, : len(part)] = (part - self.centre).T
         return tiles.reshape(len(tiles), d * GROUP)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The boxes around the columns; of no use, and empty, if TILED."""
+        return plant(self.lines, len(self.points)) if self.form == NEAR else NO_TREE
 
     @cached_property
     def squares(self) -> Array:

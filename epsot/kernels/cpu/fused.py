@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epsot.kernels.cpu import reductions
-from epsot.kernels.cpu.blocks import BLOCK, SQUARE, TILED
+from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED
 from epsot.kernels.cpu.clouds import LOG2_E, log_weights, padded, values_by_group, writable
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
+from epsot.kernels.cpu.tree import Tree, tops_of
 from epsot.kernels.reference import Dense
 from epsot.lazy import cached_property
 
@@ -32,7 +33,7 @@ class Fused(Dense):
     form, kind, dim : compiled into the kernels
     factor : the cost is `factor` times its family
     instructions : per pair, roughly
-    operands : the first arguments of every kernel: x, centre, index, lines, matrix
+    operands : the first arguments of every kernel: x, centre, index, lines, tree, matrix
     order : the columns in the order of `lines`
     squares : |y - centre|^2, for the form TILED
     """
@@ -43,7 +44,7 @@ class Fused(Dense):
     factor: float = 1.0
     instructions: int = 20
     workers: int
-    operands: tuple[Array, Array, NDArray[np.int64], Array, Array]
+    operands: tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]
     order: NDArray[np.int64]
     squares: Array
 
@@ -61,12 +62,24 @@ class Fused(Dense):
         x, m = self.operands[0], self.shape[1]
         return reductions.buffer_groups(self.form, padded(m) // GROUP, x.shape[1], x.itemsize)
 
-    def weights(self, h: Array, eps: float) -> tuple[Array, float, float]:
-        """log2(e) h as the kernels take it, its maximum, and the scale of the cost."""
+    def weights(self, h: Array, eps: float, limit: float | None = None) -> tuple[Array, Array, float, float, float]:
+        """log2(e) h as the kernels take it, its maxima over the tree and over all, the scale, the limit."""
         scale = LOG2_E * self.factor / eps
         half = 0.5 * scale if self.form == TILED and self.kind == SQUARE else 0.0
         weights, reference = log_weights(writable(h, np.float64), self.order, self.squares, half)
-        return weights, reference, scale
+        first, skip, _ = self.operands[4]
+        tops = tops_of(first, skip, weights) if self.form == NEAR else NO_TOPS
+        return weights, tops, reference, scale, self.limit if limit is None else limit
+
+    @property
+    def single(self) -> bool:
+        """Whether the kernels compute in float32."""
+        return self.operands[0].itemsize == 4
+
+    @cached_property
+    def limit(self) -> float:
+        """log2 of the part of a sum that may be left out."""
+        return reductions.ROUNDING_32 if self.single else reductions.ROUNDING_64
 
     def over_blocks(self, kernel: Callable[[int, int], Any], blocks: int) -> None:
         """kernel(begin, end) over all blocks of rows, in short steps."""
@@ -86,31 +99,31 @@ class Fused(Dense):
         out = np.empty((n, 1))
         if n == 0 or m == 0:
             return np.full(n, np.inf)
-        weights, reference, scale = self.weights(h, eps)
+        columns = self.weights(h, eps)
         if guess is None:
-            self.redo(out, weights, reference, scale, eps, self.operands[2])
+            self.redo(out, columns, eps, self.operands[2])
             return out[:, 0]
         kernel = reductions.row_sums(self.form, self.kind, self.dim)
         guess, line = writable(guess, np.float64), out[:, 0]
-        common = (*self.operands, weights, reference, scale, self.capacity, guess, LOG2_E / eps, eps)
+        common = (*self.operands, *columns, self.capacity, guess, LOG2_E / eps, eps)
         lost = 0
 
         def piece(begin: int, end: int) -> None:
             nonlocal lost
-            if kernel(*common, begin, end, out):
+            if kernel(*common, begin, end, out)[0]:
                 lost = 1
 
         self.over_blocks(piece, self.blocks)
         if lost:
             index = self.operands[2]
-            self.redo(out, weights, reference, scale, eps, index[np.isnan(line[index])])
+            self.redo(out, columns, eps, index[np.isnan(line[index])])
         return line
 
-    def redo(self, out: Array, weights: Array, reference: float, scale: float, eps: float, index: Array) -> None:
-        """out[index, 0] = softmin around the true maxima."""
+    def redo(self, out: Array, columns: tuple[Any, ...], eps: float, index: Array) -> None:
+        """out[index, 0] = softmin around the true maxima, of what `weights` gave."""
         kernel = reductions.online(self.form, self.kind, self.dim, reductions.SOFTMIN)
-        x, centre, _, lines, matrix = self.operands
-        common = (x, centre, index, lines, matrix, weights, reference, scale, self.capacity, out[:, 0], eps, NO_VALUES)
+        x, centre, _, *others = self.operands
+        common = (x, centre, index, *others, *columns, self.capacity, out[:, 0], eps, NO_VALUES)
         self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), -(-len(index) // BLOCK))
 
     def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
@@ -134,10 +147,10 @@ class Fused(Dense):
     def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool) -> tuple[Array, Array]:
         """2^SHIFT times the row sums and the column sums of exp(k[i] + h[j] - C[i, j] / eps)."""
         n, m = self.shape
-        weights, reference, scale = self.weights(h, eps)
+        weights, *rest = self.weights(h, eps, reductions.PLAN_32 if self.single else reductions.PLAN_64)
         kernel = reductions.pair_sums(self.form, self.kind, self.dim, symmetric)
         rows, k = np.empty(n), writable(k, np.float64)
-        common = (*self.operands, weights, reference, scale, self.capacity, k)
+        common = (*self.operands, weights, *rest, self.capacity, k)
         work = BLOCK * m * self.instructions
         lanes = min(LANES, self.blocks) if self.blocks * work >= SERIAL_WORK else 1
         partial = np.zeros((lanes, len(weights)))
@@ -160,7 +173,7 @@ class Fused(Dense):
         trusted = (sums >= reductions.SMALLEST) & (sums <= reductions.LARGEST)
         if not trusted.all():
             index = self.operands[2]
-            self.redo(out[:, None], *self.weights(h, eps), eps, index[~trusted[index]])
+            self.redo(out[:, None], self.weights(h, eps), eps, index[~trusted[index]])
         return out
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
@@ -174,11 +187,13 @@ class Fused(Dense):
 
     def sum_online(self, mode: int, k: Array, h: Array, eps: float, values: Array, out: Array) -> None:
         kernel = reductions.online(self.form, self.kind, self.dim, mode)
-        weights, reference, scale = self.weights(h, eps)
+        weights, *rest = self.weights(h, eps, NOTHING if mode == reductions.COST else None)
         if mode == reductions.COST:
             weights = np.zeros_like(weights)  # the padding has values of 0, and is finite
-        common = (*self.operands, weights, reference, scale, self.capacity, writable(k, np.float64), eps, values)
+        common = (*self.operands, weights, *rest, self.capacity, writable(k, np.float64), eps, values)
         self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), self.blocks)
 
 
 NO_VALUES = np.zeros((1, 1))
+NO_TOPS = np.zeros(1)
+NOTHING = -math.inf  # may be left out

@@ -11,6 +11,7 @@ from epsot.kernels import reference
 from epsot.kernels.cpu.blocks import STORED
 from epsot.kernels.cpu.fused import Fused
 from epsot.kernels.cpu.threads import usable_workers
+from epsot.kernels.cpu.tree import NO_TREE, Tree
 from epsot.lazy import cached_property
 
 Array = NDArray[Any]
@@ -45,11 +46,11 @@ class Matrix(Fused, reference.Matrix):
         return self
 
     @cached_property
-    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:
+    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]:
         address = self.C.__array_interface__["data"][0]
         matrix = np.array([address, *self.C.strides, self.shape[1]], np.int64)
         none = np.zeros((1, 1), self.C.dtype)
-        return none, np.zeros(1), np.arange(self.shape[0]), np.zeros((1, 1)), matrix
+        return none, np.zeros(1), np.arange(self.shape[0]), np.zeros((1, 1)), NO_TREE, matrix
 
     @cached_property
     def order(self) -> NDArray[np.int64]:

@@ -16,10 +16,11 @@ def place(
 ) -> Any:
     """Put 64 columns into the buffer lines u, y_1 to y_dim; returns an upper bound of their logits in the block.
 
-    `frame` is [scale, reference, centre (dim), image (dim), extent (dim)], float64, and so is all arithmetic here:
+    `frame` is [scale, reference, centre (dim), image (dim), extent (dim), bend, half], float64 as all arithmetic here:
     square:     u[j] = weights[j] - scale |y[j] - centre|^2 / 2 - reference, and y[j] - image;
     a distance: u[j] = weights[j] - reference, and scale (y[j] - centre).
-    The rows are within `extent` of the origin in every coordinate, which gives the bound.
+    The rows are within `extent` of the origin in every coordinate, which gives the bound; for a square it is that of
+    move (y - image) - half move^2 over all |move| <= extent, as `tree.level_of` says.
     """
     metric, d, real = constant(kind), constant(dim), columns.dtype
 
@@ -28,8 +29,8 @@ def place(
         narrow = Vectors(builder, real)
         v = Vectors(builder, types.float64, narrow.lanes)
         start, at = a.values[4], a.values[7]
-        scale, reference, *rest = (v.splat(a.item(5, INDEX(i))) for i in range(2 + 3 * d))
-        centre, image, extent = rest[:d], rest[d : 2 * d], rest[2 * d :]
+        scale, reference, *rest = (v.splat(a.item(5, INDEX(i))) for i in range(4 + 3 * d))
+        centre, image, extent, (bend, lift) = rest[:d], rest[d : 2 * d], rest[2 * d : 3 * d], rest[3 * d :]
         bound = v.variable()
         builder.store(v.constant(float("-inf")), bound)
         zero, half = v.constant(0.0), builder.fmul(scale, v.constant(-0.5))
@@ -42,7 +43,9 @@ def place(
                     move = builder.fsub(y, centre[k])
                     u = v.fma(builder.fmul(half, move), move, u)
                     y = builder.fsub(y, image[k])
-                    far = v.fma(extent[k], v.abs(y), far)
+                    length = v.abs(y)
+                    slope = v.minimum(builder.fmul(bend, length), extent[k])
+                    far = v.fma(slope, builder.fsub(length, builder.fmul(lift, slope)), far)
                 else:
                     y = builder.fmul(scale, builder.fsub(y, centre[k]))
                     gap = v.maximum(builder.fsub(v.abs(y), extent[k]), zero)

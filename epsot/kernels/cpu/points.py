@@ -15,6 +15,7 @@ from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, NEAR, SQUARE
 from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, Cloud, values_by_group, writable
 from epsot.kernels.cpu.fused import NO_VALUES, Fused
 from epsot.kernels.cpu.threads import usable_workers
+from epsot.kernels.cpu.tree import Tree
 from epsot.lazy import cached_property
 
 Array = NDArray[Any]
@@ -80,9 +81,9 @@ class Points(Fused, reference.Points):
         return self._with(Cloud(writable(points), self.y_cloud.centre), self.y_cloud)
 
     @cached_property
-    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Array]:
-        x = self.x_cloud
-        return x.points, x.centre, x.order, self.y_cloud.lines, NO_MATRIX
+    def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]:
+        x, y = self.x_cloud, self.y_cloud
+        return x.points, x.centre, x.order, y.lines, y.tree, NO_MATRIX
 
     @cached_property
     def order(self) -> NDArray[np.int64]:

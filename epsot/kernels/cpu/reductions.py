@@ -3,9 +3,11 @@
 Every kernel runs over the blocks begin, begin + 1, ... < end of 64 rows each (`index` gives their order) and allocates
 only buffers of a fixed size. What it writes depends on the block alone, never on how blocks are dealt to threads.
 Arguments common to all:
-x, centre           rows; lines, matrix the columns or the stored cost (`clouds`, `matrix`)
+x, centre           rows; lines, tree, matrix the columns or the stored cost (`clouds`, `tree`, `matrix`)
 weights, reference  log2(e) h in the order of the columns, padded by -inf to a multiple of 64; about its maximum
+tops                the largest weight of every node of the tree
 scale               log2(e) factor / eps
+limit               log2 of what the columns left out may carry: of each sum, or, for the sums of a plan, of the plan
 """
 
 from __future__ import annotations
@@ -15,7 +17,18 @@ from functools import cache
 
 import numpy as np
 
-from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED, add_slopes, fill, logits, open_block
+from epsot.kernels.cpu.blocks import (
+    BLOCK,
+    NEAR,
+    SQUARE,
+    TILED,
+    add_slopes,
+    candidates,
+    fill,
+    logits,
+    open_block,
+    raise_level,
+)
 from epsot.kernels.cpu.compiled import Kernel, compiled
 from epsot.kernels.cpu.products import weigh
 from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials, peaks
@@ -25,8 +38,11 @@ from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials, peaks
 SMALLEST, LARGEST = 2.0**-60, 2.0**100
 # Plans have entries like 1e-20 and sums up to their mass: summed as 2^40 P, sums from 1e-30 to 1e18 are in the window.
 SHIFT = 40
-# Columns whose weights are below 2^-60 / 2^24 / 2^20 (float64: / 2^53 / 2^20) are left out.
-CUTOFF_32, CUTOFF_64 = -104.0, -133.0
+# What all columns left out of a row may carry, as a part of its sum: a hundredth of a unit in the last place. Of the
+# plan itself, whose sums may be as small as 2^-60: as much of that.
+ROUNDING_32, ROUNDING_64 = -31.0, -60.0
+PLAN_32, PLAN_64 = -91.0, -120.0
+TRIES = 3  # sweeps of a block whose guesses were too low for the bound, each around the sums before
 HIGHEST_32, HIGHEST_64 = 126.0, 1022.0  # exponents that need no clamping
 LINE_BYTES = 2048  # of the buffers: four lines of logits, and of coordinates, stay in the L1 cache
 TILE_BYTES = 1 << 18  # of the points of a tile: half the L2 cache
@@ -46,51 +62,72 @@ def buffer_groups(form: int, groups: int, dim: int, itemsize: int) -> int:
 def row_sums(form: int, kind: int, dim: int) -> Kernel:
     """out[i] = -eps log sum_j exp(h[j] - C[i, j] / eps), by the weights around a guess k of the negative logarithm.
 
-    k_scale k[i] is the guess in base 2. Rows where it was too far off become nan. -> their number
+    k_scale k[i] is the guess in base 2. Rows where it was too far off become nan. -> their number, and the groups used
+
+    What is left out is bounded before the sums are known, as if they were 1. Where some are smaller, so that too much
+    may be missing, the block is swept again around the sums that were found.
     """
 
     def row_sums(
-        x, centre, index, lines, matrix, weights, reference, scale, capacity, k, k_scale, eps, begin, end, out
-    ):
+        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity,
+        k, k_scale, eps, begin, end, out,
+    ):  # fmt: skip
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
-        frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
-        cut = CUTOFF_32 if z.itemsize == 4 else CUTOFF_64
+        frame, rho, starts = np.empty(4 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        groups = np.empty(len(weights) // GROUP, np.int64)
         high = HIGHEST_32 if z.itemsize == 4 else HIGHEST_64
-        lost = 0
+        lost, used = 0, 0
         for block in range(begin, end):
             first = block * BLOCK
             count = min(BLOCK, len(index) - first)
             open_block(
-                form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho
-            )
-            top = -1e30
+                form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale,
+                rows, frame, rho,
+            )  # fmt: skip
             for i in range(BLOCK):
                 shift = rho[i] + k_scale * k[index[first + i]] if i < count else -1e30
                 offset[i] = shift if abs(shift) < 1e30 else -1e30
-                top = max(top, np.float64(offset[i]))
-                sums[i] = 0.0
-            cursor, stop = 0, len(weights) // GROUP
-            while cursor < stop:
-                cursor, filled, bound = fill(
-                    form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top
-                )
-                if filled == 0:
-                    continue
-                for r in range(0, count, ROWS):
-                    logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
-                    if bound + top < high:
-                        exponentials(False, False, False, z, filled * GROUP, offset, r, sums, z)
+            for attempt in range(TRIES):
+                level = raise_level(form, kind, dim, rows, offset, count, frame)
+                top = -1e30
+                for i in range(BLOCK):
+                    top = max(top, np.float64(offset[i]))
+                    sums[i] = 0.0
+                cursor = 0
+                stop, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, 0, groups)
+                while cursor < stop:
+                    cursor, filled, bound, left_out = fill(
+                        form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
+                        level, limit, left_out,
+                    )  # fmt: skip
+                    if filled == 0:
+                        continue
+                    used += filled
+                    for r in range(0, count, ROWS):
+                        logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                        if bound + top < high:
+                            exponentials(False, False, False, z, filled * GROUP, offset, r, sums, z)
+                        else:
+                            exponentials(True, False, False, z, filled * GROUP, offset, r, sums, z)
+                missing = 0
+                for i in range(count):
+                    row, total = index[first + i], sums[i]
+                    if not SMALLEST <= total <= LARGEST:
+                        out[row, 0] = np.nan
+                        lost += 0 if offset[i] == -1e30 and attempt > 0 else 1
+                        offset[i] = -1e30
+                    elif left_out > 2.0 * 2.0**limit * total:
+                        missing += 1
+                        out[row, 0] = np.nan
+                        offset[i] -= math.log2(total)
                     else:
-                        exponentials(True, False, False, z, filled * GROUP, offset, r, sums, z)
-            for i in range(count):
-                row, total = index[first + i], sums[i]
-                if SMALLEST <= total <= LARGEST:
-                    out[row, 0] = -eps * math.log(2.0) * (math.log2(total) - np.float64(offset[i]) + rho[i])
-                else:
-                    out[row, 0] = np.nan
-                    lost += 1
-        return lost
+                        out[row, 0] = -eps * math.log(2.0) * (math.log2(total) - np.float64(offset[i]) + rho[i])
+                        offset[i] -= math.log2(total)
+                if missing == 0:
+                    break
+            lost += missing
+        return lost, used
 
     return compiled(row_sums)
 
@@ -104,20 +141,22 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
     """
 
     def pair_sums(
-        x, centre, index, lines, matrix, weights, reference, scale, capacity, k, begin, end, step, out, other
-    ):
+        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity,
+        k, begin, end, step, out, other,
+    ):  # fmt: skip
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
-        frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        frame, rho, starts = np.empty(4 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        groups = np.empty(len(weights) // GROUP, np.int64)
         part, exact = np.empty((1, capacity * GROUP), x.dtype), np.empty(BLOCK)
-        cut = CUTOFF_32 if z.itemsize == 4 else CUTOFF_64
         high = HIGHEST_32 if z.itemsize == 4 else HIGHEST_64
         for block in range(begin, end, step):
             first = block * BLOCK
             count = min(BLOCK, len(index) - first)
             open_block(
-                form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho
-            )
+                form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale,
+                rows, frame, rho,
+            )  # fmt: skip
             top = -1e30
             for i in range(BLOCK):
                 shift = rho[i] + math.log2(math.e) * k[index[first + i]] + SHIFT if i < count else -1e30
@@ -125,29 +164,32 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                 offset[i] = exact[i]
                 top = max(top, exact[i])
                 sums[i] = 0.0
-            cursor, stop = 0, len(weights) // GROUP
-            if symmetric:
-                cursor, stop = block, block + 1  # the diagonal, one-sided
-            while cursor < len(weights) // GROUP:
-                diagonal = symmetric and cursor == block
-                cursor, filled, bound = fill(
-                    form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cut - top
-                )
-                stop = len(weights) // GROUP
-                if filled == 0:
-                    continue
-                for j in range(filled * GROUP):
-                    part[0, j] = 0
-                for r in range(0, count, ROWS):
-                    logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
-                    if bound + top < high:
-                        exponentials(False, True, False, z, filled * GROUP, offset, r, sums, part)
-                    else:
-                        exponentials(True, True, False, z, filled * GROUP, offset, r, sums, part)
-                if not diagonal:
-                    for p in range(filled):
-                        for j in range(GROUP):
-                            other[starts[p] * GROUP + j] += part[0, p * GROUP + j]
+            level = raise_level(form, kind, dim, rows, offset, count, frame)
+            for diagonal in range(1 if symmetric else 0, -1, -1):  # the diagonal, one-sided, then what is right of it
+                cursor, least = 0, block + 1 if symmetric else 0
+                if diagonal:
+                    groups[0], stop, left_out = block, 1, 0.0
+                else:
+                    stop, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, least, groups)
+                while cursor < stop:
+                    cursor, filled, bound, left_out = fill(
+                        form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
+                        level, limit, left_out,
+                    )  # fmt: skip
+                    if filled == 0:
+                        continue
+                    for j in range(filled * GROUP):
+                        part[0, j] = 0
+                    for r in range(0, count, ROWS):
+                        logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                        if bound + top < high:
+                            exponentials(False, True, False, z, filled * GROUP, offset, r, sums, part)
+                        else:
+                            exponentials(True, True, False, z, filled * GROUP, offset, r, sums, part)
+                    if not diagonal:
+                        for p in range(filled):
+                            for j in range(GROUP):
+                                other[starts[p] * GROUP + j] += part[0, p * GROUP + j]
             for i in range(count):
                 out[index[first + i]] = sums[i] * 2.0 ** (exact[i] - offset[i])
 
@@ -165,55 +207,69 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
     """
     keep = mode != SOFTMIN
 
-    def online(x, centre, index, lines, matrix, weights, reference, scale, capacity, k, eps, values, begin, end, out):
+    def online(
+        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity,
+        k, eps, values, begin, end, out,
+    ):  # fmt: skip
         q = out.shape[1]
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, best, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
-        frame, rho, starts = np.empty(2 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        frame, rho, starts = np.empty(4 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
+        groups = np.empty(len(weights) // GROUP, np.int64)
         negated, top = np.empty(BLOCK, x.dtype), np.empty(ROWS, x.dtype)
         totals, plain = np.empty((BLOCK, q)), np.empty_like(rows)
-        cut = CUTOFF_32 if z.itemsize == 4 else CUTOFF_64
         for block in range(begin, end):
             first = block * BLOCK
             count = min(BLOCK, len(index) - first)
-            open_block(
-                form, kind, dim, x, centre, index, first, count, lines, weights, reference, scale, rows, frame, rho
-            )
+            image = open_block(
+                form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale,
+                rows, frame, rho,
+            )  # fmt: skip
             for i in range(BLOCK):
-                best[i], sums[i] = -1e30, 0.0
+                # a row at `move` has the logit 0 with the image, the origin of the columns
+                best[i], sums[i] = 0.0 if form == NEAR and kind == SQUARE and image >= 0 else -1e30, 0.0
+                negated[i] = -best[i]
                 for c in range(q):
                     totals[i, c] = 0.0
                     if mode == GRADIENT:
                         plain[i, c] = rows[i, c]
                         if form == NEAR and kind == SQUARE and i < count:  # rows are scaled, and have another origin
                             plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
-            cursor, stop, cutoff = 0, len(weights) // GROUP, -np.inf
-            while cursor < stop:
-                cursor, filled, _ = fill(form, kind, dim, lines, weights, frame, columns, starts, cursor, stop, cutoff)
-                if filled == 0:
-                    continue
-                for r in range(0, count, ROWS):
-                    logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+            level = raise_level(form, kind, dim, rows, negated, count, frame)
+            found, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, 0, groups)
+            start = 0
+            for p in range(found if form == NEAR and image >= 0 else 0):
+                if groups[p] <= image // GROUP:
+                    start = p  # the groups near the image come first: they show what the others can add
+            for around in range(2):
+                cursor, stop = (start, found) if around == 0 else (0, start)
+                while cursor < stop:
+                    cursor, filled, _, left_out = fill(
+                        form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
+                        level, limit, left_out,
+                    )  # fmt: skip
+                    if filled == 0:
+                        continue
+                    for r in range(0, count, ROWS):
+                        logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                        if mode != COST:
+                            peaks(z, filled * GROUP, top)
+                            for i in range(ROWS):
+                                if top[i] > best[r + i]:
+                                    fade = 2.0 ** np.float64(best[r + i] - top[i])
+                                    sums[r + i] *= fade
+                                    for c in range(q if keep else 0):
+                                        totals[r + i, c] *= fade
+                                    best[r + i] = top[i]
+                                negated[r + i] = -best[r + i]
+                            exponentials(False, False, keep, z, filled * GROUP, negated, r, sums, z)
+                        if mode in (APPLY, COST):
+                            for c in range(q // 2):
+                                weigh(z, filled, starts, values, c, totals, r)
+                        if mode == GRADIENT:
+                            add_slopes(form, kind, plain, r, lines, starts, filled, columns, z, totals)
                     if mode != COST:
-                        peaks(z, filled * GROUP, top)
-                        for i in range(ROWS):
-                            if top[i] > best[r + i]:
-                                fade = 2.0 ** np.float64(best[r + i] - top[i])
-                                sums[r + i] *= fade
-                                for c in range(q if keep else 0):
-                                    totals[r + i, c] *= fade
-                                best[r + i] = top[i]
-                            negated[r + i] = -best[r + i]
-                        exponentials(False, False, keep, z, filled * GROUP, negated, r, sums, z)
-                    if mode in (APPLY, COST):
-                        for c in range(q // 2):
-                            weigh(z, filled, starts, values, c, totals, r)
-                    if mode == GRADIENT:
-                        add_slopes(form, kind, plain, r, lines, starts, filled, columns, z, totals)
-                if mode != COST:
-                    cutoff = np.inf
-                    for i in range(count):
-                        cutoff = min(cutoff, best[i] + cut)
+                        level = raise_level(form, kind, dim, rows, negated, count, frame)
             for i in range(count):
                 row = index[first + i]
                 height = np.float64(best[i]) + rho[i]
