@@ -1,8 +1,8 @@
 """A module of the shape of CuPy over NumPy, whose kernels run on the CPU: for tests of what drives them.
 
 Its arrays are no NumPy arrays. NumPy cannot read them (the real ones refuse, too), they mix with none, and each way for
-a number to reach the host is counted in `transfers`. Devices are labels: a launch, or an operation, on an array that is
-not on the current device is an error.
+a number to reach the host is counted in `transfers`, each function of arrays that starts a kernel of CuPy's own in
+`operations`. Devices are labels: a launch, or an operation, on an array that is not on the current device is an error.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ from tests.cuda.instantiations import groups
 transfers: Counter[str] = Counter()  # to the host, by the way they took
 sizes: list[int] = []  # of the arrays that went to the host, and came from it
 launches: list[tuple[str, tuple[int, ...], int]] = []  # name, grid, device
+operations: Counter[str] = Counter()  # of CuPy's own, by name; each is a launch or more
 allocated = {"now": 0, "peak": 0}
 COMPILED: dict[str, Kernels] = {}  # by the name of a kernel; all of a group are one library
 MULTIPROCESSORS = 2  # of every device; few, so that small problems have several blocks
+# Functions that look at an array, or make one that nothing is written to.
+FREE = {
+    "broadcast_to", "can_cast", "empty", "empty_like", "expand_dims", "finfo", "iinfo", "isdtype", "moveaxis", "ndim",
+    "ravel", "reshape", "result_type", "shape", "squeeze", "swapaxes", "transpose",
+}  # fmt: skip
 
 
 class Device:
@@ -85,12 +91,15 @@ def wrap(value: Any) -> Any:
 
 def lifted(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of NumPy as one of arrays of this module."""
+    name = getattr(function, "__name__", "call")
 
     def call(*arguments: Any, **options: Any) -> Any:
+        if name not in FREE:
+            operations[name] += 1
         options = {name: unwrap(value) for name, value in options.items()}
         return wrap(function(*map(unwrap, arguments), **options))
 
-    call.__name__ = getattr(function, "__name__", "call")
+    call.__name__ = name
     return call
 
 
@@ -127,6 +136,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         assert method == "__call__"
+        operations[ufunc.__name__] += 1
         out = options.pop("out", None)
         if out is not None:
             options["out"] = tuple(map(unwrap, out))
@@ -140,9 +150,12 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> ndarray:
-        return wrap(np.asarray(unwrap(self)[unwrap(index)]))
+        part = np.asarray(unwrap(self)[unwrap(index)])
+        operations["take"] += not np.may_share_memory(part, self.data_)
+        return wrap(part)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        operations["put"] += 1
         unwrap(self)[unwrap(index)] = unwrap(value)
 
     def __repr__(self) -> str:
