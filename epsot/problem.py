@@ -12,11 +12,9 @@ from typing import Any
 
 from epsot.arrays import Place
 from epsot.costs import Array
-from epsot.kernels import Kernel
-from epsot.kernels.reference import logsumexp
+from epsot.kernels import Kernel, vectors_of
+from epsot.kernels.vectors import MAX_EXPONENT, Directions, Vectors
 from epsot.lazy import cached_property
-
-MAX_EXPONENT = 80.0  # a violation of e^80 is as bad as any; larger exponents would overflow to inf and look diverged
 
 
 def bounded_exp(z: Array, xp: Any) -> Array:
@@ -52,7 +50,7 @@ class MarginalKL:
 
     def log_mass(self, log_a: Array, f: Array) -> Array:
         """log sum_i a[i] exp(-f[i] / rho), without overflow."""
-        return logsumexp(self.log_marginal(log_a, f)[None, :])[0]
+        return vectors_of(log_a).log_mass(log_a, f, self.rho)
 
     def value(self, a: Array, f: Array, xp: Any) -> Array:
         """The share of the dual objective: <a, f>, or rho <a, 1 - exp(-f / rho)>."""
@@ -110,9 +108,26 @@ class Problem:
             self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place, self.precision, self.scale,
         )  # fmt: skip
 
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The arithmetic between two sweeps, of the backend of the weights."""
+        return vectors_of(self.a)
+
     @property
     def balanced(self) -> bool:
         return self.kl_a.balanced and self.kl_b.balanced
+
+    def directions(self) -> Directions:
+        """The memory of the acceleration, which goes on from one g to the next."""
+        return self.vectors.directions(self.b, self.mass_b, self.kl_b.rho, balanced=self.balanced)
+
+    def density_a(self, f: Array, eps: float) -> Array:
+        """log a + f / eps.  (n,)"""
+        return self.vectors.density(self.log_a, f, eps)
+
+    def density_b(self, g: Array, eps: float) -> Array:
+        """log b + g / eps.  (m,)"""
+        return self.vectors.density(self.log_b, g, eps)
 
     def zeros(self) -> tuple[Array, Array]:
         """Potentials to start from.  -> (n,), (m,)"""
@@ -123,22 +138,22 @@ class Problem:
         """The f that is optimal for g; `guess` is an earlier f.  (m,) -> (n,)"""
         if guess is not None:
             guess = self.kl_a.undampen(guess, eps)
-        return self.kl_a.dampen(self.kernel.softmin(self.log_b + g / eps, eps, guess), eps)
+        return self.kl_a.dampen(self.kernel.softmin(self.density_b(g, eps), eps, guess), eps)
 
     def next_g(self, f: Array, eps: float, guess: Array | None = None) -> Array:
         """The g that is optimal for f; `guess` is an earlier g.  (n,) -> (m,)"""
         if guess is not None:
             guess = self.kl_b.undampen(guess, eps)
-        return self.kl_b.dampen(self.T.kernel.softmin(self.log_a + f / eps, eps, guess), eps)
+        return self.kl_b.dampen(self.T.kernel.softmin(self.density_a(f, eps), eps, guess), eps)
 
     def next_pair(self, f: Array, g: Array, eps: float) -> tuple[Array, Array]:
         """(next_f(g), next_g(f)), in one sweep.  (n,), (m,) -> (n,), (m,)"""
-        new_f, new_g = self.kernel.softmin_pair(self.log_a + f / eps, self.log_b + g / eps, eps)
+        new_f, new_g = self.kernel.softmin_pair(self.density_a(f, eps), self.density_b(g, eps), eps)
         return self.kl_a.dampen(new_f, eps), self.kl_b.dampen(new_g, eps)
 
     def next_self(self, f: Array, eps: float) -> Array:
         """next_f(f) where both sides are one measure.  (n,) -> (n,)"""
-        return self.kl_a.dampen(self.kernel.softmin_self(self.log_a + f / eps, eps), eps)
+        return self.kl_a.dampen(self.kernel.softmin_self(self.density_a(f, eps), eps), eps)
 
     def dual_shift(self, f: Array, g: Array) -> Array:
         """The c for which (f + c, g - c) is best, 0-d (Sejourne et al. 2022).
@@ -154,10 +169,7 @@ class Problem:
 
     def violation(self, f: Array, next_f: Array, eps: float) -> Array:
         """sum_i |(P 1)[i] - marginal called for[i]| / mass(a), 0-d, of the pair (f, g) whose next f is given."""
-        xp = self.place.xp
-        exponent = (f - next_f) * (1 / eps + 1 / self.kl_a.rho)
-        excess = xp.expm1(xp.where(exponent > MAX_EXPONENT, MAX_EXPONENT, exponent))
-        return xp.sum(self.kl_a.marginal(self.a, f, xp) * xp.abs(excess)) / self.mass_a
+        return self.vectors.violation(self.a, f, next_f, eps, self.kl_a.rho, self.mass_a)
 
     def row_sums(self, f: Array, next_f: Array, eps: float) -> Array:
         """P 1 of the pair (f, g) whose next f is given: a exp((f - softmin) / eps).  -> (n,)"""
@@ -170,7 +182,7 @@ class Problem:
         It is the diagonal of the derivative of f - next_f(next_g(f)). The squares are a plan at half the temperature.
         """
         xp = self.place.xp
-        h = 2 * (self.log_b + g / eps) - self.kl_b.log_marginal(self.log_b, g)
+        h = 2 * self.density_b(g, eps) - self.kl_b.log_marginal(self.log_b, g)
         squares = self.kernel.softmin(h, eps / 2)
         log_share = self.log_a + (f + self.kl_a.undampen(next_f, eps) - 2 * squares) / eps
         share = bounded_exp(log_share, xp) / ((1 + eps / self.kl_a.rho) * (1 + eps / self.kl_b.rho))

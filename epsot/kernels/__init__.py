@@ -3,7 +3,8 @@
 NumPy arrays go to the fused Numba kernels, CuPy arrays to the fused CUDA kernels, tensors of PyTorch on a CUDA device
 to these too where CuPy is installed, and everything else, like every cost without a `kind`, to `tiled`.
 
-A backend is imported when it is first chosen. Each offers `Points` and `Matrix` with the meaning of `reference`.
+A backend is imported when it is first chosen. Each offers `Points` and `Matrix` with the meaning of `reference`, and may
+offer `Vectors` with that of `vectors`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array
 
 from epsot.costs import Array, Cost
+from epsot.kernels.vectors import Vectors
 
 
 class Kernel(Protocol):
@@ -100,3 +102,12 @@ def matrix(C: Array, workers: int | None = None) -> Any:
     from epsot.kernels import tiled
 
     return tiled.Matrix(C)
+
+
+def vectors_of(array: Array) -> Vectors:
+    """What works on the vectors between two sweeps, (n,) and (m,), chosen by one of them."""
+    if backend_of(array) == "cuda":
+        from epsot.kernels.cuda import vectors
+
+        return vectors.Vectors()
+    return Vectors()

@@ -12,98 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.costs import Array
-from epsot.problem import Problem
+from epsot.kernels.vectors import Advance, Directions
 from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, rests
 
-WINDOW = 10  # directions kept; near the solution one would do, far from it 5 need up to 1.2 times the passes
-DEPENDENT = 1e-8  # a direction that is the sum of the others up to this part of it is rounding
-BENT = 1.05  # a residual so much larger than expected: the map is not linear yet, old directions mislead
 RESTLESS = 16  # steps that should have lowered the error by three tenths, or there may be a better way
 SLOW = 20  # steps at one temperature until single points are suspected; again after three times as many
 TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
 LEAST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, or by this if that is less
-LEAP = 20.0  # no mix goes further than so many eps from the plain step: there the map is not what it was here
-LONGEST = 1.0  # no such column moves by more than this many eps a step, where a plain step would not
-
-
-class Directions:
-    """Where the last steps at one temperature went and what that did to the residual r(g) = (next g - g) / eps.
-
-    `moves` and `changes` hold pairs (p + J p, J p), with J the derivative of r, the changes orthonormal in `weights`;
-    they are overwritten in turn.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        xp, m = problem.place.xp, problem.b.shape[0]
-        self.problem = problem
-        self.moves, self.changes = (
-            xp.zeros((WINDOW, m), dtype=xp.float64, device=problem.place.device) for _ in range(2)
-        )
-        self.ease(None)
-
-    def forget(self) -> None:
-        """Start anew."""
-        self.count = 0
-        self.past: tuple[Array, Array] | None = None  # the last plain result and its residual
-        self.size = self.expected = math.inf  # norm of that residual, and of the next were the map linear
-
-    def ease(self, scale: Array | None) -> None:
-        """Divide the residual by a scale, (m,) in (0, 1], or by 1; J stays symmetric in the weights times the scale."""
-        self.scale, self.weights = scale, self.problem.b / self.problem.mass_b
-        if scale is not None:
-            self.weights = self.weights * scale
-        self.forget()
-
-    def norm(self, z: Array) -> float:
-        """The root of the weighted mean square."""
-        return math.sqrt(float((self.weights * z) @ z))
-
-    def push(self, g: Array, result: Array, eps: float) -> float:
-        """Take in a plain step from g to result; returns the norm of its residual."""
-        problem, xp = self.problem, self.problem.place.xp
-        residual = (result - g) / eps
-        if problem.balanced:  # constants do not matter
-            residual = residual - (problem.b @ residual) / problem.mass_b
-        if self.scale is not None:
-            eased = residual / self.scale
-            longest = xp.where(xp.abs(residual) > LONGEST, xp.abs(residual), LONGEST * xp.ones_like(eased))
-            residual = xp.where(xp.abs(eased) > longest, xp.sign(eased) * longest, eased)
-            result = g + eps * residual
-        size = self.norm(residual)
-        if size > BENT * self.expected:
-            self.count = 0
-        if self.past is not None:
-            self._append(result - self.past[0], residual - self.past[1], self.size + size)
-        self.past, self.size = (result, residual), size
-        return size
-
-    def _append(self, move: Array, change: Array, largest: float) -> None:
-        """Take in a direction, made orthogonal to those kept, in place of the oldest; |change| is at most `largest`."""
-        kept = min(self.count, WINDOW)
-        if kept:
-            shares = self.changes[:kept, :] @ (self.weights * change)
-            change, move = change - shares @ self.changes[:kept, :], move - shares @ self.moves[:kept, :]
-        size = self.norm(change)
-        if DEPENDENT * largest < size < math.inf:
-            slot = self.count % WINDOW
-            self.moves[slot, :], self.changes[slot, :] = move / size, change / size
-            self.count += 1
-
-    def mix(self, eps: float) -> Array:
-        """The g from which to go on: the point along the directions where the linear residual is smallest, and a step.
-
-        Without directions it is the plain step.
-        """
-        assert self.past is not None
-        xp, (result, residual), kept = self.problem.place.xp, self.past, min(self.count, WINDOW)
-        self.expected = self.size
-        if not kept:
-            return result
-        shares = self.changes[:kept, :] @ (self.weights * residual)
-        self.expected = math.sqrt(max(0.0, self.size**2 - float(shares @ shares)))
-        move = shares @ self.moves[:kept, :]
-        furthest = float(xp.max(xp.abs(move)))
-        return result - (move if furthest <= LEAP * eps else move * (LEAP * eps / furthest))
 
 
 @dataclass(frozen=True)
@@ -142,33 +57,38 @@ class ConjugateResiduals:
     update: Alternating
 
     def init(self, eps: float, f: Array | None, g: Array | None) -> AcceleratedState:
-        return AcceleratedState(self.update.init(eps, f, g), Directions(self.update.problem), eps)
+        return AcceleratedState(self.update.init(eps, f, g), self.update.problem.directions(), eps)
 
     def step(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         if eps != state.eps:
             state = self.turn(state, eps)
         plain = self.update.step(state.plain, eps)
-        error = float(self.update.error(plain, eps))
-        best, lowest, waited = state.best, state.lowest, state.waited
-        if error < lowest[0]:
-            best, lowest, waited = plain, (error, lowest[1]), -1
-        state = replace(state, plain=plain, error=error, steps=state.steps + 1, best=best, lowest=lowest, waited=waited)
-        if not math.isfinite(error):
-            return state
+        state = replace(state, plain=plain, steps=state.steps + 1)
         if state.plain_steps:
             following = (state.plain_steps + 1) % (state.plain_length // 2 + 1)
-            return replace(state, waited=0, plain_steps=following)
-        return self.mixed(self.look(state) if state.steps == state.look else state)
+            return replace(self.measured(state, float(self.update.error(plain, eps))), waited=0, plain_steps=following)
+        if state.steps == state.look:
+            state = self.look(state)
+        # Whatever its error will turn out to be, the step is mixed with the last ones: that is one reading for both.
+        advance = state.directions.advance(plain.g, plain.updated, plain.start, eps)
+        state = self.measured(state, advance.error)
+        return self.mixed(state, advance) if math.isfinite(advance.error) else state
 
-    def mixed(self, state: AcceleratedState) -> AcceleratedState:
+    @staticmethod
+    def measured(state: AcceleratedState, error: float) -> AcceleratedState:
+        """With the error of the plain step, which may be the best yet."""
+        if error < state.lowest[0]:
+            return replace(state, error=error, best=state.plain, lowest=(error, state.lowest[1]), waited=-1)
+        return replace(state, error=error)
+
+    def mixed(self, state: AcceleratedState, advance: Advance) -> AcceleratedState:
         """Go on from the mix of the last steps, or where they brought nothing, from the best with plain ones."""
-        directions, plain = state.directions, state.plain
-        norm = directions.push(plain.g, plain.start, state.eps)
-        waited = 0 if norm < state.lowest[1] else state.waited + 1
+        plain, lowest = state.plain, state.lowest
+        waited = 0 if advance.norm < lowest[1] else state.waited + 1
         if waited >= PATIENCE:
             return self.retreat(state)
-        start = AlternatingState(plain.f, plain.g, plain.updated, directions.mix(state.eps))
-        return replace(state, plain=start, waited=waited, lowest=(state.lowest[0], min(norm, state.lowest[1])))
+        start = AlternatingState(plain.f, plain.g, plain.updated, advance.start)
+        return replace(state, plain=start, waited=waited, lowest=(lowest[0], min(advance.norm, lowest[1])))
 
     def look(self, state: AcceleratedState) -> AcceleratedState:
         """Ease the columns that nearly belong to one row: their own equation is slow, and each is a mode of its own.

@@ -10,7 +10,8 @@ import epsot
 from epsot import drivers
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.instance import pose
-from epsot.solver.acceleration import LONGEST, WINDOW, AcceleratedState, ConjugateResiduals, Directions
+from epsot.kernels.vectors import LONGEST, WINDOW
+from epsot.solver.acceleration import AcceleratedState, ConjugateResiduals
 from epsot.solver.updates import PATIENCE, Alternating
 
 quiet = pytest.mark.filterwarnings("ignore::epsot.ConvergenceWarning")
@@ -41,7 +42,7 @@ def test_every_step_does_what_a_full_memory_would():
     a, b = (w / w.sum() for w in np.random.default_rng(0).random((2, 40)) + 0.1)
     problem = posed(PointCloud(*clouds(40)), a, b, rho=(1.0, 2.0))
     S, solution = linear_map(problem, spread=100)
-    directions, g, root = Directions(problem), np.zeros(40), np.sqrt(b)
+    directions, g, root = problem.directions(), np.zeros(40), np.sqrt(b)
     symmetric = S * root[:, None] / root
     start = root * (S @ solution)  # the residual at zero, in the norm of the weights
     space = np.linalg.qr(start[:, None])[0]
@@ -62,7 +63,7 @@ def test_a_linear_map_is_solved_in_as_many_steps_as_it_has_eigenvalues(scaled):
     basis, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(30, 30)))
     S = (basis * np.repeat([0.01, 0.2, 0.9], 10)) @ basis.T
     solution = 0.01 * np.arange(30.0)
-    directions, g = Directions(problem), np.zeros(30)
+    directions, g = problem.directions(), np.zeros(30)
     if scaled:
         directions.ease(np.where(np.arange(30) < 2, 0.25, 1.0))
     for _ in range(12 if scaled else 4):
@@ -74,7 +75,7 @@ def test_a_linear_map_is_solved_in_as_many_steps_as_it_has_eigenvalues(scaled):
 def test_a_step_beside_nothing_new_is_the_plain_one():
     """A direction that was seen already, or none, is not divided by its own rounding."""
     problem = posed(PointCloud(*clouds(30)))
-    directions = Directions(problem)
+    directions = problem.directions()
     for _ in range(3):
         directions.push(np.zeros(30), np.linspace(-1, 1, 30), 1.0)
         assert directions.count == 0
@@ -82,13 +83,13 @@ def test_a_step_beside_nothing_new_is_the_plain_one():
 
 
 def test_constants_do_not_count_when_balanced():
-    directions = Directions(posed(PointCloud(*clouds(30))))
+    directions = posed(PointCloud(*clouds(30))).directions()
     assert directions.push(np.zeros(30), np.full(30, 7.0), 0.1) < 1e-12
 
 
 def test_a_residual_above_the_expected_forgets_the_directions():
     problem = posed(PointCloud(*clouds(30)), rho=(1.0, 2.0))
-    directions, rng = Directions(problem), np.random.default_rng(0)
+    directions, rng = problem.directions(), np.random.default_rng(0)
     for size in (3.0, 2.0, 1.0):
         directions.push(np.zeros(30), size * rng.normal(size=30), 1.0)
         directions.expected = size
@@ -100,7 +101,7 @@ def test_a_residual_above_the_expected_forgets_the_directions():
 def test_no_column_leaps():
     """An eased residual is cut at LONGEST, unless the plain one is longer."""
     problem = posed(PointCloud(*clouds(30)), rho=(1.0, 2.0))
-    directions = Directions(problem)
+    directions = problem.directions()
     directions.ease(np.full(30, 1e-6))
     residual = np.concatenate([np.full(10, -1e-9), np.full(10, 0.1), np.full(10, 5.0)])
     directions.push(np.zeros(30), residual, 1.0)
@@ -222,7 +223,7 @@ def test_a_new_temperature_extrapolates():
     g, slope = np.arange(30.0), np.linspace(-1, 1, 30)
     for eps in (1.0, 0.25):
         plain = accelerated.update.init(eps, None, g + slope * eps)
-        state = accelerated.turn(AcceleratedState(plain, Directions(problem), eps, levels=state.levels), eps / 4)
+        state = accelerated.turn(AcceleratedState(plain, problem.directions(), eps, levels=state.levels), eps / 4)
     np.testing.assert_allclose(state.plain.start, g + slope / 16, atol=1e-12)
 
 

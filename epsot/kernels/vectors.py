@@ -1,0 +1,144 @@
+"""What happens to vectors between two sweeps, in any array-API namespace: the definition.
+
+A sweep over all pairs costs n m, this only n + m. On a GPU, though, every operation on an array is a launch, and every
+number that the host reads waits for the device: there a backend offers the same in a few launches and one reading.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+from epsot.costs import Array
+from epsot.kernels.reference import logsumexp
+
+MAX_EXPONENT = 80.0  # a violation of e^80 is as bad as any; larger exponents would overflow to inf and look diverged
+
+WINDOW = 10  # directions kept; near the solution one would do, far from it 5 need up to 1.2 times the passes
+DEPENDENT = 1e-8  # a direction that is the sum of the others up to this part of it is rounding
+BENT = 1.05  # a residual so much larger than expected: the map is not linear yet, old directions mislead
+LEAP = 20.0  # no mix goes further than so many eps from the plain step: there the map is not what it was here
+LONGEST = 1.0  # no eased column moves by more than this many eps a step, where a plain step would not
+
+
+class Advance(NamedTuple):
+    """What a plain step leads to."""
+
+    start: Array  # (m,) the g from which to go on
+    error: float  # the violation of the pair before the step
+    norm: float  # of the residual of the step
+
+
+class Directions:
+    """Where the last steps at one temperature went and what that did to the residual r(g) = (next g - g) / eps.
+
+    `moves` and `changes` hold pairs (p + J p, J p), with J the derivative of r, the changes orthonormal in `weights`;
+    they are overwritten in turn.
+    """
+
+    rows = WINDOW
+
+    def __init__(self, b: Array, mass: float, rho: float, *, balanced: bool) -> None:
+        self.xp: Any = array_namespace(b)
+        self.b, self.mass, self.rho, self.balanced = b, mass, rho, balanced
+        self.moves, self.changes = (
+            self.xp.zeros((self.rows, b.shape[0]), dtype=self.xp.float64, device=b.device) for _ in range(2)
+        )
+        self.ease(None)
+
+    def forget(self) -> None:
+        """Start anew."""
+        self.count = 0
+        self.past: Any = None  # the last plain result and its residual
+        self.size = self.expected = math.inf  # norm of that residual, and of the next were the map linear
+
+    def ease(self, scale: Array | None) -> None:
+        """Divide the residual by a scale, (m,) in (0, 1], or by 1; J stays symmetric in the weights times the scale."""
+        self.scale, self.weights = scale, self.b / self.mass
+        if scale is not None:
+            self.weights = self.weights * scale
+        self.forget()
+
+    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
+        """Take in a plain step from g to `updated`, or to `result` along a constant shift, and mix it with the last."""
+        error = float(Vectors().violation(self.b, g, updated, eps, self.rho, self.mass))
+        if not math.isfinite(error):
+            return Advance(result, error, error)
+        norm = self.push(g, result, eps)
+        return Advance(self.mix(eps), error, norm)
+
+    def norm(self, z: Array) -> float:
+        """The root of the weighted mean square."""
+        return math.sqrt(float((self.weights * z) @ z))
+
+    def push(self, g: Array, result: Array, eps: float) -> float:
+        """Take in a plain step from g to result; returns the norm of its residual."""
+        xp = self.xp
+        residual = (result - g) / eps
+        if self.balanced:  # constants do not matter
+            residual = residual - (self.b @ residual) / self.mass
+        if self.scale is not None:
+            eased = residual / self.scale
+            longest = xp.where(xp.abs(residual) > LONGEST, xp.abs(residual), LONGEST * xp.ones_like(eased))
+            residual = xp.where(xp.abs(eased) > longest, xp.sign(eased) * longest, eased)
+            result = g + eps * residual
+        size = self.norm(residual)
+        if size > BENT * self.expected:
+            self.count = 0
+        if self.past is not None:
+            self._append(result - self.past[0], residual - self.past[1], self.size + size)
+        self.past, self.size = (result, residual), size
+        return size
+
+    def _append(self, move: Array, change: Array, largest: float) -> None:
+        """Take in a direction, made orthogonal to those kept, in place of the oldest; |change| is at most `largest`."""
+        kept = min(self.count, WINDOW)
+        if kept:
+            shares = self.changes[:kept, :] @ (self.weights * change)
+            change, move = change - shares @ self.changes[:kept, :], move - shares @ self.moves[:kept, :]
+        size = self.norm(change)
+        if DEPENDENT * largest < size < math.inf:
+            slot = self.count % WINDOW
+            self.moves[slot, :], self.changes[slot, :] = move / size, change / size
+            self.count += 1
+
+    def mix(self, eps: float) -> Array:
+        """The g from which to go on: the point along the directions where the linear residual is smallest, and a step.
+
+        Without directions it is the plain step.
+        """
+        assert self.past is not None
+        xp, (result, residual), kept = self.xp, self.past, min(self.count, WINDOW)
+        self.expected = self.size
+        if not kept:
+            return result
+        shares = self.changes[:kept, :] @ (self.weights * residual)
+        self.expected = math.sqrt(max(0.0, self.size**2 - float(shares @ shares)))
+        move = shares @ self.moves[:kept, :]
+        furthest = float(xp.max(xp.abs(move)))
+        return result - (move if furthest <= LEAP * eps else move * (LEAP * eps / furthest))
+
+
+class Vectors:
+    """The operations that the solver asks for by name. Nothing is kept."""
+
+    def density(self, log_b: Array, g: Array, eps: float) -> Array:
+        """log b + g / eps.  (m,), (m,) -> (m,)"""
+        return log_b + g / eps
+
+    def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
+        """sum_i |(P 1)[i] - marginal called for[i]| / mass(a), 0-d, of the pair (f, g) whose next f is given."""
+        xp = array_namespace(a)
+        exponent = (f - next_f) * (1 / eps + 1 / rho)
+        excess = xp.abs(xp.expm1(xp.where(exponent > MAX_EXPONENT, MAX_EXPONENT, exponent)))
+        return xp.sum((a if math.isinf(rho) else a * xp.exp(-f / rho)) * excess) / mass
+
+    def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
+        """log sum_i a[i] exp(-f[i] / rho), 0-d, without overflow."""
+        return logsumexp((log_a if math.isinf(rho) else log_a - f / rho)[None, :])[0]
+
+    def directions(self, b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
+        """Of a side with weights b and marginal strength rho; balanced: both sides are."""
+        return Directions(b, mass, rho, balanced=balanced)
