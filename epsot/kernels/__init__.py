@@ -3,8 +3,8 @@
 NumPy arrays go to the fused Numba kernels, CuPy arrays to the fused CUDA kernels, tensors of PyTorch on a CUDA device
 to these too where CuPy is installed, and everything else, like every cost without a `kind`, to `tiled`.
 
-A backend is imported when it is first chosen. Each offers `Points` and `Matrix` with the meaning of `reference`, and may
-offer `Vectors` with that of `vectors`.
+A backend is imported when it is first chosen. Each offers `Points` and `Matrix` with the meaning of `reference`,
+and may offer `Vectors` with that of `vectors`.
 """
 
 from __future__ import annotations

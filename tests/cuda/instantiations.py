@@ -5,6 +5,7 @@ from __future__ import annotations
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.clouds import NEAR_DIMENSIONS
 from epsot.kernels.cuda.points import KINDS
+from epsot.kernels.cuda.vectors import ROWS
 
 REALS = ("float", "double")
 
@@ -44,6 +45,8 @@ def groups() -> dict[str, list[str]]:
             found[f"{real}, {kind}, any d"] = tiled(real, kind)
         for along in (True, False):
             found[f"{real}, matrix, {'rows' if along else 'columns'} in memory"] = stored(real, along)
+    names = (f"{name}<{shapes.VECTOR_THREADS}>" for name in ("density", "violation", "log_mass"))
+    found["vectors"] = [*names, f"advance<{shapes.VECTOR_THREADS}, {ROWS}>"]
     found["order"] = [f"hilbert<{real}, {dim}>" for real in REALS for dim in (2, 3)] + ["finish"]
     return found
 

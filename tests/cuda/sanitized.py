@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from epsot.costs import Cost, Euclidean, HalfSquare
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda import vectors as cuda_vectors
+from epsot.kernels.vectors import WINDOW
 from tests.cuda import bridge, fake_cupy
 
 fake_cupy.build_all = lambda code: None  # only the groups that are used
@@ -23,6 +26,17 @@ def use(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None
     kernel.cost_apply(h)
 
 
+def use_vectors(m: int, rng: np.random.Generator) -> None:
+    """Every method, and more steps than directions are kept."""
+    b, g = fake_cupy.asarray(rng.random(m)), fake_cupy.asarray(rng.normal(size=m))
+    ours = cuda_vectors.Vectors()
+    ours.violation(b, ours.density(b, g, 0.1), g, 0.1, 1.0, 1.0)
+    ours.log_mass(b, g, 1.0)
+    directions = ours.directions(b, 1.0, 1.0, balanced=False)
+    for step in range(WINDOW + 3):
+        directions.advance(g, g * 0.5, fake_cupy.asarray(0.5**step * rng.normal(size=m)), 1.0)
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     clouds: list[tuple[Cost, int, type]] = [(HalfSquare(), 2, np.float32), (Euclidean(), 17, np.float64)]
@@ -36,6 +50,8 @@ def main() -> None:
                 kernel.cost_gradient(rng.normal(size=n), rng.normal(size=m), 0.1)
         for n, m in ((1, 1), (259, 131), (3, 600)):
             use(bridge.matrix(rng.random((n, m)).astype(np.float32)), n, m, rng)
+        for m in (1, 513, shapes.ONE_BLOCK + 1):
+            use_vectors(m, rng)
     print(f"{len(fake_cupy.launches)} launches")
 
 

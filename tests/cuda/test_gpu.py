@@ -116,6 +116,31 @@ def test_the_same_bits_every_time(cupy: Any) -> None:
             assert bool((one == other).all())
 
 
+@pytest.mark.parametrize("m", [700, 20_000])
+def test_vectors_as_on_the_cpu(cupy: Any, m: int) -> None:
+    """One block, and several; twice with the same bits."""
+    rng = np.random.default_rng(m)
+    b = rng.random(m) / m
+    ours, theirs = (kernels.vectors_of(z).directions(z, 0.5, np.inf, balanced=True) for z in (cupy.asarray(b), b))
+    path = [0.5**step * rng.normal(size=(2, m)) for step in range(15)]
+    starts = []
+    for g, updated in path:
+        start, error, norm = ours.advance(cupy.asarray(g), cupy.asarray(updated), cupy.asarray(updated), 1.0)
+        wanted = theirs.advance(g, updated, updated, 1.0)
+        close(start, wanted.start, 1e-9)
+        assert (error, norm) == pytest.approx((wanted.error, wanted.norm), rel=1e-12)
+        starts.append(start)
+    again = kernels.vectors_of(starts[0]).directions(cupy.asarray(b), 0.5, np.inf, balanced=True)
+    for start, (g, updated) in zip(starts, path, strict=True):
+        repeated = again.advance(cupy.asarray(g), cupy.asarray(updated), cupy.asarray(updated), 1.0).start
+        assert bool((repeated == start).all())
+    vectors, plain, g = kernels.vectors_of(starts[0]), kernels.vectors_of(b), path[0][0]
+    B, G = cupy.asarray(b), cupy.asarray(g)
+    close(vectors.violation(B, G, G * 0.9, 0.1, 2.0, 0.5), plain.violation(b, g, g * 0.9, 0.1, 2.0, 0.5), 1e-12)
+    close(vectors.log_mass(cupy.log(B), G, 0.1), plain.log_mass(np.log(b), g, 0.1), 1e-12)
+    close(vectors.density(B, G, 0.1), plain.density(b, g, 0.1), 1e-15)
+
+
 # Solves
 
 

@@ -23,7 +23,7 @@ from tests.cuda.instantiations import groups
 
 BUDGET = Path(__file__).with_name("budget.json")
 MAIN, OTHERS = 90, (75, 80, 100, 120)
-TYPICAL = ("square, d = 3", "square, any d", "in memory", "order")
+TYPICAL = ("square, d = 3", "square, any d", "in memory", "order", "vectors")
 GRANULARITY = 8  # registers are dealt out in eights
 
 

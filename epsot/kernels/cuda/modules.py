@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-FILES = ("numbers.cu", "forms.cu", "near.cu", "tiled.cu", "stored.cu", "product.cu", "reduce.cu", "pair.cu", "order.cu")
+FILES = (
+    "numbers.cu", "forms.cu", "near.cu", "tiled.cu", "stored.cu", "product.cu", "reduce.cu", "pair.cu", "order.cu",
+    "vectors.cu",
+)  # fmt: skip
 OPTIONS = ("--std=c++17",)
 
 

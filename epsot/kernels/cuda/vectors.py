@@ -1,0 +1,95 @@
+"""What happens to vectors between two sweeps, fused: a launch each, or one for every stage where vectors are long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from epsot.costs import Array
+from epsot.kernels import vectors
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.modules import launch
+from epsot.kernels.cuda.shapes import VECTOR_THREADS
+from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW, Advance
+
+ROWS = WINDOW + 1  # where the next direction goes no other lies, so that it can be given up
+VALUES = 1 + 2 * ROWS  # of a stage of `advance`
+
+
+def staged(cupy: Any, name: str, n: int, stages: int, values: int, arguments: tuple[Any, ...]) -> None:
+    """Launch a kernel that goes in stages, each of which leaves `values` numbers a block to the next."""
+    blocks = shapes.vector_blocks(n)
+    partial = cupy.empty(stages * blocks * values, dtype=np.float64)
+    steps = [(0, stages)] if blocks == 1 else [(stage, stage + 1) for stage in range(stages)]
+    for first, last in steps:
+        launch(cupy, name, (blocks,), VECTOR_THREADS, (*arguments, partial, np.int32(first), np.int32(last)))
+
+
+class Directions(vectors.Directions):
+    """`vectors.Directions` whose numbers stay on the device until a step is done: the host reads them once."""
+
+    rows = ROWS
+
+    def forget(self) -> None:
+        super().forget()
+        self.slot = 0  # where the next direction goes; the `count` before it, around, are those kept
+
+    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
+        import cupy
+
+        m = g.shape[0]
+        g, updated, result = (cupy.ascontiguousarray(z) for z in (g, updated, result))
+        pair, start, numbers = (cupy.empty(size, dtype=np.float64) for size in (2 * m, m, 5))
+        kept = [1 << (self.slot - 1 - k) % ROWS for k in range(self.count)]
+        oldest = kept[-1] if self.count == WINDOW else 0
+        moved, eased = self.past is not None, self.scale is not None
+        arguments = (
+            self.b, self.weights, self.scale if eased else self.b, g, updated, result, self.past if moved else pair,
+            self.moves, self.changes, np.int64(m), np.float64(eps), np.float64(1 / eps + 1 / self.rho),
+            np.float64(self.rho), np.float64(self.mass), np.int32(self.balanced), np.int32(eased), np.int32(moved),
+            np.int32(sum(kept)), np.int32(oldest), np.int32(self.slot), np.float64(self.size),
+            np.float64(self.expected), np.float64(BENT), np.float64(DEPENDENT), np.float64(LEAP), np.float64(LONGEST),
+            pair, start, numbers,
+        )  # fmt: skip
+        staged(cupy, f"advance<{VECTOR_THREADS}, {ROWS}>", m, 5, VALUES, arguments)
+        error, self.size, self.expected, misled, gained = numbers.get().tolist()
+        if misled:
+            self.count = 0
+        if gained:
+            self.slot, self.count = (self.slot + 1) % ROWS, min(self.count + 1, WINDOW)
+        self.past = pair
+        return Advance(start, error, self.size)
+
+
+class Vectors(vectors.Vectors):
+    """`vectors.Vectors` for CuPy arrays in float64."""
+
+    def density(self, log_b: Array, g: Array, eps: float) -> Array:
+        import cupy
+
+        m = g.shape[0]
+        out = cupy.empty(m, dtype=np.float64)
+        arguments = (log_b, cupy.ascontiguousarray(g), np.int64(m), np.float64(eps), out)
+        launch(cupy, f"density<{VECTOR_THREADS}>", (shapes.plain_blocks(m),), VECTOR_THREADS, arguments)
+        return out
+
+    def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
+        import cupy
+
+        n, out = f.shape[0], cupy.empty((), dtype=np.float64)
+        f, next_f = cupy.ascontiguousarray(f), cupy.ascontiguousarray(next_f)
+        numbers = (np.float64(1 / eps + 1 / rho), np.float64(rho), np.float64(mass))
+        staged(cupy, f"violation<{VECTOR_THREADS}>", n, 2, 1, (a, f, next_f, np.int64(n), *numbers, out))
+        return out
+
+    def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
+        import cupy
+
+        n, out = f.shape[0], cupy.empty((), dtype=np.float64)
+        arguments = (log_a, cupy.ascontiguousarray(f), np.int64(n), np.float64(rho), out)
+        staged(cupy, f"log_mass<{VECTOR_THREADS}>", n, 3, 1, arguments)
+        return out
+
+    def directions(self, b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
+        return Directions(b, mass, rho, balanced=balanced)

@@ -1,0 +1,124 @@
+"""The fused vector kernels against their definition: the same decisions, and the same numbers up to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from epsot.kernels import vectors
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda import vectors as cuda
+from epsot.kernels.vectors import WINDOW
+from tests.checks import close
+from tests.cuda import emulation, fake_cupy
+
+pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
+
+SIZES = [1, 31, 700, 1500]
+
+
+@pytest.fixture(autouse=True)
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        yield module
+
+
+@pytest.fixture(params=[1, 3], ids=["one block", "three blocks"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(shapes, "vector_blocks", lambda n: request.param)
+    return int(request.param)
+
+
+def both_ways(run: Callable[[], Any]) -> Any:
+    """The result with lanes in ascending order, which is that in descending order, to the bit."""
+    run()  # compiles
+    found = []
+    for order in (1, 0):
+        for kernels in set(fake_cupy.COMPILED.values()):
+            kernels.set_order(order)
+        found.append(run())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    return found[0]
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("rho", [np.inf, 0.7])
+def test_sums(n: int, rho: float, blocks: int, rng: np.random.Generator) -> None:
+    a, f = rng.random(n) + 0.01, rng.normal(size=n)
+    next_f = f + 0.1 * rng.normal(size=n)
+    next_f[0] -= 60  # an exponent that would overflow
+    ours, theirs = cuda.Vectors(), vectors.Vectors()
+    A, log_a, F, next_F = map(fake_cupy.asarray, (a, np.log(a), f, next_f))
+    (violation,) = both_ways(lambda: [ours.violation(A, F, next_F, 0.05, rho, 2.3).data_])
+    close(violation, theirs.violation(a, f, next_f, 0.05, rho, 2.3), 1e-13)
+    (mass,) = both_ways(lambda: [ours.log_mass(log_a, F * 1e3, rho).data_])
+    close(mass, theirs.log_mass(np.log(a), f * 1e3, rho), 1e-13)
+    np.testing.assert_array_equal(ours.density(log_a, F, 0.05).data_, theirs.density(np.log(a), f, 0.05))
+
+
+def test_what_is_not_finite_is_seen(blocks: int) -> None:
+    """Anywhere, and as the definition sees it."""
+    a = fake_cupy.asarray(np.ones(700))
+    for bad in (np.nan, np.inf, -np.inf):
+        f = np.zeros(700)
+        f[600] = bad
+        error = cuda.Vectors().violation(a, fake_cupy.asarray(f), fake_cupy.asarray(np.zeros(700)), 0.1, np.inf, 1.0)
+        desired = vectors.Vectors().violation(np.ones(700), f, np.zeros(700), 0.1, np.inf, 1.0)
+        np.testing.assert_allclose(error.data_, desired, rtol=1e-13)
+
+
+def steps(m: int, count: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Triples (g, updated, result) of ever smaller steps, the first done twice, and then of another map."""
+    slopes, size = rng.random(m), 1.0
+    g = rng.normal(size=m)
+    for step in range(count):
+        if step == count - 5:
+            slopes, size, g = rng.random(m), 1.0, rng.normal(size=m)
+        updated = g - slopes * g
+        yield g, updated, updated - 0.01 * size
+        if step > 0:
+            size *= 0.5
+            g = size * rng.normal(size=m)
+
+
+@pytest.mark.parametrize("m", SIZES[1:])  # of one number, balanced, only rounding is left
+@pytest.mark.parametrize(("balanced", "eased", "eps"), [(True, False, 1.0), (False, True, 1.0), (True, True, 1e-3)])
+def test_directions(m: int, balanced: bool, eased: bool, eps: float, blocks: int, rng: np.random.Generator) -> None:
+    """The same steps into both: more than are kept, a sudden change, a step that is no news, and leaps."""
+    b = rng.random(m) + 0.01
+    b *= 1.7 / b.sum()
+    rho = np.inf if balanced else 0.7
+    scale = np.where(rng.random(m) < 0.5, 0.2, 1.0) if eased else None
+    theirs = vectors.Directions(b, 1.7, rho, balanced=balanced)
+    theirs.ease(scale)
+    path = list(steps(m, 2 * WINDOW, rng))
+    wanted, known = [], []
+    for g, updated, result in path:
+        wanted.append(theirs.advance(g, updated, result, eps))
+        known.append((min(theirs.count, WINDOW), theirs.expected))
+
+    def run() -> list[Any]:
+        ours = cuda.Vectors().directions(fake_cupy.asarray(b), 1.7, rho, balanced=balanced)
+        ours.ease(None if scale is None else fake_cupy.asarray(scale))
+        found: list[Any] = []
+        for step in path:
+            start, error, norm = ours.advance(*map(fake_cupy.asarray, step), eps)
+            found.append((start.data_, error, norm, ours.count, ours.expected))
+        return [list(parts) for parts in zip(*found, strict=True)]
+
+    starts, errors, norms, counts, expected = both_ways(run)
+    assert counts == [count for count, _ in known]
+    if m > 100:
+        assert max(counts) == WINDOW
+        assert counts[:3] == [0, 0, 1]  # a step done twice is no news
+        assert counts[-5] <= 1  # the directions mislead
+    close(errors, [advance.error for advance in wanted], 1e-12)
+    close(norms, [advance.norm for advance in wanted], 1e-12)
+    # What is left after the directions is a difference of squares.
+    np.testing.assert_allclose(expected, [value for _, value in known], rtol=1e-7, atol=1e-7 * norms[0])
+    for start, advance in zip(starts, wanted, strict=True):
+        np.testing.assert_allclose(start, advance.start, rtol=1e-9, atol=1e-9 * np.abs(advance.start).max())
