@@ -63,23 +63,24 @@ class ConjugateResiduals:
         if eps != state.eps:
             state = self.turn(state, eps)
         plain = self.update.step(state.plain, eps)
-        state = replace(state, plain=plain, steps=state.steps + 1)
         if state.plain_steps:
-            following = (state.plain_steps + 1) % (state.plain_length // 2 + 1)
-            return replace(self.measured(state, float(self.update.error(plain, eps))), waited=0, plain_steps=following)
-        if state.steps == state.look:
-            state = self.look(state)
+            state = self.measured(state, plain, float(self.update.error(plain, eps)))
+            return replace(state, waited=0, plain_steps=(state.plain_steps + 1) % (state.plain_length // 2 + 1))
+        if state.steps + 1 == state.look:
+            state = self.look(state, plain)
         # Whatever its error will turn out to be, the step is mixed with the last ones: that is one reading for both.
         advance = state.directions.advance(plain.g, plain.updated, plain.start, eps)
-        state = self.measured(state, advance.error)
+        state = self.measured(state, plain, advance.error)
         return self.mixed(state, advance) if math.isfinite(advance.error) else state
 
     @staticmethod
-    def measured(state: AcceleratedState, error: float) -> AcceleratedState:
-        """With the error of the plain step, which may be the best yet."""
-        if error < state.lowest[0]:
-            return replace(state, error=error, best=state.plain, lowest=(error, state.lowest[1]), waited=-1)
-        return replace(state, error=error)
+    def measured(state: AcceleratedState, plain: AlternatingState, error: float) -> AcceleratedState:
+        """After one more plain step, which may be the best yet."""
+        best, lowest, waited = state.best, state.lowest, state.waited
+        if error < lowest[0]:
+            best, lowest, waited = plain, (error, lowest[1]), -1
+        steps = state.steps + 1
+        return replace(state, plain=plain, steps=steps, error=error, best=best, lowest=lowest, waited=waited)
 
     def mixed(self, state: AcceleratedState, advance: Advance) -> AcceleratedState:
         """Go on from the mix of the last steps, or where they brought nothing, from the best with plain ones."""
@@ -90,12 +91,12 @@ class ConjugateResiduals:
         start = AlternatingState(plain.f, plain.g, plain.updated, advance.start)
         return replace(state, plain=start, waited=waited, lowest=(lowest[0], min(advance.norm, lowest[1])))
 
-    def look(self, state: AcceleratedState) -> AcceleratedState:
+    def look(self, state: AcceleratedState, plain: AlternatingState) -> AcceleratedState:
         """Ease the columns that nearly belong to one row: their own equation is slow, and each is a mode of its own.
 
         Near a matching there are as many such modes as points, with rates that go to 1 exponentially as eps goes to 0.
         """
-        problem, plain, xp = self.update.problem, state.plain, self.update.problem.place.xp
+        problem, xp = self.update.problem, self.update.problem.place.xp
         state = replace(state, look=3 * state.look)
         scale = problem.T.leaving(plain.g, plain.f, plain.updated, state.eps) / TIED
         if bool(xp.any(scale < 1)):
