@@ -106,8 +106,13 @@ def matrix(C: Array, workers: int | None = None) -> Any:
 
 def vectors_of(array: Array) -> Vectors:
     """What works on the vectors between two sweeps, (n,) and (m,), chosen by one of them."""
-    if backend_of(array) == "cuda":
-        from epsot.kernels.cuda import vectors
+    match backend_of(array):
+        case "cuda":
+            from epsot.kernels.cuda import vectors
 
-        return vectors.Vectors()
+            return vectors.Vectors()
+        case "cuda by DLPack":
+            from epsot.kernels.cuda import exchange
+
+            return exchange.Vectors()
     return Vectors()

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from epsot.costs import Array, Cost
+from epsot.kernels import vectors
+from epsot.kernels.cuda import vectors as fused
+from epsot.kernels.vectors import Advance
 
 
 class Foreign:
@@ -124,3 +127,37 @@ def matrix(C: Array) -> Exchanged:
 
     with stream_of(C):
         return Exchanged(Matrix(to_cupy(C)), C)
+
+
+class Directions(fused.Directions):
+    """The memory of the acceleration for tensors: kept as CuPy arrays."""
+
+    def __init__(self, b: Array, mass: float, rho: float, *, balanced: bool) -> None:
+        self.like = b
+        with stream_of(b):
+            super().__init__(to_cupy(b), mass, rho, balanced=balanced)
+
+    def ease(self, scale: Array | None) -> None:
+        with stream_of(self.like):
+            super().ease(to_cupy(scale))
+
+    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
+        with stream_of(self.like):
+            advance = super().advance(to_cupy(g), to_cupy(updated), to_cupy(result), eps)
+            return advance._replace(start=to_torch(advance.start))
+
+
+class Vectors(vectors.Vectors):
+    """The fused operations on tensors where they replace many; of two, PyTorch makes as little work as the exchange."""
+
+    def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
+        with stream_of(a):
+            error = fused.Vectors().violation(to_cupy(a), to_cupy(f), to_cupy(next_f), eps, rho, mass)
+            return to_torch(error)
+
+    def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
+        with stream_of(log_a):
+            return to_torch(fused.Vectors().log_mass(to_cupy(log_a), to_cupy(f), rho))
+
+    def directions(self, b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
+        return Directions(b, mass, rho, balanced=balanced)
