@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from epsot.arrays import Place
 from epsot.costs import Array
+from epsot.devices import resident
 from epsot.geometry import PointCloud
 from epsot.instance import Instance
 from epsot.result import DivergenceResult, SinkhornResult
@@ -47,12 +49,18 @@ class Options:
         )
 
 
+@resident
 class Intermediate:
     """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`."""
 
     def __init__(self, nit: int, eps: float, state: Any, update: Update, instance: Instance) -> None:
         self.nit, self.eps = nit, eps
         self._state, self._update, self._instance = state, update, instance
+
+    @property
+    def place(self) -> Place:
+        """The library and the device of all arrays."""
+        return self._instance.place
 
     @property
     def marginal_error(self) -> float:

@@ -10,12 +10,14 @@ import numpy as np
 
 from epsot.arrays import as_points, check_finite, common_place, to_numpy
 from epsot.costs import Array
+from epsot.devices import resident
 from epsot.instance import checked_weights
 from epsot.result import DivergenceResult, SinkhornResult
 from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
 
 
+@resident
 class Objective:
     """The loss between a measure that moves and a fixed target, for `scipy.optimize.minimize` with ``jac=True``.
 

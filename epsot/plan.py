@@ -10,11 +10,13 @@ from array_api_compat import is_cupy_array, is_numpy_array
 
 from epsot.arrays import Place, as_count, as_real, common_place
 from epsot.costs import Array
+from epsot.devices import resident
 from epsot.kernels import Kernel
 
 BLOCK_ELEMENTS = 2**22  # numbers of the plan that an export holds at once: 32 MiB of float64
 
 
+@resident
 @dataclass(frozen=True, repr=False, eq=False)
 class Plan:
     """A coupling of two measures: rows are the source, columns the target.

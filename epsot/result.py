@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from epsot import certificates
+from epsot.arrays import Place
 from epsot.costs import Array
+from epsot.devices import resident
 from epsot.geometry import PointCloud
 from epsot.instance import Instance
 from epsot.lazy import cached_property
@@ -79,6 +81,7 @@ class Result:
         return xp.astype(array, dtype)  # a copy, the user's own
 
 
+@resident
 @dataclass(frozen=True, repr=False, eq=False)
 class SinkhornResult(Result):
     """The solution of one entropic transport problem. Derived quantities are computed on first use.
@@ -115,6 +118,11 @@ class SinkhornResult(Result):
     status: Status
     nit: int
     history: tuple[Check, ...]
+
+    @property
+    def place(self) -> Place:
+        """The library and the device of all arrays."""
+        return self.instance.place
 
     @cached_property
     def source(self) -> Side:
@@ -233,6 +241,7 @@ class SinkhornResult(Result):
         return self._cast(geometry.x - slope)
 
 
+@resident
 @dataclass(frozen=True, repr=False, eq=False)
 class DivergenceResult(Result):
     """The Sinkhorn divergence: the same names as `SinkhornResult`, debiased, and the three solves behind them.
@@ -264,6 +273,11 @@ class DivergenceResult(Result):
     xy: SinkhornResult
     xx: SinkhornResult
     yy: SinkhornResult
+
+    @property
+    def place(self) -> Place:
+        """The library and the device of all arrays."""
+        return self.xy.place
 
     @property
     def parts(self) -> tuple[SinkhornResult, SinkhornResult, SinkhornResult]:

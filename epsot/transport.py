@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
+from epsot.devices import at_home
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.instance import Geometry, penalties, pose
@@ -17,6 +18,7 @@ from epsot.status import ConvergenceWarning, Status
 AnyResult = TypeVar("AnyResult", SinkhornResult, DivergenceResult)
 
 
+@at_home
 def sinkhorn(
     x: Any,
     y: Any,
@@ -127,6 +129,7 @@ def sinkhorn(
     return _warned(solve_transport(instance, options, init))
 
 
+@at_home
 def sinkhorn_divergence(
     x: Any,
     y: Any,
@@ -201,6 +204,7 @@ def sinkhorn_divergence(
     return _warned(solve_divergence(instance, options, init))
 
 
+@at_home
 def solve(
     geometry: Geometry,
     a: Any = None,
@@ -261,6 +265,7 @@ def solve(
     return _warned(solve_transport(instance, options, init))
 
 
+@at_home
 def divergence(
     geometry: Geometry,
     a: Any = None,
@@ -371,5 +376,5 @@ def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any,
 def _warned(result: AnyResult) -> AnyResult:
     """Warn the caller of the public function where the tolerance was not reached."""
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
-        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
+        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=4)
     return result

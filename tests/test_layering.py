@@ -27,7 +27,7 @@ LAYERS = [
     ["instance", "problem"],
     ["geometry"],
     ["kernels"],
-    ["costs", "status", "arrays", "lazy"],
+    ["costs", "status", "arrays", "devices", "lazy"],
 ]
 HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch"]
 

@@ -7,9 +7,11 @@ from typing import Any
 from epsot import kernels
 from epsot.arrays import Place, as_real, common_place
 from epsot.costs import Array
+from epsot.devices import resident
 from epsot.kernels import Kernel
 
 
+@resident
 class CostMatrix:
     """A cost matrix of the user's own; +inf forbids a pair.
 

@@ -10,6 +10,7 @@ import numpy as np
 from epsot import kernels
 from epsot.arrays import Place, as_points, common_place
 from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
+from epsot.devices import resident
 from epsot.kernels import PointsKernel
 
 
@@ -30,6 +31,7 @@ def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
     raise ValueError(f"`cost` must be one of {names} or an instance of epsot.Cost, got {cost!r}")
 
 
+@resident
 class PointCloud:
     """The cost between two clouds of points.
 

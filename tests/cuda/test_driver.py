@@ -298,6 +298,69 @@ def test_work_is_done_on_the_device_of_the_inputs(cupy: Any, rng: np.random.Gene
     assert {device for _, _, device in fake_cupy.launches} == {1}
 
 
+def on(device: int, *arrays: Any) -> tuple[Any, ...]:
+    with fake_cupy.Device(device):
+        return tuple(map(on_device, arrays))
+
+
+def all_on(device: int, found: dict[str, Any]) -> None:
+    """All arrays are there, and nothing but them was: what was current is so still."""
+    assert {name: array.device.id for name, array in found.items()} == dict.fromkeys(found, device)
+    assert {at for _, _, at in fake_cupy.launches} == {device}
+    assert fake_cupy.Device().id == 0
+
+
+@pytest.mark.parametrize("tol", [None, 1e-4])
+@pytest.mark.parametrize("entry", [epsot.sinkhorn, epsot.sinkhorn_divergence])
+def test_solves_on_a_device_that_is_not_current(entry: Any, tol: float | None) -> None:
+    """From the checks of the inputs to what is computed later; zero weights included."""
+    x, y, a, b, points = on(1, X, Y, A, B, POINTS)
+    seen: list[Any] = []
+
+    def follow(record: Any) -> None:
+        with fake_cupy.Device(0):
+            seen.extend([record.f, record.g])
+            assert record.marginal_error >= 0
+
+    result = entry(x, y, a, b, blur=0.6, reach=2.0, tol=tol, callback=follow)
+    found = of_any(result) | of_clouds(result, points)
+    again = entry(x, y, a, b, blur=0.5, reach=2.0, tol=tol, init=result)
+    i, j = result.plan.sample(5, rng=0)
+    all_on(1, found | {"again": again.f, "f": seen[0], "g": seen[1], "i": i, "j": j})
+    assert result.marginal_error >= 0
+    by_name = entry(blur=0.6, y=y, x=x, reach=2.0, tol=tol)
+    all_on(1, {"by name": by_name.grad_x})
+
+
+def test_geometries_on_a_device_that_is_not_current() -> None:
+    x, y, cost, cost_xx, cost_yy, a, b = on(1, X, Y, C, C_XX, C_YY, A, B)
+    matrix = epsot.CostMatrix(cost, C_xx=cost_xx, C_yy=cost_yy)
+    all_on(1, of_any(epsot.divergence(matrix, a, b, eps=0.2)) | of_any(epsot.solve(matrix, a, b, eps=0.2)))
+    cosine = epsot.PointCloud(x, y, cost="cosine")
+    found = of_any(epsot.divergence(cosine, a, b, eps=0.2))
+    all_on(1, found | {"grad_x": epsot.solve(cosine, a, b, eps=0.2).grad_x, "T": cosine.T.x})
+    assert matrix.scale() > 0
+    assert cosine.scale() > 0
+
+
+def test_an_objective_on_a_device_that_is_not_current() -> None:
+    x, y, b = on(1, X, Y, B)
+    value, gradient = epsot.Objective(y, b, blur=0.6, reach=2.0)(X.ravel())
+    desired = epsot.Objective(Y, B, blur=0.6, reach=2.0)(X.ravel())
+    np.testing.assert_allclose(value, desired[0], rtol=1e-9)
+    np.testing.assert_allclose(gradient, desired[1], rtol=1e-7, atol=1e-9)
+    weights = epsot.Objective(y, b, blur=0.6, wrt="a", x=x)
+    assert np.isfinite(weights(np.zeros(len(X)))[0])
+    all_on(1, {"variable": weights.variable(np.zeros(len(X)))})
+
+
+def test_arrays_of_two_devices_are_refused() -> None:
+    (x,), (y,) = on(1, X), on(0, Y)
+    with pytest.raises(TypeError, match="one device"):
+        epsot.sinkhorn(x, y, blur=0.5)
+    assert fake_cupy.Device().id == 0
+
+
 def test_a_missing_compiler_is_named(cupy: Any, monkeypatch: Any) -> None:
     from epsot.kernels.cuda import modules
 
@@ -336,7 +399,7 @@ def test_tensors_go_through_the_cuda_kernels(monkeypatch: Any, dtype: str) -> No
         assert value.dtype == x.dtype, name
         np.testing.assert_allclose(value.numpy(), desired[name], tolerance, tolerance, err_msg=name)
     assert fake_cupy.launches
-    assert not fake_cupy.sizes  # nothing was copied by CuPy
+    assert set(fake_cupy.sizes) == {5}  # the numbers of an iteration; no array was copied by CuPy
 
 
 def test_tensors_are_not_copied(monkeypatch: Any) -> None:
