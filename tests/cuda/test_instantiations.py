@@ -1,0 +1,66 @@
+"""Every kernel that there is runs on the CPU, against the reference, with the lanes in both orders.
+
+`tests/kernels/test_cuda.py` looks at a choice of them more closely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from epsot.costs import Cityblock, Euclidean, HalfSquare
+from epsot.kernels import reference
+from tests.cuda import bridge, emulation, fake_cupy
+from tests.cuda.instantiations import groups
+from tests.kernels.test_cpu import CHECKS, Case, clouds, make_case
+from tests.kernels.test_cuda import same_in_both_orders
+
+pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
+
+DTYPES: dict[str, Any] = {"float": np.float32, "double": np.float64}
+COSTS = {cost.kind: cost for cost in (HalfSquare(), Euclidean(), Cityblock())}
+ELSEWHERE = ("order", "vectors")  # test_driver.py, and test_vectors.py in tests/kernels
+
+
+@pytest.fixture(autouse=True)
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        fake_cupy.launches.clear()
+        yield module
+
+
+def prepared(label: str, rng: np.random.Generator) -> tuple[Case, str]:
+    """A problem for the kernels of a group, and the methods that they serve. Any d: more values than go at once."""
+    real, what, where = label.split(", ")
+    if what == "matrix":
+        C = rng.random((140, 75)).astype(DTYPES[real])
+        ours = bridge.matrix(C if where.startswith("rows") else np.asfortranarray(C))
+        return make_case(ours, reference.Matrix(C), DTYPES[real], 0.3, rng), "softmin pair apply"
+    x, y = clouds(140, 75, 9 if where == "any d" else int(where[-1]), DTYPES[real], rng)
+    case = make_case(bridge.points(x, y, COSTS[what]), reference.Points(x, y, COSTS[what]), DTYPES[real], 0.3, rng)
+    return case, "softmin pair self apply gradient cost_apply"
+
+
+@pytest.mark.parametrize("label", [label for label in groups() if label not in ELSEWHERE])
+def test_every_kernel_runs(label: str, rng: np.random.Generator) -> None:
+    case, methods = prepared(label, rng)
+    for name in methods.split():
+        CHECKS[name](case)
+    v = rng.normal(size=(75, 10))
+
+    def results() -> list[np.ndarray]:
+        ours, k, h = case.ours, case.k, case.h
+        found = [
+            ours.softmin(h, 0.3),
+            *ours.softmin_pair(k, h, 0.3),
+            ours.apply(k, h, 0.3, v),
+            ours.cost_apply(v[:, 0]),
+        ]
+        return found if "matrix" in label else [*found, ours.cost_gradient(k, h, 0.3)]
+
+    same_in_both_orders(results)
+    np.testing.assert_allclose(case.ours.cost_apply(v[:, 0]), case.theirs.cost_apply(v[:, 0]), rtol=1e-3, atol=1e-3)
+    assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}
