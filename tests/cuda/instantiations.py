@@ -45,8 +45,9 @@ def groups() -> dict[str, list[str]]:
             found[f"{real}, {kind}, any d"] = tiled(real, kind)
         for along in (True, False):
             found[f"{real}, matrix, {'rows' if along else 'columns'} in memory"] = stored(real, along)
-    names = (f"{name}<{shapes.VECTOR_THREADS}>" for name in ("density", "violation", "log_mass"))
-    found["vectors"] = [*names, f"advance<{shapes.VECTOR_THREADS}, {ROWS}>"]
+    threads = shapes.VECTOR_THREADS
+    sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
+    found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]
     found["order"] = [f"hilbert<{real}, {dim}>" for real in REALS for dim in (2, 3)] + ["finish"]
     return found
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from epsot.costs import Array
+from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import FRAME
+from epsot.kernels.cuda.shapes import FRAME, PLAIN_THREADS
 from epsot.lazy import cached_property
 
 NEAR_DIMENSIONS = 3
-THREADS = 256
 
 
 def real_name(array: Array) -> str:
@@ -56,7 +56,7 @@ class Cloud:
         span = (points.max(axis=0) - low).max().reshape(1).astype(np.float64)
         keys = cupy.empty(n, dtype=np.int64)
         name = f"hilbert<{real_name(points)}, {d}>"
-        launch(cupy, name, (-(-n // THREADS),), THREADS, (points, np.int64(n), low, span, keys))
+        launch(cupy, name, (shapes.plain_blocks(n),), PLAIN_THREADS, (points, np.int64(n), low, span, keys))
         return cupy.argsort(keys).astype(np.int64)
 
     @cached_property

@@ -12,13 +12,12 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import CHUNK, WIDTH, Shape
+from epsot.kernels.cuda.shapes import CHUNK, PLAIN_THREADS, WIDTH, Shape
 from epsot.kernels.reference import Dense
 
 LOG2_E = math.log2(math.e)
 MOST_CHUNKS = 2**14  # the third axis of a grid ends at 2^16
 ALL, MARKED, PEAKS = (np.int32(mode) for mode in range(3))  # as in reduce.cu
-FINISH_THREADS = 256
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -177,8 +176,8 @@ class Fused(Dense):
         out = self.cupy.empty(n, dtype=np.float64)
         more = np.int64(0 if others is None else others.shape[0])
         arguments = (sums, np.int64(sums.shape[0]), sums if others is None else others, more, np.int64(n), order, k)
-        grid = (-(-n // FINISH_THREADS),)
-        launch(self.cupy, "finish", grid, FINISH_THREADS, (*arguments, np.float64(eps), out))
+        grid = (shapes.plain_blocks(n),)
+        launch(self.cupy, "finish", grid, PLAIN_THREADS, (*arguments, np.float64(eps), out))
         return self.reduce("SUMS", h, eps, k, out, mode=MARKED)
 
     @on_device

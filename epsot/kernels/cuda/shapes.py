@@ -30,6 +30,7 @@ BANDS = 32  # of rows and of columns in a two-sided sweep: 32 * 32 blocks of 2 t
 WAVES = 4  # blocks for each that fits on the device at once: short enough a tail where blocks skip tiles
 RESIDENT = 8  # blocks of a multiprocessor, by registers
 MOST_PARTS = 65_535  # the limit of a grid's second axis
+PLAIN_THREADS = 256  # of a block whose threads work on one entry each
 VECTOR_THREADS = 512  # of a block that works on vectors between two sweeps
 ONE_BLOCK = 8192  # numbers of a vector that one block works on: 16 for each thread
 MOST_BLOCKS = 64  # of longer vectors: the next stage adds up what they leave
@@ -89,4 +90,4 @@ def vector_blocks(n: int) -> int:
 
 def plain_blocks(n: int) -> int:
     """Blocks for vectors of length n whose entries are worked on one by one."""
-    return max(1, -(-n // VECTOR_THREADS))
+    return max(1, -(-n // PLAIN_THREADS))

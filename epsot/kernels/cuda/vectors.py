@@ -10,7 +10,7 @@ from epsot.costs import Array
 from epsot.kernels import vectors
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import VECTOR_THREADS
+from epsot.kernels.cuda.shapes import PLAIN_THREADS, VECTOR_THREADS
 from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW, Advance
 
 ROWS = WINDOW + 1  # where the next direction goes no other lies, so that it can be given up
@@ -71,7 +71,7 @@ class Vectors(vectors.Vectors):
         m = g.shape[0]
         out = cupy.empty(m, dtype=np.float64)
         arguments = (log_b, cupy.ascontiguousarray(g), np.int64(m), np.float64(eps), out)
-        launch(cupy, f"density<{VECTOR_THREADS}>", (shapes.plain_blocks(m),), VECTOR_THREADS, arguments)
+        launch(cupy, f"density<{PLAIN_THREADS}>", (shapes.plain_blocks(m),), PLAIN_THREADS, arguments)
         return out
 
     def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
