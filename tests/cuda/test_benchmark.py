@@ -35,6 +35,9 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     table = [line.split() for line in lines if line.startswith("float")]
     assert [row[:3] for row in table] == [[t, d, "40"] for t in ("float32", "float64") for d in ("1", "3", "16")]
     assert all(float(cell) > 0 for row in table for cell in row[3:-1])
+    (row,) = (line.split() for line in lines if line.split()[:1] == ["30"])
+    assert int(row[3]) > 0
+    assert float(row[2]) > float(row[4]) > 0
     assert "no peer can be imported: geomloss with pykeops, or flash_sinkhorn" in lines
 
 

@@ -268,12 +268,29 @@ def test_the_current_stream_is_used(cupy: Any) -> None:
 
 
 def test_the_device_of_the_inputs(cupy: Any) -> None:
+    """Whichever is current, from the checks of the inputs to what is computed later."""
     if cupy.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("one device only")
     with cupy.cuda.Device(1):
-        x, y, h = cupy.asarray(X), cupy.asarray(Y), cupy.zeros(len(Y))
-    f = kernels.points(x, y, HalfSquare()).softmin(h, 0.1)
-    assert f.device.id == 1
+        x, y, points = map(cupy.asarray, (X, Y, POINTS))
+    result = epsot.sinkhorn_divergence(x, y, blur=0.6)
+    found = of_any(result) | of_clouds(result, points)
+    assert {array.device.id for array in found.values()} == {1}
+    assert cupy.cuda.Device().id == 0
+
+
+def test_indices_of_64_bits(cupy: Any) -> None:
+    """More than 2^31 coordinates: the last rows are those of a small problem."""
+    n, d = 2**25 + 1000, 64
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    if free < 4 * n * d * 4:
+        pytest.skip(f"{free / 1e9:.0f} GB of memory are free, four copies of 9 GB are needed")
+    rng = np.random.default_rng(0)
+    last, y, h = rng.random((500, d)).astype(np.float32), rng.random((3, d)).astype(np.float32), rng.normal(size=3)
+    x = cupy.zeros((n, d), dtype=np.float32)
+    x[-500:] = cupy.asarray(last)
+    f = kernels.points(x, cupy.asarray(y), HalfSquare()).softmin(cupy.asarray(h), 0.5)[-500:]
+    close(f, reference.Points(last, y, HalfSquare()).softmin(h, 0.5), 1e-4)
 
 
 def test_tensors(cupy: Any) -> None:
