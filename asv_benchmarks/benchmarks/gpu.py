@@ -231,7 +231,7 @@ def print_solves(cupy, sizes):
     """Of small problems most is the time between launches: it shows in that of an iteration."""
     heads = f"{'n = m':>9}{'debiased':>12}{'transport':>12}{'iterations':>12}{'of each':>12}"
     print(
-        f"\nseconds of a debiased value and gradient, and of one transport: float32, d = 3, blur {BLUR}, tol 1e-3\n{heads}"
+        f"\nseconds: a debiased value and gradient, and one transport; float32, d = 3, blur {BLUR}, tol 1e-3\n{heads}"
     )
     for n in sizes:
         points = cubes(cupy, n)
