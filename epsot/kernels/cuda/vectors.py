@@ -15,6 +15,8 @@ from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW, Advanc
 
 ROWS = WINDOW + 1  # where the next direction goes no other lies, so that it can be given up
 VALUES = 1 + 2 * ROWS  # of a stage of `advance`
+ADVANCE = f"advance<{VECTOR_THREADS}, {ROWS}>"
+LIMITS = tuple(map(np.float64, (BENT, DEPENDENT, LEAP, LONGEST)))
 
 
 def staged(cupy: Any, name: str, n: int, stages: int, values: int, arguments: tuple[Any, ...]) -> None:
@@ -31,34 +33,36 @@ class Directions(vectors.Directions):
 
     rows = ROWS
 
+    def __init__(self, b: Array, mass: float, rho: float, *, balanced: bool) -> None:
+        super().__init__(b, mass, rho, balanced=balanced)
+        self.side = (np.float64(rho), np.float64(mass), np.int32(balanced))
+
     def forget(self) -> None:
         super().forget()
-        self.slot = 0  # where the next direction goes; the `count` before it, around, are those kept
+        self.slot = 0  # where the next direction goes
+        self.kept: list[int] = []  # 2^slot of those that count, the oldest first
 
     def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
         import cupy
 
-        m = g.shape[0]
+        m, moved, eased = g.shape[0], self.past is not None, self.scale is not None
         g, updated, result = (cupy.ascontiguousarray(z) for z in (g, updated, result))
         pair, start, numbers = (cupy.empty(size, dtype=np.float64) for size in (2 * m, m, 5))
-        kept = [1 << (self.slot - 1 - k) % ROWS for k in range(self.count)]
-        oldest = kept[-1] if self.count == WINDOW else 0
-        moved, eased = self.past is not None, self.scale is not None
+        oldest = self.kept[0] if self.count == WINDOW else 0
         arguments = (
             self.b, self.weights, self.scale if eased else self.b, g, updated, result, self.past if moved else pair,
-            self.moves, self.changes, np.int64(m), np.float64(eps), np.float64(1 / eps + 1 / self.rho),
-            np.float64(self.rho), np.float64(self.mass), np.int32(self.balanced), np.int32(eased), np.int32(moved),
-            np.int32(sum(kept)), np.int32(oldest), np.int32(self.slot), np.float64(self.size),
-            np.float64(self.expected), np.float64(BENT), np.float64(DEPENDENT), np.float64(LEAP), np.float64(LONGEST),
-            pair, start, numbers,
+            self.moves, self.changes, np.int64(m), np.float64(eps), np.float64(1 / eps + 1 / self.rho), *self.side,
+            np.int32(eased), np.int32(moved), np.int32(sum(self.kept)), np.int32(oldest), np.int32(self.slot),
+            np.float64(self.size), np.float64(self.expected), *LIMITS, pair, start, numbers,
         )  # fmt: skip
-        staged(cupy, f"advance<{VECTOR_THREADS}, {ROWS}>", m, 5, VALUES, arguments)
+        staged(cupy, ADVANCE, m, 5, VALUES, arguments)
         error, self.size, self.expected, misled, gained = numbers.get().tolist()
         if misled:
-            self.count = 0
+            self.kept = []
         if gained:
-            self.slot, self.count = (self.slot + 1) % ROWS, min(self.count + 1, WINDOW)
-        self.past = pair
+            self.kept = [*self.kept, 1 << self.slot][-WINDOW:]
+            self.slot = (self.slot + 1) % ROWS
+        self.count, self.past = len(self.kept), pair
         return Advance(start, error, self.size)
 
 
