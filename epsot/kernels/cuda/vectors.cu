@@ -62,6 +62,7 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
     }
 };
 
+// The entries of a thread, the same in every stage.
 #define EPSOT_EVERY(j, m) for (Index j = blockIdx.x * Index(THREADS) + threadIdx.x; j < m; j += gridDim.x * Index(THREADS))
 
 constexpr double MAX_EXPONENT = 80;
