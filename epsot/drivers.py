@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,15 +11,19 @@ from typing import Any
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import resident
-from epsot.geometry import PointCloud
+from epsot.geometry import Multiscale, PointCloud
 from epsot.instance import Instance
+from epsot.problem import Problem
 from epsot.result import DivergenceResult, SinkhornResult
 from epsot.side import Side
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
+from epsot.stages import Stage, coarse_to_fine
 from epsot.status import Status
+
+logger = logging.getLogger("epsot")
 
 UNRESOLVED = 0.1  # relative error of P by the rounding of the potentials to float64 that nothing can be said of
 
@@ -53,9 +58,10 @@ class Options:
 class Intermediate:
     """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`."""
 
-    def __init__(self, nit: int, eps: float, state: Any, update: Update, instance: Instance) -> None:
+    def __init__(self, nit: int, eps: float, state: Any, update: Update, stage: Instance, instance: Instance) -> None:
         self.nit, self.eps = nit, eps
-        self._state, self._update, self._instance = state, update, instance
+        self._state, self._update, self._stage, self._instance = state, update, stage, instance
+        self._geometry: Any = instance.geometry
 
     @property
     def place(self) -> Place:
@@ -64,22 +70,26 @@ class Intermediate:
 
     @property
     def marginal_error(self) -> float:
-        """Of the potentials before this iteration (tol=None) or of those it gives."""
+        """Of the potentials before this iteration (tol=None) or of those it gives, on the cells or points at hand."""
         return float(self._update.error(self._state, self.eps))
 
     def _result(self) -> SinkhornResult:
-        instance = replace(self._instance, eps=self.eps)
-        return SinkhornResult(instance, Dual(*self._update.pair(self._state)), Status.STOPPED, self.nit, ())
+        stage = replace(self._stage, eps=self.eps)
+        return SinkhornResult(stage, Dual(*self._update.pair(self._state)), Status.STOPPED, self.nit, ())
 
     @property
     def f(self) -> Array:
-        """The potential of the source, (n,)."""
-        return self._result().f
+        """The potential of the source, (n,); from cells, its extension to the points."""
+        result = self._result()
+        return result.f if self._stage is self._instance else result.potential(self._geometry.x)
 
     @property
     def g(self) -> Array:
-        """The potential of the target, (m,)."""
-        return self._result().g
+        """The potential of the target, (m,); from cells, its extension to the points."""
+        result = self._result()
+        if self._stage is self._instance:
+            return result.g
+        return result._cast(result.target.potential_at(self._geometry.y)[0])
 
     def __repr__(self) -> str:
         return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"
@@ -87,14 +97,19 @@ class Intermediate:
 
 def solve_transport(instance: Instance, options: Options, init: Init) -> SinkhornResult:
     """One transport problem: the tutorial's algorithm without a tolerance, alternating updates with one."""
-    problem = instance.problem
-    update = Symmetric(problem) if options.tol is None else ConjugateResiduals(Alternating(problem))
+
+    def update(problem: Problem) -> Update:
+        return Symmetric(problem) if options.tol is None else ConjugateResiduals(Alternating(problem))
+
     return run(update, instance, options, init.xy if isinstance(init, DivergenceResult) else init)
 
 
 def solve_self(instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
     """A measure against itself: with a tolerance it needs no annealing."""
-    update = SelfTransport(instance.problem, extrapolate=options.tol is None)
+
+    def update(problem: Problem) -> Update:
+        return SelfTransport(problem, extrapolate=options.tol is None)
+
     return run(update, instance, options if options.tol is None else replace(options, start=0.0), init)
 
 
@@ -111,27 +126,75 @@ def solve_divergence(instance: Instance, options: Options, init: Init) -> Diverg
     return DivergenceResult(xy, xx, yy)
 
 
-def run(update: Any, instance: Instance, options: Options, init: SinkhornResult | None) -> SinkhornResult:
-    """Anneal, fix the gauge, and wrap up."""
+def run(
+    make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | None
+) -> SinkhornResult:
+    """Anneal from coarse to fine or on all points at once, from an earlier result or from none."""
+    update = make(instance.problem)
     warm = None if init is None else warm_start(init, instance, isinstance(update, SelfTransport))
-    f, g = warm or (None, None)
+    if warm is None and options.tol is not None and isinstance(instance.core, Multiscale):
+        return descend(make, instance, options)
     schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
+    return settle(update, Stage(instance, schedule), warm or (None, None), instance, options)
+
+
+def descend(make: Callable[[Problem], Update], instance: Instance, options: Options) -> SinkhornResult:
+    """Anneal from coarse to fine, each stage from the potentials of the one before."""
+    assert options.tol is not None
+    stages = coarse_to_fine(
+        instance, options.start, scaling=options.scaling, tol=options.tol, max_iter=options.max_iter
+    )
+    result: SinkhornResult | None = None
+    for stage in stages:
+        update, last = make(stage.instance.problem), stage.instance is instance
+        f = g = None
+        if result is not None and result.status is not Status.DIVERGED:
+            f = result.source.carried_to(stage.instance.problem.kernel)
+            if not isinstance(update, SelfTransport):
+                g = result.target.carried_to(stage.instance.problem.kernel.T)
+        stopped = result is not None and result.status is Status.STOPPED
+        if stopped and not last:
+            continue
+        # a stopped solve makes one step more: what is returned belongs to the points, and to the target
+        stage = Stage(instance, (Level(instance.eps),)) if stopped else stage
+        silent = replace(options, callback=None) if stopped else options
+        nit = 0 if result is None else result.nit
+        logger.info("%d x %d points", *stage.instance.core.shape)
+        result = settle(update, stage, (f, g), instance, silent, nit)
+        if stopped:
+            result = replace(result, status=Status.STOPPED)
+    assert result is not None
+    return result
+
+
+def settle(
+    update: Update,
+    stage: Stage,
+    warm: tuple[Array | None, Array | None],
+    instance: Instance,
+    options: Options,
+    nit: int = 0,
+) -> SinkhornResult:
+    """One stage of the solve of an instance, after `nit` iterations: anneal, fix the gauge, and wrap up."""
+    posed, levels = stage
     observe = None
     if options.callback is not None:
         callback = options.callback
 
         def observe(nit: int, eps: float, state: Any) -> None:
-            callback(Intermediate(nit, eps, state, update, instance))
+            callback(Intermediate(nit, eps, state, update, posed, instance))
 
-    outcome = anneal(update, update.init(schedule[0].eps, f, g), schedule, options.max_iter, observe)
+    # one iteration is left for the points themselves
+    most = options.max_iter if posed is instance else options.max_iter - 1
+    outcome = anneal(update, update.init(levels[0].eps, *warm), levels, most, observe, nit)
     dual, status = outcome.dual, outcome.status
-    if instance.problem.balanced:
-        dual = dual.shifted(instance.problem.dual_shift(dual.f, dual.g))
-    if status is Status.CONVERGED and instance.problem.logit_error(dual.f, dual.g, instance.eps) > UNRESOLVED:
+    if posed.problem.balanced:
+        dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))
+    if status is Status.CONVERGED and posed.problem.logit_error(dual.f, dual.g, posed.eps) > UNRESOLVED:
         status = Status.STALLED
-    if status is not Status.STOPPED and not math.isfinite(float(instance.place.xp.sum(dual.f))):
+    if status is not Status.STOPPED and not math.isfinite(float(posed.place.xp.sum(dual.f))):
         status = Status.DIVERGED
-    return SinkhornResult(instance, dual, status, outcome.nit, outcome.history)
+    return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
 
 
 def warm_start(init: SinkhornResult, instance: Instance, own: bool) -> tuple[Array, Array] | None:

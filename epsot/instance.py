@@ -89,6 +89,16 @@ class Instance:
         rho = self.rho[0] if isinstance(self.rho, tuple) else self.rho
         return Instance(whole, self.side_a, self.side_a, core, self.problem.source(kernel), self.eps, rho)
 
+    def at_resolution(self, core: Geometry, a: Array, b: Array, eps: float) -> Instance:
+        """Other, coarser measures of the same masses in its place, at some temperature."""
+        problem, xp = self.problem, self.place.xp
+        a, b = a * (problem.mass_a / xp.sum(a)), b * (problem.mass_b / xp.sum(b))
+        coarse = Problem(
+            core.kernel(problem.kernel.workers), a, b, xp.log(a), xp.log(b), problem.mass_a, problem.mass_b,
+            problem.kl_a, problem.kl_b, problem.place, problem.precision, problem.scale,
+        )  # fmt: skip
+        return Instance(core, Support(core.shape[0]), Support(core.shape[1]), core, coarse, eps, self.rho)
+
     def is_self(self) -> bool:
         """Whether both measures and both penalties are equal, so that the divergence is exactly zero."""
         problem, xp = self.problem, self.place.xp
@@ -174,7 +184,7 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     problem = Problem(
         core.kernel(workers), a, b, xp.log(a), xp.log(b),
         float(xp.sum(a)), float(xp.sum(b)), kl_a, kl_b, place,
-        2.0**-24 if geometry.dtype == xp.float32 else 2.0**-53, geometry.cancelling(),
+        2.0**-24 if geometry.dtype == xp.float32 else 2.0**-53, geometry.rounded(),
     )  # fmt: skip
     stored = rho[0] if rho[0] == rho[1] else rho
     return Instance(geometry, side_a, side_b, core, problem, eps, stored)

@@ -91,7 +91,7 @@ class Problem:
     kl_b: MarginalKL
     place: Place
     precision: float  # of the arithmetic of the kernel: half a unit in the last place of 1
-    scale: float  # terms of the cost that cancel in the kernel are of this size
+    scale: float  # of the terms of the cost that this arithmetic rounds
 
     @cached_property
     def T(self) -> Problem:
@@ -151,9 +151,11 @@ class Problem:
         new_f, new_g = self.kernel.softmin_pair(self.density_a(f, eps), self.density_b(g, eps), eps)
         return self.kl_a.dampen(new_f, eps), self.kl_b.dampen(new_g, eps)
 
-    def next_self(self, f: Array, eps: float) -> Array:
+    def next_self(self, f: Array, eps: float, guess: Array | None = None) -> Array:
         """next_f(f) where both sides are one measure.  (n,) -> (n,)"""
-        return self.kl_a.dampen(self.kernel.softmin_self(self.density_a(f, eps), eps), eps)
+        if guess is not None:
+            guess = self.kl_a.undampen(guess, eps)
+        return self.kl_a.dampen(self.kernel.softmin_self(self.density_a(f, eps), eps, guess), eps)
 
     def dual_shift(self, f: Array, g: Array) -> Array:
         """The c for which (f + c, g - c) is best, 0-d (Sejourne et al. 2022).
@@ -189,8 +191,8 @@ class Problem:
         return xp.where(share < 1, 1 - share, xp.zeros_like(share))
 
     def rounding(self, f: Array, g: Array, eps: float) -> float:
-        """A bound on the relative error that rounding leaves in P: a few ulps of (|f| + |g|) / eps."""
-        return 8 * self.precision * max(1.0, self.scale / eps, self.logit_error(f, g, eps) * 2.0**53)
+        """A bound on the relative error that rounding leaves in P: a few ulps of its exponents."""
+        return 8 * max(self.precision * max(1.0, self.scale / eps), self.logit_error(f, g, eps))
 
     def logit_error(self, f: Array, g: Array, eps: float) -> float:
         """The error of (f + g - C) / eps by the rounding of f and g to float64."""

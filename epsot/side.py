@@ -73,6 +73,11 @@ class Side:
         f, h = gradients.extend(kernel, problem, self.g, self.instance.eps)
         return f, geometry, kernel, h
 
+    def carried_to(self, kernel: Any) -> Array:
+        """f at the first points of another kernel."""
+        across = self.instance.problem.kernel.rows_of(kernel)  # type: ignore[attr-defined]
+        return gradients.extend(across, self.instance.problem, self.g, self.instance.eps)[0]
+
     def at(self, points: Any) -> tuple[PointCloud, Array, Array]:
         """Other points, f there, and the gradient of f there."""
         f, geometry, kernel, h = self.potential_at(points)

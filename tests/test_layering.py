@@ -22,6 +22,7 @@ LAYERS = [
     ["objective"],
     ["transport"],
     ["drivers"],
+    ["stages"],
     ["result", "side", "certificates", "gradients", "plan", "sparse"],
     ["solver"],
     ["instance", "problem"],

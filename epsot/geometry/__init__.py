@@ -1,10 +1,11 @@
-"""What a cost is made of: points and a ground cost, or a matrix.
+"""What a cost is made of: points and a ground cost, at one resolution or many, or a matrix.
 
 A geometry stores no temperature. It knows its shape, its place, the scale at which annealing starts, and the kernel
 that reduces over its pairs.
 """
 
 from epsot.geometry.matrix import CostMatrix
+from epsot.geometry.multiscale import Multiscale
 from epsot.geometry.points import PointCloud
 
-__all__ = ["CostMatrix", "PointCloud"]
+__all__ = ["CostMatrix", "Multiscale", "PointCloud"]

@@ -78,9 +78,9 @@ class CostMatrix:
         high = xp.max(xp.where(finite, self.C, xp.asarray(-xp.inf, dtype=self.dtype, device=self.place.device)))
         return float(high) - float(low)  # inf where the range overflows, which is refused
 
-    def cancelling(self) -> float:
-        """Nothing cancels: the costs are used as they are."""
-        return 0.0
+    def rounded(self) -> float:
+        """The size of the costs that the kernels round to their dtype."""
+        return self.scale()
 
     def kernel(self, workers: int | None = None) -> Kernel:
         """The reductions over all pairs."""

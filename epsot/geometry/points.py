@@ -13,6 +13,8 @@ from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
 from epsot.devices import resident
 from epsot.kernels import PointsKernel
 
+BLOCK = 64  # points that the kernels give a common centre, about
+
 
 def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
     """The cost that `p` and `cost` name: |x - y|^p / p, a name of scipy.spatial.distance, or a Cost."""
@@ -100,6 +102,10 @@ class PointCloud:
     def degree(self) -> float:
         return self.cost.degree
 
+    def length(self, eps: float) -> float:
+        """The blur of a temperature, in the units of the points: eps = factor blur^degree."""
+        return float((eps / self.cost.factor) ** (1 / self.degree))
+
     def diameter(self) -> float:
         """The diagonal of the joint bounding box, in the units of the points."""
         xp = self.place.xp
@@ -120,9 +126,19 @@ class PointCloud:
         other = kernel.cost_rows(slice(0, 1))  # (1, m): distances from x[0]
         return 2.0 * max(float(xp.max(centre)), float(xp.max(other)))
 
-    def cancelling(self) -> float:
-        """The size of the terms of the cost that cancel in a kernel: squares, where blocks have no centres."""
-        return self.diameter() ** 2 / 4 if self.x.shape[1] > 3 and self.cost.family.kind == "square" else 0.0
+    def rounded(self) -> float:
+        """The size of the largest terms of a cost that the kernels round to the dtype of the points.
+
+        Squares are those of coordinates from a common centre, or in at most three dimensions from that of a block.
+        """
+        (n, m), d = self.shape, self.x.shape[1]
+        match self.cost.family.kind:
+            case "square":
+                block = min(1.0, BLOCK / min(n, m)) ** (2 / d) if d <= 3 else 1.0
+                return self.cost.factor * block * self.diameter() ** 2 / 4
+            case "euclidean" | "cityblock":
+                return self.cost.factor * math.sqrt(d) * self.diameter()
+        return 0.0  # the portable kernels compute in float64
 
     def kernel(self, workers: int | None = None) -> PointsKernel:
         """The reductions over all pairs."""

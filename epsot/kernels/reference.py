@@ -68,7 +68,7 @@ class Dense:
         """
         return self.softmin(h, eps), self.T.softmin(k, eps)
 
-    def softmin_self(self, h: Array, eps: float) -> Array:
+    def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         """softmin(h, eps) where both supports are one: C is symmetric, and a pair i < j may serve twice."""
         return self.softmin(h, eps)
 
@@ -105,6 +105,10 @@ class Points(Dense):
     def at(self, points: Array) -> Points:
         """The kernel of other points, (r, d), with the second cloud."""
         return type(self)(points, self.y, self.cost_function)
+
+    def rows_of(self, other: Points) -> Points:
+        """The kernel of the first cloud of another kernel with the second of this one."""
+        return self.at(other.x)
 
     @cached_property
     def points64(self) -> tuple[Array, Array]:

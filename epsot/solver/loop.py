@@ -50,14 +50,17 @@ def anneal(
     schedule: Sequence[Level],
     max_iter: int,
     observe: Callable[[int, float, Any], None] | None = None,
+    nit: int = 0,
 ) -> Outcome:
     """Run `update` down the schedule, at most max_iter iterations in all, of which the last is at the target.
+
+    `nit` iterations have been made before, on coarser measures.
 
     Each level ends when its error is at most its tolerance, or after its steps. The target is the temperature of the
     last level; a schedule may reach it before, to go on only where that did not suffice. `observe` is called after
     every iteration and may raise StopIteration. Reading an error is the only synchronisation with the device.
     """
-    nit, history, target = 0, [], schedule[-1].eps
+    history, target = [], schedule[-1].eps
     status = Status.SCHEDULE_ENDED
     for level in schedule:
         status, errors = Status.SCHEDULE_ENDED if level.tol is None else Status.MAX_ITER, []

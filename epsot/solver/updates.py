@@ -189,7 +189,7 @@ class SelfTransport(Update):
         return SelfState(f, f, f)
 
     def step(self, state: SelfState, eps: float) -> SelfState:
-        updated = self.problem.next_self(state.mean, eps)
+        updated = self.problem.next_self(state.mean, eps, state.mean)
         return SelfState(state.mean, updated, (state.mean + updated) / 2)
 
     def pair(self, state: SelfState) -> tuple[Array, Array]:

@@ -22,6 +22,7 @@ Array = NDArray[Any]
 
 SERIAL_WORK = 4e6  # instructions: below, waking a thread costs more than it brings
 STEP_WORK = 2e9  # instructions of one step, 0.1 to 0.2 s: how long an interrupt may have to wait
+FEW = 0.4  # of all pairs: below, sums of rows that leave out the rest are cheaper than one side of the diagonal
 LANES = 16  # partial sums of columns at most
 
 
@@ -33,6 +34,7 @@ class Fused(Dense):
     form, kind, dim : compiled into the kernels
     factor : the cost is `factor` times its family
     instructions : per pair, roughly
+    share : the part of all pairs that the last sums around a guess ran over
     operands : the first arguments of every kernel: x, centre, index, lines, tree, matrix
     order : the columns in the order of `lines`
     squares : |y - centre|^2, for the form TILED
@@ -43,6 +45,7 @@ class Fused(Dense):
     dim: int = 0
     factor: float = 1.0
     instructions: int = 20
+    share: float = 1.0
     workers: int
     operands: tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]
     order: NDArray[np.int64]
@@ -103,18 +106,21 @@ class Fused(Dense):
         if guess is None:
             self.redo(out, columns, eps, self.operands[2])
             return out[:, 0]
+        return self.around(columns, eps, guess, out)
+
+    def around(self, columns: tuple[Any, ...], eps: float, guess: Array, out: Array) -> Array:
+        """softmin by the weights around a guess, of what `weights` gave."""
         kernel = reductions.row_sums(self.form, self.kind, self.dim)
         guess, line = writable(guess, np.float64), out[:, 0]
         common = (*self.operands, *columns, self.capacity, guess, LOG2_E / eps, eps)
-        lost = 0
+        counts = []
 
         def piece(begin: int, end: int) -> None:
-            nonlocal lost
-            if kernel(*common, begin, end, out)[0]:
-                lost = 1
+            counts.append(kernel(*common, begin, end, out))
 
         self.over_blocks(piece, self.blocks)
-        if lost:
+        self.share = sum(used for _, used in counts) / (self.blocks * padded(self.shape[1]) // GROUP)
+        if any(lost for lost, _ in counts):
             index = self.operands[2]
             self.redo(out, columns, eps, index[np.isnan(line[index])])
         return line
@@ -136,9 +142,11 @@ class Fused(Dense):
             self.T.from_sums(columns, h, k, eps),
         )
 
-    def softmin_self(self, h: Array, eps: float) -> Array:
+    def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         if 0 in self.shape:
             return np.full(self.shape[0], np.inf)
+        if guess is not None and self.share < FEW:
+            return self.around(self.weights(h, eps), eps, guess, np.empty((self.shape[0], 1)))
         rows, columns = self.plan_sums(h, h, eps, symmetric=True)
         with np.errstate(over="ignore"):  # what is out of range is redone
             sums = rows + columns

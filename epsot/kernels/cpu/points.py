@@ -23,6 +23,7 @@ Array = NDArray[Any]
 KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 NO_MATRIX = np.zeros(4, np.int64)
 NO_SQUARES = np.zeros(1)
+MANY = 4096  # points, from which it pays to try whether pairs can be left out
 
 
 class Points(Fused, reference.Points):
@@ -58,6 +59,8 @@ class Points(Fused, reference.Points):
             self.kind = CITYBLOCK
         self.dim = d if self.form == NEAR else 0
         self.instructions = 16 + d * (1 if self.kind == SQUARE else 2)
+        if self.form == NEAR and len(self.x) >= MANY:
+            self.share = 0.0  # not known yet
 
     def _with(self, x_cloud: Cloud, y_cloud: Cloud) -> Points:
         other = object.__new__(type(self))
@@ -79,6 +82,10 @@ class Points(Fused, reference.Points):
     def at(self, points: Array) -> Points:
         """The kernel of other points, (r, d), with y; what was prepared for y is shared."""
         return self._with(Cloud(writable(points), self.y_cloud.centre), self.y_cloud)
+
+    def rows_of(self, other: Any) -> Points:
+        """The kernel of the first cloud of another kernel with y; what was prepared for near points is shared."""
+        return self._with(other.x_cloud, self.y_cloud) if other.form == NEAR else self.at(other.x)
 
     @cached_property
     def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]:

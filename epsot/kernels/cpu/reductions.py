@@ -216,7 +216,7 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
         z, best, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
         frame, rho, starts = np.empty(4 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
         groups = np.empty(len(weights) // GROUP, np.int64)
-        negated, top = np.empty(BLOCK, x.dtype), np.empty(ROWS, x.dtype)
+        negated, top, depth = np.empty(BLOCK, x.dtype), np.empty(ROWS, x.dtype), np.empty(BLOCK)
         totals, plain = np.empty((BLOCK, q)), np.empty_like(rows)
         for block in range(begin, end):
             first = block * BLOCK
@@ -225,51 +225,62 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
                 form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale,
                 rows, frame, rho,
             )  # fmt: skip
-            for i in range(BLOCK):
-                # a row at `move` has the logit 0 with the image, the origin of the columns
-                best[i], sums[i] = 0.0 if form == NEAR and kind == SQUARE and image >= 0 else -1e30, 0.0
-                negated[i] = -best[i]
-                for c in range(q):
-                    totals[i, c] = 0.0
-                    if mode == GRADIENT:
-                        plain[i, c] = rows[i, c]
-                        if form == NEAR and kind == SQUARE and i < count:  # rows are scaled, and have another origin
-                            plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
-            level = raise_level(form, kind, dim, rows, negated, count, frame)
-            found, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, 0, groups)
-            start = 0
-            for p in range(found if form == NEAR and image >= 0 else 0):
-                if groups[p] <= image // GROUP:
-                    start = p  # the groups near the image come first: they show what the others can add
-            for around in range(2):
-                cursor, stop = (start, found) if around == 0 else (0, start)
-                while cursor < stop:
-                    cursor, filled, _, left_out = fill(
-                        form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
-                        level, limit, left_out,
-                    )  # fmt: skip
-                    if filled == 0:
-                        continue
-                    for r in range(0, count, ROWS):
-                        logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
-                        if mode != COST:
-                            peaks(z, filled * GROUP, top)
-                            for i in range(ROWS):
-                                if top[i] > best[r + i]:
-                                    fade = 2.0 ** np.float64(best[r + i] - top[i])
-                                    sums[r + i] *= fade
-                                    for c in range(q if keep else 0):
-                                        totals[r + i, c] *= fade
-                                    best[r + i] = top[i]
-                                negated[r + i] = -best[r + i]
-                            exponentials(False, False, keep, z, filled * GROUP, negated, r, sums, z)
-                        if mode in (APPLY, COST):
-                            for c in range(q // 2):
-                                weigh(z, filled, starts, values, c, totals, r)
+            # A row at `move` has the logit 0 with the image, the origin of the columns: its maximum is not below.
+            floor, bar = 0.0 if form == NEAR and kind == SQUARE and image >= 0 else -1e30, limit
+            for _again in range(2):
+                for i in range(BLOCK):
+                    best[i], sums[i], depth[i] = -1e30, 0.0, -floor
+                    for c in range(q):
+                        totals[i, c] = 0.0
                         if mode == GRADIENT:
-                            add_slopes(form, kind, plain, r, lines, starts, filled, columns, z, totals)
-                    if mode != COST:
-                        level = raise_level(form, kind, dim, rows, negated, count, frame)
+                            plain[i, c] = rows[i, c]
+                            # rows are scaled, and have another origin
+                            if form == NEAR and kind == SQUARE and i < count:
+                                plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
+                level = raise_level(form, kind, dim, rows, depth, count, frame)
+                found, left_out = candidates(form, kind, dim, tree, tops, frame, level, bar, 0, groups)
+                start = 0
+                for p in range(found if form == NEAR and image >= 0 else 0):
+                    if groups[p] <= image // GROUP:
+                        start = p  # the groups near the image come first: they show what the others can add
+                for around in range(2):
+                    cursor, stop = (start, found) if around == 0 else (0, start)
+                    while cursor < stop:
+                        cursor, filled, _, left_out = fill(
+                            form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
+                            level, bar, left_out,
+                        )  # fmt: skip
+                        if filled == 0:
+                            continue
+                        for r in range(0, count, ROWS):
+                            logits(
+                                form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z
+                            )
+                            if mode != COST:
+                                peaks(z, filled * GROUP, top)
+                                for i in range(ROWS):
+                                    if top[i] > best[r + i]:
+                                        fade = 2.0 ** np.float64(best[r + i] - top[i])
+                                        sums[r + i] *= fade
+                                        for c in range(q if keep else 0):
+                                            totals[r + i, c] *= fade
+                                        best[r + i] = top[i]
+                                    negated[r + i] = -best[r + i]
+                                    depth[r + i] = -max(np.float64(best[r + i]), floor)
+                                exponentials(False, False, keep, z, filled * GROUP, negated, r, sums, z)
+                            if mode in (APPLY, COST):
+                                for c in range(q // 2):
+                                    weigh(z, filled, starts, values, c, totals, r)
+                            if mode == GRADIENT:
+                                add_slopes(form, kind, plain, r, lines, starts, filled, columns, z, totals)
+                        if mode != COST:
+                            level = raise_level(form, kind, dim, rows, depth, count, frame)
+                found = 0
+                for i in range(count):
+                    found += 1 if sums[i] > 0 else 0
+                if found == count or floor < 0 or mode == COST:
+                    break
+                floor, bar = -1e30, -np.inf  # rounding of huge logits can hide even the image: then all columns count
             for i in range(count):
                 row = index[first + i]
                 height = np.float64(best[i]) + rho[i]

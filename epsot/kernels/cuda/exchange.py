@@ -86,6 +86,10 @@ class Exchanged:
         with stream_of(self.like):
             return Exchanged(self.kernel.at(to_cupy(points)), self.like)
 
+    def rows_of(self, other: Exchanged) -> Exchanged:
+        with stream_of(self.like):
+            return Exchanged(self.kernel.rows_of(other.kernel), self.like)
+
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         return self._call(self.kernel.softmin, h, eps, guess)
 
@@ -93,8 +97,8 @@ class Exchanged:
         pair: tuple[Array, Array] = self._call(self.kernel.softmin_pair, k, h, eps)
         return pair
 
-    def softmin_self(self, h: Array, eps: float) -> Array:
-        return self._call(self.kernel.softmin_self, h, eps)
+    def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array:
+        return self._call(self.kernel.softmin_self, h, eps, guess)
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
         return self._call(self.kernel.apply, k, h, eps, v)

@@ -149,7 +149,7 @@ class Fused(Dense):
         return self.from_sums(rows, None, one, k, h, eps), self.T.from_sums(columns, None, other, h, k, eps)
 
     @on_device
-    def softmin_self(self, h: Array, eps: float) -> Array:
+    def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         if 0 in self.shape:
             return self.empty_sum(math.inf, self.shape[0])
         h = self.vector(h)

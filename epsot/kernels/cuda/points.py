@@ -73,6 +73,10 @@ class Points(Fused, reference.Points):
         """The kernel of other points, (r, d), with y; what was prepared for y is shared."""
         return self._with(Cloud(self.cupy.ascontiguousarray(points), self.y_cloud.centre), self.y_cloud)
 
+    def rows_of(self, other: Any) -> Points:
+        """The kernel of the first cloud of another kernel with y; what was prepared for near points is shared."""
+        return self._with(other.x_cloud, self.y_cloud) if other.x_cloud.near else self.at(other.x)
+
     @cached_property
     def operands(self) -> Operands:
         x, y = self.x_cloud, self.y_cloud
