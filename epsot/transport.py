@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
 from epsot.devices import at_home
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
-from epsot.geometry import CostMatrix, PointCloud
+from epsot.geometry import CostMatrix, Multiscale, PointCloud
+from epsot.geometry.multiscale import pays
 from epsot.instance import Geometry, penalties, pose
 from epsot.result import DivergenceResult, SinkhornResult
 from epsot.status import ConvergenceWarning, Status
@@ -104,7 +105,9 @@ def sinkhorn(
         \min_{P \ge 0} \langle P, C \rangle + \varepsilon \mathrm{KL}(P \,|\, a b^T)
         + \rho_a \mathrm{KL}(P 1 \,|\, a) + \rho_b \mathrm{KL}(P^T 1 \,|\, b),
 
-    solved by annealed log-domain Sinkhorn iterations [1]_ [2]_.
+    solved by annealed log-domain Sinkhorn iterations [1]_ [2]_. Several thousand points in at most three dimensions are
+    solved from coarse to fine, see `epsot.geometry.Multiscale`: that changes the time, and the result by no more than
+    `tol`. With ``tol=None`` every temperature sees all points.
 
     References
     ----------
@@ -223,8 +226,8 @@ def solve(
 
     Parameters
     ----------
-    geometry : PointCloud or CostMatrix
-        The cost, of shape (n, m).
+    geometry : PointCloud, Multiscale or CostMatrix
+        The cost, of shape (n, m). `epsot.geometry.Multiscale` is a PointCloud that is solved from coarse to fine.
     a, b : (n,) and (m,) arrays, optional
         Non-negative weights; by default uniform.
     eps : float
@@ -284,7 +287,7 @@ def divergence(
 
     Parameters
     ----------
-    geometry : PointCloud or CostMatrix
+    geometry : PointCloud, Multiscale or CostMatrix
         The cost; a CostMatrix needs its `C_xx` and `C_yy`.
     a, b, eps, rho, scaling, tol, max_iter, init, callback, workers
         As in `solve`.
@@ -339,7 +342,7 @@ def _by_length(
     eps = power("blur", blur, p)
     if math.isinf(eps):
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
-    return geometry, eps, (rho_a, rho_b), start
+    return Multiscale.of(geometry) if pays(geometry) else geometry, eps, (rho_a, rho_b), start
 
 
 def _by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
