@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from epsot.instance import Instance
 from epsot.problem import Problem
 from epsot.result import DivergenceResult, SinkhornResult
 from epsot.side import Side
-from epsot.solver.acceleration import ConjugateResiduals
+from epsot.solver.acceleration import AcceleratedState, ConjugateResiduals
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
@@ -135,45 +135,56 @@ def run(
     if warm is None and options.tol is not None and isinstance(instance.core, Multiscale):
         return descend(make, instance, options)
     schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
-    return settle(update, Stage(instance, schedule), warm or (None, None), instance, options)
+    state = update.init(schedule[0].eps, *(warm or (None, None)))
+    return settle(update, state, Stage(instance, schedule), instance, options)
 
 
 def descend(make: Callable[[Problem], Update], instance: Instance, options: Options) -> SinkhornResult:
-    """Anneal from coarse to fine, each stage from the potentials of the one before."""
+    """Anneal from coarse to fine, each stage from the potentials of those before."""
     assert options.tol is not None
     stages = coarse_to_fine(
         instance, options.start, scaling=options.scaling, tol=options.tol, max_iter=options.max_iter
     )
-    result: SinkhornResult | None = None
+    past: list[SinkhornResult] = []  # the last result of each temperature, the last two of them
+    nit = 0
     for stage in stages:
-        update, last = make(stage.instance.problem), stage.instance is instance
-        f = g = None
-        if result is not None and result.status is not Status.DIVERGED:
-            f = result.source.carried_to(stage.instance.problem.kernel)
-            if not isinstance(update, SelfTransport):
-                g = result.target.carried_to(stage.instance.problem.kernel.T)
-        stopped = result is not None and result.status is Status.STOPPED
-        if stopped and not last:
-            continue
-        # a stopped solve makes one step more: what is returned belongs to the points, and to the target
-        stage = Stage(instance, (Level(instance.eps),)) if stopped else stage
-        silent = replace(options, callback=None) if stopped else options
-        nit = 0 if result is None else result.nit
+        if past and past[-1].status is Status.STOPPED:  # one more step: what is returned belongs to points and target
+            if stage.instance is not instance:
+                continue
+            stage, options = Stage(instance, (Level(instance.eps),)), replace(options, callback=None)
         logger.info("%d x %d points", *stage.instance.core.shape)
-        result = settle(update, stage, (f, g), instance, silent, nit)
-        if stopped:
-            result = replace(result, status=Status.STOPPED)
-    assert result is not None
-    return result
+        update = make(stage.instance.problem)
+        state = resume(update, stage, past) if past else update.init(stage.levels[0].eps, None, None)
+        result = settle(update, state, stage, instance, options, nit)
+        nit = result.nit
+        if past and past[-1].status is Status.STOPPED:
+            return replace(result, status=Status.STOPPED)
+        if stage.instance is not instance and result.status is Status.DIVERGED:
+            past = []  # the points may fare better than the cells
+        else:
+            past = [*(earlier for earlier in past if earlier.eps > result.eps), result][-2:]
+    return past[-1]
+
+
+def resume(update: Update, stage: Stage, past: Sequence[SinkhornResult]) -> Any:
+    """The state at the points of a stage to go on from where coarser ones have come, at one or two temperatures.
+
+    Two let an accelerated update extrapolate to the next, which saves a fifth of the iterations.
+    """
+    *before, last = past
+    kernel: Any = stage.instance.problem.kernel
+    f = last.source.carried_to(kernel)
+    if isinstance(update, SelfTransport):
+        return update.init(last.eps, f, None)
+    state = update.init(last.eps, f, last.target.carried_to(kernel.T))
+    if isinstance(state, AcceleratedState):
+        levels = tuple((earlier.eps, earlier.target.carried_to(kernel.T)) for earlier in before)
+        state = replace(state, levels=levels)
+    return state
 
 
 def settle(
-    update: Update,
-    stage: Stage,
-    warm: tuple[Array | None, Array | None],
-    instance: Instance,
-    options: Options,
-    nit: int = 0,
+    update: Update, state: Any, stage: Stage, instance: Instance, options: Options, nit: int = 0
 ) -> SinkhornResult:
     """One stage of the solve of an instance, after `nit` iterations: anneal, fix the gauge, and wrap up."""
     posed, levels = stage
@@ -184,9 +195,8 @@ def settle(
         def observe(nit: int, eps: float, state: Any) -> None:
             callback(Intermediate(nit, eps, state, update, posed, instance))
 
-    # one iteration is left for the points themselves
-    most = options.max_iter if posed is instance else options.max_iter - 1
-    outcome = anneal(update, update.init(levels[0].eps, *warm), levels, most, observe, nit)
+    most = options.max_iter if posed is instance else options.max_iter - 1  # one is left for the points themselves
+    outcome = anneal(update, state, levels, most, observe, nit)
     dual, status = outcome.dual, outcome.status
     if posed.problem.balanced:
         dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))

@@ -311,9 +311,9 @@ def test_self_terms_start_from_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
     original = drivers.settle
 
-    def settle(update: Any, stage: Any, *arguments: Any) -> Any:
+    def settle(update: Any, state: Any, stage: Any, *arguments: Any) -> Any:
         shapes.append(stage.instance.core.shape)
-        return original(update, stage, *arguments)
+        return original(update, state, stage, *arguments)
 
     monkeypatch.setattr(drivers, "settle", settle)
     x = rng.random((2000, 2))
