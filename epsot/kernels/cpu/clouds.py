@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epsot.kernels.cpu.blocks import BLOCK, NEAR, TILED
+from epsot.kernels.cpu.blocks import NEAR, TILED
 from epsot.kernels.cpu.compiled import compiled
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.tree import NO_TREE, Tree, halves, plant
@@ -34,20 +34,57 @@ def padded(length: int) -> int:
 def compact_order(points: Array) -> NDArray[np.int64]:
     """A permutation that makes every 64 consecutive points compact: halve along the widest axis, again and again."""
     order = np.arange(len(points))
-    if len(points) < SORTED_FROM:
-        return order
-    columns = points.T.astype(np.float64, order="C")  # (d, n)
-    todo = [(0, len(points))]
-    while todo:
-        begin, end = todo.pop()
-        if end - begin <= BLOCK:
-            continue
-        part = columns[:, order[begin:end]]
-        axis = int(np.ptp(part, axis=1).argmax())
-        middle = halves(begin, end)
-        order[begin:end] = order[begin:end][np.argpartition(part[axis], middle - begin)]
-        todo += [(begin, middle), (middle, end)]
+    if len(points) >= SORTED_FROM:
+        sort_compactly(points.astype(np.float64, order="C"), order)
     return order
+
+
+def _sort_compactly(points, order):  # type: ignore[no-untyped-def]
+    """Points and their numbers, in place."""
+    d = points.shape[1]
+    low, high = np.empty(d), np.empty(d)
+    begins, ends, depth = np.empty(128, np.int64), np.empty(128, np.int64), 1
+    begins[0], ends[0] = 0, len(points)
+    while depth:
+        depth -= 1
+        begin, end = begins[depth], ends[depth]
+        if end - begin <= GROUP:
+            continue
+        for k in range(d):
+            low[k] = high[k] = points[begin, k]
+        for i in range(begin + 1, end):
+            for k in range(d):
+                low[k], high[k] = min(low[k], points[i, k]), max(high[k], points[i, k])
+        axis = np.argmax(high - low)
+        middle = halves(begin, end)
+        first, last = begin, end - 1
+        while first < last:  # Hoare's selection: what is below the middle is not larger than what is above
+            one, two, three = points[first, axis], points[(first + last) // 2, axis], points[last, axis]
+            pivot = max(min(one, two), min(max(one, two), three))
+            i, j = first, last
+            while i <= j:
+                while points[i, axis] < pivot:
+                    i += 1
+                while points[j, axis] > pivot:
+                    j -= 1
+                if i <= j:
+                    order[i], order[j] = order[j], order[i]
+                    for k in range(d):
+                        points[i, k], points[j, k] = points[j, k], points[i, k]
+                    i += 1
+                    j -= 1
+            if middle <= j:
+                last = j
+            elif middle >= i:
+                first = i
+            else:
+                break
+        begins[depth], ends[depth] = begin, middle
+        begins[depth + 1], ends[depth + 1] = middle, end
+        depth += 2
+
+
+sort_compactly = compiled(_sort_compactly)
 
 
 class Cloud:

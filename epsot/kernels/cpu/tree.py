@@ -36,39 +36,40 @@ class Tree(NamedTuple):
 NO_TREE = Tree(np.zeros(1, np.int64), np.ones(1, np.int64), np.zeros((1, 1)))
 
 
-def halves(begin: int, end: int) -> int:
+@numba.njit(nogil=True, error_model="numpy")
+def halves(begin, end):
     """Where a range of points is cut in two: at a multiple of a group."""
     return begin + ((end - begin) // GROUP + 1) // 2 * GROUP
 
 
 def plant(lines: Array, size: int) -> Tree:
     """The tree over the columns `lines`, (d, m) padded to groups, of which the first `size` are there."""
-    d, width = lines.shape
-    first: list[int] = []
-    skip: list[int] = []
-    parents: list[int] = []
-    todo = [(0, size, -1)]
-    while todo:  # preorder: the left child is taken from the stack first
-        begin, end, parent = todo.pop()
-        node = len(first)
-        first.append(begin // GROUP)
-        parents.append(parent)
-        skip.append(node + 1)
+    groups = lines.reshape(len(lines), -1, GROUP)
+    first, skip = (np.empty(2 * groups.shape[1], np.int64) for _ in range(2))
+    boxes = np.empty((len(first), 2 * len(lines) + 1))
+    nodes = grow(groups.min(axis=2), groups.max(axis=2), size, first, skip, boxes)
+    return Tree(first[:nodes].copy(), skip[:nodes].copy(), boxes[:nodes].copy())
+
+
+def _grow(low, high, size, first, skip, boxes):
+    """The nodes in preorder, cut as the points were; then the boxes, from the last to the first. -> how many"""
+    d, nodes, depth = len(low), 0, 1
+    begins, ends, parents = np.empty(128, np.int64), np.empty(128, np.int64), np.empty(len(first), np.int64)
+    above = np.empty(128, np.int64)
+    begins[0], ends[0], above[0] = 0, size, -1
+    while depth:
+        depth -= 1
+        begin, end = begins[depth], ends[depth]
+        first[nodes], skip[nodes], parents[nodes] = begin // GROUP, nodes + 1, above[depth]
         if end - begin > GROUP:
             middle = halves(begin, end)
-            todo += [(middle, end, node), (begin, middle, node)]
-    for node in range(len(first) - 1, 0, -1):
+            begins[depth], ends[depth], above[depth] = middle, end, nodes
+            begins[depth + 1], ends[depth + 1], above[depth + 1] = begin, middle, nodes
+            depth += 2
+        nodes += 1
+    for node in range(nodes - 1, 0, -1):
         skip[parents[node]] = max(skip[parents[node]], skip[node])
-    groups = lines[:, : width // GROUP * GROUP].reshape(d, -1, GROUP)
-    boxes = np.empty((len(first), 2 * d + 1))
-    grow(np.asarray(first), np.asarray(skip), groups.min(axis=2), groups.max(axis=2), size, boxes)
-    return Tree(np.asarray(first), np.asarray(skip), boxes)
-
-
-def _grow(first, skip, low, high, size, boxes):
-    """The boxes of leaves from those of their groups, then each parent's from its two children."""
-    d = len(low)
-    for node in range(len(first) - 1, -1, -1):
+    for node in range(nodes - 1, -1, -1):
         one, other = node + 1, 0
         if skip[node] > one:
             other = skip[one]
@@ -82,6 +83,7 @@ def _grow(first, skip, low, high, size, boxes):
             boxes[node, 2 * d] = math.log2(min(GROUP, size - first[node] * GROUP))
         else:
             boxes[node, 2 * d] = math.log2(2.0 ** boxes[one, 2 * d] + 2.0 ** boxes[other, 2 * d])
+    return nodes
 
 
 grow = compiled(_grow)
