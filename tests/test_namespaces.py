@@ -13,6 +13,7 @@ from array_api_extra.testing import assert_close, assert_equal
 
 import epsot
 from epsot import kernels
+from epsot.geometry import Multiscale
 
 rng = np.random.default_rng(2)
 X, Y = rng.normal(size=(8, 2)), rng.normal(size=(6, 2)) + 0.5
@@ -123,6 +124,30 @@ def test_named_costs(home: Home, cost: str) -> None:
     desired = of_any(ours) | of_clouds(ours, POINTS)
     for name, value in (of_any(theirs) | of_clouds(theirs, home.array(POINTS))).items():
         home.check(value, desired[name], message=name)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_coarse_to_fine(home: Home, d: int) -> None:
+    """Cells are sorted, summed and carried in the library and on the device of the points."""
+    several = np.random.default_rng(d)
+    x, y, a = several.random((120, d)), several.random((100, d)), several.random(120)
+    options: dict[str, Any] = {"eps": 0.05, "tol": 1e-11, "max_iter": 5000}
+    ours = epsot.divergence(Multiscale(x, y), a / a.sum(), **options)
+    theirs = epsot.divergence(Multiscale(home.array(x), home.array(y)), home.array(a / a.sum()), **options)
+    desired = of_any(ours) | of_clouds(ours, x[:3])
+    for name, value in (of_any(theirs) | of_clouds(theirs, home.array(x[:3]))).items():
+        home.check(value, desired[name], atol=1e-8, message=name)
+    assert theirs.success
+
+
+def test_labels_of_clusters(home: Home) -> None:
+    several = np.random.default_rng(0)
+    x, y, ones, others = several.random((40, 5)), several.random((30, 5)), np.arange(40) % 6, np.arange(30) % 7
+    ours = epsot.solve(Multiscale(x, y, labels_x=ones, labels_y=others), eps=0.05, tol=1e-11)
+    clusters = Multiscale(*map(home.array, (x, y)), labels_x=home.array(ones), labels_y=home.array(others))
+    theirs = epsot.solve(clusters, eps=0.05, tol=1e-11)
+    home.check(theirs.f, ours.f, atol=1e-8)
+    home.check(theirs.displacement, ours.displacement, atol=1e-8)
 
 
 def test_the_tutorial_s_schedule(home: Home) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import epsot
+from epsot.geometry import Multiscale
 
 PACKAGE = Path(epsot.__file__).parent
 SETUP = """
@@ -322,12 +323,13 @@ def solved() -> list[Any]:
         epsot.sinkhorn_divergence(x, y, a, blur=0.3, reach=2.0),
         epsot.solve(epsot.PointCloud(x, y, cost="cosine"), eps=0.3),
         epsot.solve(matrix, a, eps=0.3),
+        epsot.divergence(Multiscale(x, y, labels_x=np.arange(9) // 3, labels_y=np.arange(7) // 2), a, eps=0.1),
     ]
 
 
 @pytest.mark.parametrize("again", [lambda z: pickle.loads(pickle.dumps(z)), copy.deepcopy, copy.copy])
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(6))
 def test_copies_of_results(which: int, used: bool, again: Any) -> None:
     """Results go to disk and to other processes, before and after something was derived from them."""
     result = solved()[which]
