@@ -1,9 +1,10 @@
 """Large clouds in two and three dimensions: seconds, memory and the error reached, of value and gradient in x.
 
 Run as a script it prints tables, each line in a process of its own, so that its memory is its own:
-in asv_benchmarks, python -m benchmarks.multiscale [large | growth | crossover | one FAMILY N D BLUR TOL]
+in asv_benchmarks, python -m benchmarks.multiscale [large [FAMILY] | growth [PICTURE] | crossover]
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -76,18 +77,19 @@ class Crossover:
 
 
 def one(family, n, d, blur, tol):
-    """One line: the problem, seconds, seconds of both cores' work over two, memory in GB, iterations, the error."""
+    """One solve: seconds, the work of all threads, memory, and what was reached."""
     compile_kernels(d, blur)
     x, y = clouds(Task(family, n, d, blur, True))
     start, worked = time.perf_counter(), time.process_time()
     result = solve(x, y, blur, tol)[0]
-    seconds, worked = time.perf_counter() - start, time.process_time() - worked
-    print(
-        f"{family:<9} n = {n:>8} d = {d} blur {blur:<8.4g} {seconds:8.2f} s {worked / 2:8.2f} s of two cores "
-        f"{peak():6.2f} GB {result.nit:4d} iterations, self {result.xx.nit}, {result.yy.nit}; "
-        f"error {result.marginal_error:.1e} {result.status.name}",
-        flush=True,
-    )
+    return {
+        "seconds": time.perf_counter() - start,
+        "work": time.process_time() - worked,
+        "memory": peak(),
+        "iterations": [part.nit for part in result.parts],
+        "error": result.marginal_error,
+        "status": result.status.name,
+    }
 
 
 def peak():
@@ -100,7 +102,35 @@ def peak():
 
 
 def alone(*row):
-    subprocess.run([sys.executable, "-m", "benchmarks.multiscale", "one", *map(str, row)], check=True)
+    """`one` in a process of its own, printed."""
+    command = [sys.executable, "-m", "benchmarks.multiscale", "one", *map(str, row)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    family, n, d, blur, _ = row
+    print(
+        f"{family:<9} n = {n:>8} d = {d} blur {blur:<8.4g} {found['seconds']:8.2f} s (CPU {found['work']:.2f} s) "
+        f"{found['memory']:6.2f} GB, iterations {found['iterations']}, error {found['error']:.1e} {found['status']}",
+        flush=True,
+    )
+    return found
+
+
+def growth(file=None):
+    """At a blur of the spacing of the points, up to four millions; drawn to a file."""
+    seconds = [alone("uniform", n, 3, n ** (-1 / 3), TOL)["seconds"] for n in GROWTH]
+    slope = np.polyfit(np.log(GROWTH), np.log(seconds), 1)[0]
+    print(f"seconds grow like n^{slope:.2f}")
+    if file is None:
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog(GROWTH, seconds, "o-", label=f"epsot, like $n^{{{slope:.2f}}}$")
+    axes.loglog(GROWTH, seconds[0] * np.asarray(GROWTH) / GROWTH[0], ":", color="grey", label="like n")
+    axes.set(xlabel="points a side, 3-D", ylabel="seconds", title="Divergence and gradient, blur = spacing, error 1e-2")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=100)
 
 
 def crossover():
@@ -128,18 +158,16 @@ def main(words):
     warnings.simplefilter("ignore", epsot.ConvergenceWarning)
     if words[:1] == ["one"]:
         family, n, d, blur, tol = words[1:]
-        one(family, int(n), int(d), float(blur), float(tol))
-        return
-    if "large" in words:
-        for family in FAMILIES:
+        print(json.dumps(one(family, int(n), int(d), float(blur), float(tol))))
+    elif words[:1] == ["growth"]:
+        growth(*words[1:])
+    elif words[:1] == ["crossover"]:
+        crossover()
+    else:
+        for family in words[1:] or FAMILIES:
             for n, d, blur in LARGE:
                 alone(family, n, d, blur, TOL)
-    if "growth" in words:  # at a blur of the spacing of the points
-        for n in GROWTH:
-            alone("uniform", n, 3, n ** (-1 / 3), TOL)
-    if "crossover" in words:
-        crossover()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["large", "growth", "crossover"])
+    main(sys.argv[1:])
