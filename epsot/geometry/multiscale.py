@@ -103,7 +103,7 @@ class Multiscale(PointCloud):
         xp, size = self.place.xp, (self.x if name == "labels_x" else self.y).shape[0]
         if hasattr(labels, "dtype"):
             common_place(**{name: labels, "x": self.x})
-        labels = xp.asarray(labels, device=self.place.device)
+        labels = xp.asarray(labels, device=self.place.device, copy=True)
         if not xp.isdtype(labels.dtype, "integral"):
             raise TypeError(f"`{name}` must be integers, equal for the points of one cluster, got {labels.dtype}")
         if labels.ndim not in (1, 2) or labels.shape[0] != size or 0 in labels.shape:

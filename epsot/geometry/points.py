@@ -96,7 +96,7 @@ class PointCloud:
         return new
 
     def __repr__(self) -> str:
-        return f"PointCloud(shape={self.shape}, d={self.x.shape[1]}, cost={self.cost!r}, dtype={self.dtype})"
+        return f"{type(self).__name__}(shape={self.shape}, d={self.x.shape[1]}, cost={self.cost!r}, dtype={self.dtype})"
 
     @property
     def degree(self) -> float:

@@ -1,0 +1,82 @@
+"""Multiscale with clusters of the user's own, in more than three dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+from epsot.geometry import Multiscale
+from tests.checks import close
+
+N, M, D = 60, 50, 5
+EPS = 0.3
+
+
+def problem() -> tuple[np.ndarray, ...]:
+    """Three clusters in 5-D far from the origin, weights of which some are zero, labels."""
+    rng = np.random.default_rng(0)
+    labels_x, labels_y = rng.integers(0, 3, N), rng.integers(0, 3, M)
+    centres = 3 + rng.normal(size=(3, D))
+    x = centres[labels_x] + 0.1 * rng.normal(size=(N, D))
+    y = centres[labels_y] + 0.1 * rng.normal(size=(M, D))
+    a, b = rng.random(N), rng.random(M)
+    a[labels_x == 1] = 0  # a whole cluster
+    b[3] = 0
+    return x, y, 2 * a / a.sum(), 2 * b / b.sum(), labels_x, labels_y
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
+@pytest.mark.parametrize("rho", [None, 0.5, (None, 2.0)])
+def test_the_result_is_that_of_all_points(cost: str, rho: Any) -> None:
+    x, y, a, b, labels_x, labels_y = problem()
+    eps = 0.01 if cost == "cosine" else EPS
+    options: dict[str, Any] = {"eps": eps, "rho": rho, "tol": 1e-10}
+    exact = epsot.divergence(epsot.PointCloud(x, y, cost=cost), a, b, **options)
+    coarse = epsot.divergence(Multiscale(x, y, cost=cost, labels_x=labels_x, labels_y=labels_y), a, b, **options)
+    assert coarse.success
+    close(coarse.value, exact.value, 1e-8)
+    close(coarse.displacement, exact.displacement, 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("labels_x", "labels_y"),
+    [
+        (np.zeros(N, int), np.zeros(M, int)),  # one cluster
+        (np.arange(N), np.arange(M)),  # one point each
+        (np.zeros(N, int), np.arange(M)),
+        (np.arange(N) % 7 - 100, (np.arange(M) % 2).astype(np.uint8)),  # any numbers, any integer type
+        ((np.arange(N) % 5).tolist(), (np.arange(M) % 5).tolist()),
+        (np.stack([np.arange(N) % 2, np.arange(N) % 20], 1), np.stack([np.zeros(M, int), np.arange(M) % 13], 1)),
+    ],
+)
+def test_any_clusters_do(labels_x: Any, labels_y: Any) -> None:
+    x, y, a, b, _, _ = problem()
+    exact = epsot.solve(epsot.PointCloud(x, y), a, b, eps=EPS, tol=1e-10)
+    coarse = epsot.solve(Multiscale(x, y, labels_x=labels_x, labels_y=labels_y), a, b, eps=EPS, tol=1e-10)
+    assert coarse.success
+    close(coarse.value, exact.value, 1e-9)
+
+
+def test_observers_see_all_points() -> None:
+    x, y, a, b, labels_x, labels_y = problem()
+    geometry, seen = Multiscale(x, y, labels_x=labels_x, labels_y=labels_y), []
+    epsot.solve(geometry, a, b, eps=EPS, callback=lambda record: seen.append((record.f, record.g)))
+    for f, g in seen:
+        assert f.shape == (N,) and np.all(np.isfinite(f))
+        assert g.shape == (M,) and np.all(np.isfinite(g))
+
+
+def test_labels_are_copied() -> None:
+    """As the points are: what the user does to an array later changes nothing."""
+    x, y, _, _, labels_x, labels_y = problem()
+    geometry = Multiscale(x, y, labels_x=labels_x, labels_y=labels_y)
+    labels_x[:] = 0
+    assert np.ptp(geometry.labels_x) > 0
+
+
+def test_repr_tells_the_class() -> None:
+    x, y, _, _, labels_x, labels_y = problem()
+    assert repr(Multiscale(x, y, labels_x=labels_x, labels_y=labels_y)).startswith("Multiscale(")
