@@ -131,9 +131,11 @@ class Clusters:
     def _cells(self, depth: int) -> tuple[Array, Array]:
         """Centroids from the common centre, and weights."""
         labels = self.labels[:, depth]
-        order = self.xp.argsort(labels)
-        starts = beginnings(self.xp.take(labels, order), self.xp)
-        return Sums(self.moves, self.weights, order, self.place).of(starts)[:2]
+        xp, order = self.xp, self.xp.argsort(labels)
+        starts = beginnings(xp.take(labels, order), xp)
+        moves, weights, _ = Sums(self.moves, self.weights, order, self.place).of(starts)
+        low, high = xp.min(self.moves, axis=0), xp.max(self.moves, axis=0)
+        return xp.minimum(xp.maximum(moves, low[None, :]), high[None, :]), weights  # rounding leads nowhere else
 
 
 def cell_sizes(span: float) -> Sequence[float]:

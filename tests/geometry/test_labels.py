@@ -80,3 +80,15 @@ def test_labels_are_copied() -> None:
 def test_repr_tells_the_class() -> None:
     x, y, _, _, labels_x, labels_y = problem()
     assert repr(Multiscale(x, y, labels_x=labels_x, labels_y=labels_y)).startswith("Multiscale(")
+
+
+@pytest.mark.parametrize("share", [1e-12, 1e-14, 1e-15, 1e-16])
+def test_a_cluster_of_hardly_any_weight_stays_among_the_points(share: float) -> None:
+    """Its moments are differences of sums that are larger by 1 / share."""
+    x, y, _, b, labels_x, labels_y = problem()
+    for seed in range(20):
+        a = np.random.default_rng(seed).random(N)
+        a[labels_x == 1] *= share
+        geometry = Multiscale(x, y, labels_x=labels_x, labels_y=labels_y)
+        centroids = geometry.resolutions(a, b).at(0)[0].x
+        assert np.all(centroids >= x.min(axis=0)) and np.all(centroids <= x.max(axis=0))
