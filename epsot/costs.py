@@ -157,10 +157,15 @@ class Cosine(Cost):
 
     @staticmethod
     def _norm(x: Array) -> Array:
-        """|x| along the last axis, kept; scaled by the largest coordinate, so that no square overflows."""
+        """|x| along the last axis, kept; scaled by the largest coordinate, so that no square overflows.
+
+        1 for the zero vector: the user has none, but the centroid of opposite directions is one.
+        """
         xp = array_namespace(x)
         top = xp.max(xp.abs(x), axis=-1, keepdims=True)
-        return top * xp.sqrt(xp.sum((x / top) ** 2, axis=-1, keepdims=True))
+        zero = top == 0
+        top = xp.where(zero, xp.ones_like(top), top)
+        return xp.where(zero, top, top * xp.sqrt(xp.sum((x / top) ** 2, axis=-1, keepdims=True)))
 
 
 NAMED_COSTS: dict[str, type[Cost]] = {

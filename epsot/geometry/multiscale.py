@@ -147,11 +147,13 @@ class Resolutions:
 
     Attributes
     ----------
-    widths : the sides of the cells, from coarse to fine, in the units of the points
+    widths : the sides of the cells, from coarse to fine, in the units of the embedded points
     """
 
     def __init__(self, geometry: Multiscale, a: Array, b: Array) -> None:
-        xp, place, x, y = geometry.place.xp, geometry.place, geometry.x, geometry.y
+        xp, place, embed = geometry.place.xp, geometry.place, geometry.cost.embed
+        x = embed(geometry.x)  # the blur is a length between embedded points
+        y = x if geometry.y is geometry.x else embed(geometry.y)
         self.geometry = geometry
         self.x_cells: Cells
         self.y_cells: Cells

@@ -92,3 +92,26 @@ def test_a_cluster_of_hardly_any_weight_stays_among_the_points(share: float) -> 
         geometry = Multiscale(x, y, labels_x=labels_x, labels_y=labels_y)
         centroids = geometry.resolutions(a, b).at(0)[0].x
         assert np.all(centroids >= x.min(axis=0)) and np.all(centroids <= x.max(axis=0))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_cells_are_measured_in_the_units_of_the_cost(scale: float) -> None:
+    """The cosine cost sees directions alone, and its blur is that of unit vectors."""
+    x, y, a, b, labels_x, labels_y = problem()
+    a, b = a + 1, b + 1
+    labels = {"labels_x": labels_x, "labels_y": labels_y}
+    unit = Multiscale(x / np.linalg.norm(x, axis=1)[:, None], y, cost="cosine", **labels)
+    scaled = Multiscale(scale * x, scale * y, cost="cosine", **labels)
+    close(scaled.resolutions(a, b).widths, unit.resolutions(a, b).widths, 1e-12)
+
+
+def test_opposite_directions_in_one_cluster() -> None:
+    """Their centroid has no direction."""
+    rng = np.random.default_rng(0)
+    y = 0.01 * rng.normal(size=(M, D))
+    x = np.concatenate([np.eye(D), -np.eye(D)])
+    labels_x, labels_y = np.arange(2 * D) % D, np.arange(M) % 5
+    exact = epsot.solve(epsot.PointCloud(x, y, cost="cosine"), eps=0.5, tol=1e-10)
+    coarse = epsot.solve(Multiscale(x, y, cost="cosine", labels_x=labels_x, labels_y=labels_y), eps=0.5, tol=1e-10)
+    assert coarse.success
+    close(coarse.value, exact.value, 1e-9)
