@@ -54,6 +54,11 @@ class Kernels:
         """The order in which blocks, warps and lanes run: 0 ascending, 1 descending."""
         self.library.emulator_set_order(order)
 
+    def counted(self) -> tuple[int, ...]:
+        """What the kernels have counted since the last call, if they were changed to count."""
+        self.library.emulator_count.restype = ctypes.c_longlong
+        return tuple(self.library.emulator_count(counter) for counter in range(3))
+
     def __getitem__(self, name: str) -> Callable[..., None]:
         function = getattr(self.library, self.symbols[name])
 

@@ -224,6 +224,21 @@ template <class T> inline T shuffle_xor(T value, unsigned mask)
     return value;
 }
 
+// What a test may count in kernels that it has changed for that; reading empties them.
+inline std::atomic<long long> counters[3];
+EMULATOR_PUBLIC inline long long emulator_count(int counter) { return counters[counter].exchange(0); }
+
+inline unsigned warp_ballot(bool vote)
+{
+    Warp& warp = warps[current->index / 32];
+    warp.slot[current->index & 31] = vote;
+    leave(AT_WARP_BARRIER);
+    unsigned votes = 0;
+    for (int lane = 0; lane < 32; ++lane) votes |= unsigned(warp.slot[lane]) << lane;
+    leave(AT_WARP_BARRIER);
+    return votes;
+}
+
 inline int any(bool vote)
 {
     // Of three boxes one is open, one is read, and one is emptied for the vote after the next: one barrier is enough.
@@ -244,6 +259,8 @@ inline int any(bool vote)
 #define __syncthreads_or(vote) emulator::any(vote)
 #define __threadfence() std::atomic_thread_fence(std::memory_order_seq_cst)
 template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask) { return emulator::shuffle_xor(v, mask); }
+#define __ballot_sync(mask, vote) emulator::warp_ballot(vote)
+inline int __ffsll(unsigned long long bits) { return __builtin_ffsll(bits); }
 inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST); }
 inline double __longlong_as_double(long long v) { double r; memcpy(&r, &v, sizeof r); return r; }
 using std::exp2; using std::log2; using std::sqrt;

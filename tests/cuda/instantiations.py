@@ -48,7 +48,8 @@ def groups() -> dict[str, list[str]]:
     threads = shapes.VECTOR_THREADS
     sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
     found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]
-    found["order"] = [f"hilbert<{real}, {dim}>" for real in REALS for dim in (2, 3)] + ["finish"]
+    found["order"] = [f"hilbert<{real}, {dim}>" for real in REALS for dim in (2, 3)]
+    found["order"] += ["finish", f"tops<{shapes.PLAIN_THREADS}, {shapes.NEAR_TILE}>"]
     return found
 
 

@@ -39,9 +39,14 @@ def use_vectors(m: int, rng: np.random.Generator) -> None:
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    clouds: list[tuple[Cost, int, type]] = [(HalfSquare(), 2, np.float32), (Euclidean(), 17, np.float64)]
+    clouds: list[tuple[Cost, int, type, int]] = [  # the last: columns from which there are boxes
+        (HalfSquare(), 2, np.float32, shapes.BOXES_FROM),
+        (HalfSquare(), 2, np.float32, 0),
+        (Euclidean(), 17, np.float64, 0),
+    ]
     with fake_cupy.installed():
-        for cost, d, dtype in clouds:
+        for cost, d, dtype, boxes_from in clouds:
+            shapes.BOXES_FROM = boxes_from
             for n, m in ((1, 1), (259, 131), (3, 600)):
                 x, y = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(m, d)).astype(dtype)
                 kernel = bridge.points(x, y, cost)

@@ -29,8 +29,9 @@ def script() -> ModuleType:
 
 def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(script, "peers", dict)
+    monkeypatch.setattr(script, "SMALL_BLUR", 0.3)
     with fake_cupy.installed():
-        script.main(["--no-tests", "--sizes", "40", "--solves", "30", "--dimensions", "1", "3", "16"])
+        script.main(["--no-tests", "--sizes", "40", "--solves", "30", "--many", "50", "--dimensions", "1", "3", "16"])
     lines = capsys.readouterr().out.splitlines()
     table = [line.split() for line in lines if line.startswith("float")]
     assert [row[:3] for row in table] == [[t, d, "40"] for t in ("float32", "float64") for d in ("1", "3", "16")]
@@ -38,6 +39,9 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     (row,) = (line.split() for line in lines if line.split()[:1] == ["30"])
     assert int(row[3]) > 0
     assert float(row[2]) > float(row[4]) > 0
+    many = [line.split() for line in lines if line.startswith(tuple(script.ENTRIES))]
+    assert [row[:2] for row in many] == [[entry, "50"] for entry in script.ENTRIES]
+    assert all(float(row[2]) > 0 < int(row[3]) for row in many)
     assert "no peer can be imported: geomloss with pykeops, or flash_sinkhorn" in lines
 
 

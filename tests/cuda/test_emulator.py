@@ -49,8 +49,9 @@ def softmin(kernels: emulation.Kernels, name: str, shape: shapes.Shape, order: i
     frames = np.array([[part.min() + np.ptp(part) / 2, np.ptp(part) / 2] for part in np.split(x, n // shapes.FRAME)])
     order_of_points, h, out = np.arange(n), np.sin(np.arange(m)), np.empty(n)
     kernels.set_order(order)
-    integers = [np.int64(number) for number in (n, m, 1, 0, 0)]
-    operands = [x, x, frames, frames, order_of_points, order_of_points, h, *integers, np.float64(10)]
+    integers = [np.int64(number) for number in (n, m, 1, 0, 0, 0)]
+    numbers = [*integers, np.float64(10), np.float64(-60)]
+    operands = [x, x, frames, frames, order_of_points, order_of_points, h, h, *numbers]
     rest = [np.zeros(n), *map(np.float64, (1, 1, 1)), h, np.int64(1), np.int32(0), np.zeros(1), np.zeros(1, np.int32)]
     kernels[name]((n // shape.rows, 1, 1), (shape.threads,), [*operands, *rest, out])
     return out
@@ -60,11 +61,11 @@ def test_a_missing_barrier_is_seen() -> None:
     """Without the barrier before a tile is filled, or after it, the result depends on the order of the lanes."""
     shape, code = shapes.near("double", 0, 1, 4), source()
     name = f"reduce<{shape.name}, SUMS>"
-    before = "__syncthreads();  // everybody is done with the tile before\n            const bool matters"
-    after = "if (!__syncthreads_or(matters)) continue;\n            } else {"
-    unguarded = "if (!matters) {}\n            } else {"
+    before = "__syncthreads();  // everybody is done with the tile before\n            const T bound"
+    after = "bound;\n            __syncthreads();\n            const double top"
+    unguarded = "bound;\n            const double top"
     found = []
-    for barrier, without in (("", ""), (before, "const bool matters"), (after, unguarded)):
+    for barrier, without in (("", ""), (before, "const T bound"), (after, unguarded)):
         assert barrier in code
         kernels = emulation.Kernels(code.replace(barrier, without) if barrier else code, [name])
         forward, backward = (softmin(kernels, name, shape, order) for order in (0, 1))

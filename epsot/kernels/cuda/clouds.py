@@ -9,7 +9,7 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import FRAME, PLAIN_THREADS
+from epsot.kernels.cuda.shapes import FRAME, GROUP, NEAR_TILE, PLAIN_THREADS
 from epsot.lazy import cached_property
 
 NEAR_DIMENSIONS = 3
@@ -75,6 +75,17 @@ class Cloud:
         part = points[place].reshape(blocks, FRAME, d)
         low, high = part.min(axis=1).astype(np.float64), part.max(axis=1).astype(np.float64)
         return cupy.stack([low + (high - low) / 2, (high - low) / 2], axis=1)
+
+    @cached_property
+    def boxes(self) -> Array:
+        """The lowest and the highest coordinates of every tile, then of every GROUP tiles.  (boxes, 2, d) float64"""
+        cupy, points = self.cupy, self.sorted
+        found = []
+        for size in (NEAR_TILE, NEAR_TILE * GROUP):
+            count = -(-len(points) // size)
+            part = points[cupy.minimum(cupy.arange(count * size), len(points) - 1)].reshape(count, size, -1)
+            found.append(cupy.stack([part.min(axis=1), part.max(axis=1)], axis=1).astype(np.float64))
+        return cupy.concatenate(found)
 
     @cached_property
     def plain_order(self) -> Array:

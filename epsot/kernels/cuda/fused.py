@@ -12,12 +12,17 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import CHUNK, PLAIN_THREADS, WIDTH, Shape
+from epsot.kernels.cuda.shapes import CHUNK, NEAR_TILE, PLAIN_THREADS, WIDTH, Shape
 from epsot.kernels.reference import Dense
+from epsot.lazy import cached_property
 
 LOG2_E = math.log2(math.e)
 MOST_CHUNKS = 2**14  # the third axis of a grid ends at 2^16
 ALL, MARKED, PEAKS = (np.int32(mode) for mode in range(3))  # as in reduce.cu
+# log2 of what the tiles left out of a sum may carry: of each sum, a hundredth of a unit in the last place. Of the plan,
+# whose sums may be as small as 2^-60: as much of that. As on the CPU.
+ROUNDING_32, ROUNDING_64 = -31.0, -60.0
+PLAN_32, PLAN_64 = -91.0, -120.0
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -54,11 +59,11 @@ class Operands(NamedTuple):
     d: int
     down: int = 0
     right: int = 0
+    groups: int = 0  # of tiles that have boxes
 
-    def arguments(self, h: Array, scale: float) -> tuple[Any, ...]:
+    def arguments(self, h: Array, tops: Array, scale: float, limit: float) -> tuple[Any, ...]:
         """The first arguments of every kernel."""
-        sizes = (np.int64(size) for size in (self.n, self.m, self.d, self.down, self.right))
-        return (*self[:6], h, *sizes, np.float64(scale))
+        return (*self[:6], h, tops, *map(np.int64, self[6:]), np.float64(scale), np.float64(limit))
 
 
 class Fused(Dense):
@@ -103,8 +108,23 @@ class Fused(Dense):
     def empty_sum(self, value: float, *shape: int) -> Array:
         return self.cupy.full(shape, value, dtype=np.float64)
 
+    @cached_property
+    def limit(self) -> float:
+        """log2 of the part of a sum that may be left out."""
+        return ROUNDING_32 if self.operands.x.dtype == np.float32 else ROUNDING_64
+
+    def tops(self, h: Array, operands: Operands) -> Array:
+        """The largest weights of the tiles and of their groups, if there are boxes for them."""
+        if operands.groups == 0:
+            return h  # which nobody reads
+        tiles = -(-operands.m // NEAR_TILE)
+        out = self.cupy.empty(tiles + operands.groups, dtype=np.float64)
+        name, arguments = f"tops<{PLAIN_THREADS}, {NEAR_TILE}>", (h, operands.y_order, np.int64(operands.m), out)
+        launch(self.cupy, name, (operands.groups,), PLAIN_THREADS, arguments)
+        return out
+
     def reduce(
-        self, operation: str, h: Array, eps: float, k: Array, out: Array, *,
+        self, operation: str, h: Array, eps: float, k: Array, out: Array, *, tops: Array | None = None,
         mode: np.int32 = ALL, k_scale: float = LOG2_E, values: Array | None = None,
         columns: int = 1, chunks: int = 1, width: int = 1,
         operands: Operands | None = None, form: Shape | None = None, scale: float | None = None,
@@ -116,14 +136,16 @@ class Fused(Dense):
         parts = 1
         if mode != MARKED:
             parts = shapes.parts(form, operands.n, operands.m, chunks, multiprocessors(cupy, self.device.id))
-        partial = cupy.empty((chunks, parts, operands.n, width) if parts > 1 else 1, dtype=np.float64)
+        partial = cupy.empty(chunks * parts * (operands.n * width + blocks) if parts > 1 else 1, dtype=np.float64)
         arrived = cupy.zeros(chunks * blocks if parts > 1 else 1, dtype=np.int32)
         scale = LOG2_E * self.factor / eps if scale is None else scale
+        tops = self.tops(h, operands) if tops is None else tops
         factor = 1.0 if operation in ("VALUES", "WIDE") else self.factor  # of the cost, and of its gradient
         launch(
             cupy, f"reduce<{form.name}, {operation}>", (blocks, parts, chunks), form.threads,
             (
-                *operands.arguments(h, scale), k, np.float64(k_scale), np.float64(eps), np.float64(factor),
+                *operands.arguments(h, tops, scale, self.limit),
+                k, np.float64(k_scale), np.float64(eps), np.float64(factor),
                 h if values is None else values, np.int64(columns), mode, partial, arrived, out,
             ),
         )  # fmt: skip
@@ -135,9 +157,10 @@ class Fused(Dense):
         if 0 in self.shape:
             return self.empty_sum(math.inf, n)
         h, out = self.vector(h), self.cupy.empty(n, dtype=np.float64)
+        tops = self.tops(h, self.operands)
         if guess is None:
-            guess = self.reduce("SUMS", h, eps, h, self.cupy.empty(n, dtype=np.float64), mode=PEAKS)
-        return self.reduce("SUMS", h, eps, self.vector(guess), out, k_scale=LOG2_E / eps)
+            guess = self.reduce("SUMS", h, eps, h, self.cupy.empty(n, dtype=np.float64), tops=tops, mode=PEAKS)
+        return self.reduce("SUMS", h, eps, self.vector(guess), out, tops=tops, k_scale=LOG2_E / eps)
 
     @on_device
     def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
@@ -164,7 +187,9 @@ class Fused(Dense):
         row_bands, column_bands = -(-n // band_rows), -(-m // band_columns)
         rows = self.cupy.zeros((column_bands, n), dtype=np.float64)
         columns = self.cupy.zeros((row_bands, m), dtype=np.float64)
-        arguments = self.operands.arguments(h, LOG2_E * self.factor / eps)
+        limit = PLAN_32 if self.operands.x.dtype == np.float32 else PLAN_64
+        tops = self.tops(h, self.operands)
+        arguments = self.operands.arguments(h, tops, LOG2_E * self.factor / eps, limit)
         sizes = (np.int64(band_rows), np.int64(band_columns), np.int32(symmetric))
         grid = (column_bands, row_bands)
         launch(self.cupy, f"pair<{form.name}>", grid, form.threads, (*arguments, k, *sizes, rows, columns))

@@ -82,7 +82,9 @@ class Points(Fused, reference.Points):
         x, y = self.x_cloud, self.y_cloud
         if not x.near:
             return self.centred_operands
-        return Operands(x.sorted, y.sorted, x.frames, y.frames, x.order, y.order, *self.shape, self.dim)
+        groups = shapes.groups(self.shape[1])
+        boxes = y.boxes if groups else y.frames  # which nobody reads
+        return Operands(x.sorted, y.sorted, x.frames, boxes, x.order, y.order, *self.shape, self.dim, groups=groups)
 
     @cached_property
     def centred_operands(self) -> Operands:

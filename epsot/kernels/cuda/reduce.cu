@@ -9,9 +9,8 @@ constexpr int SUMS = 0, VALUES = 1, SLOPES = 2, COSTS = 3, WIDE = 4;
 // What a launch does: all rows; only those where out is nan; or, for SUMS, out[i] = -eps times the largest exponent:
 // a guess.
 constexpr int ALL = 0, MARKED = 1, PEAKS = 2;
-
-// Tiles that add less than 2^-60 / 2^24 / 2^20 (float64: / 2^53 / 2^20) to any sum are left out.
-template <typename T> __device__ __forceinline__ T cutoff() { return sizeof(T) == 4 ? T(-104) : T(-133); }
+// Passes over the columns: the largest logit of each row in the tile of the image, then in all tiles; the sums.
+constexpr int NEAREST = 0, HIGHEST = 1, TOTALS = 2;
 
 template <class Form, int OP> struct Reduction {
     typedef typename Form::real T;
@@ -57,44 +56,42 @@ template <class Form, int OP> struct Reduction {
                 shared.weights[t] = begin + t < form.p.m ? static_cast<const double*>(v)[form.p.y_order[begin + t]] : 0;
     }
 
-    // The largest offset of the block, which says which tiles can be left out.
-    __device__ __forceinline__ T top()
-    {
-        double most = LOST;
-        Index none = 0;
-#pragma unroll 1
-        for (int row = threadIdx.x; row < R; row += THREADS) most = larger(most, shared.offset[row]);
-        if constexpr (Form::SKIPS) block_best<THREADS>(form.shared.best, most, none);
-        return T(most);
-    }
-
     // total = the sums over the columns of w = 2^(z + offset), and of w times the values or slopes; or, for `peaks`,
     // offset = -max_j z, LOST where there is nothing. One loop does both: twice the code would take twice as long to
     // compile, and the branch is taken once in RI x SJ pairs.
-    __device__ __forceinline__ void sweep(Index begin, Index end, bool peaks)
+    //
+    // What may be left out of a sum is 2^limit, nothing if that is 0. Of a maximum, all that is below what is known of
+    // it. -> what was left out, of any row
+    __device__ __forceinline__ double sweep(Index begin, Index end, int pass, double limit)
     {
+        const bool peaks = pass != TOTALS;
         Sum<T> sums[RI][S];
         T offset[RI];
         typename ProductOf<Form, STAGED, OP == SLOPES>::type product;
         if constexpr (STAGED) product.open(form, chunk);
 #pragma unroll
         for (int r = 0; r < RI; ++r) {
-            offset[r] = peaks ? T(LOST) : T(shared.offset[form.row(r)]);
+            const T known = T(shared.offset[form.row(r)]);
+            offset[r] = !peaks ? known : pass == NEAREST || !Form::SKIPS || lost(known) ? T(LOST) : -known;
 #pragma unroll
             for (int c = 0; c < S; ++c) sums[r][c].clear();
         }
-        const T most = top(), cut = peaks ? T(LOST) : cutoff<T>();
+        typename Form::Walk walk(form, begin, end, !peaks);
+        if constexpr (Form::SKIPS) {
+            T height[RI];
+#pragma unroll
+            for (int r = 0; r < RI; ++r) height[r] = peaks ? -offset[r] : offset[r];
+            walk.set(form.raise(height),
+                     pass == NEAREST ? minus_infinity() : !peaks ? limit - SHARE_BITS : lost(limit) ? limit : 0,
+                     peaks ? -minus_infinity() : exp2(limit));
+        }
         int since = 0;
 #pragma unroll 1
-        for (Index tile = begin; tile < end; tile += TILE) {
+        for (Index tile; walk.next(tile);) {
             __syncthreads();  // everybody is done with the tile before
-            const bool matters = form.fill(tile, peaks ? T(0) : most, cut);
+            const T bound = form.fill(tile);
             fill_values(tile);
-            if constexpr (Form::SKIPS) {
-                if (!__syncthreads_or(matters)) continue;
-            } else {
-                __syncthreads();
-            }
+            if (!walk.keeps(bound)) continue;
 #pragma unroll 1
             for (int step = 0; step < Form::STEPS; ++step) add(step, peaks, offset, sums);
             if constexpr (STAGED) {
@@ -115,6 +112,8 @@ template <class Form, int OP> struct Reduction {
         if constexpr (STAGED)
             if (!peaks) product.store(shared.total);
         __syncthreads();
+        if constexpr (Form::SKIPS) return walk.left_out;
+        return 0;
     }
 
     __device__ __forceinline__ void add(int step, bool peaks, T (&offset)[RI], Sum<T> (&sums)[RI][S])
@@ -176,12 +175,14 @@ template <class Form, int OP> struct Reduction {
         }
     }
 
-    // The totals, or offsets, of all parts of the columns, added up in order by the block that comes last.
-    // partial: (chunks, parts, n, W). -> whether this block is that one
-    __device__ __forceinline__ bool join_parts(Index parts, bool peaks, double* partial, int* arrived)
+    // The totals, or offsets, of all parts of the columns, added up in order by the block that comes last, and what
+    // they left out. partial: (chunks, parts, n, W), then (chunks, parts, blocks). -> whether this block is that one
+    __device__ __forceinline__ bool join_parts(Index parts, bool peaks, double& left_out, double* partial, int* arrived)
     {
         volatile double* store = partial;  // other blocks write it: no cache of this multiprocessor may stand in
         const Index n = form.p.n, first = form.first;
+        volatile double* masses = partial + gridDim.z * parts * n * W + chunk * parts * gridDim.x + blockIdx.x;
+        if (threadIdx.x == 0) masses[blockIdx.y * Index(gridDim.x)] = left_out;
 #pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
 #pragma unroll 1
@@ -194,6 +195,9 @@ template <class Form, int OP> struct Reduction {
         __syncthreads();
         if (!shared.last) return false;
         __threadfence();
+        left_out = 0;
+#pragma unroll 1
+        for (Index part = 0; part < parts; ++part) left_out += masses[part * gridDim.x];
 #pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
 #pragma unroll 1
@@ -226,7 +230,7 @@ template <class Form, int OP> struct Reduction {
             const double size = total > 0 ? factor * exp2(height + shared.exponent[row]) : 0;
 #pragma unroll 1
             for (int k = 0; k < V && chunk * V + k < q; ++k)
-                out[i * q + chunk * V + k] = shared.total[row][1 + k] * size;
+                out[i * q + chunk * V + k] = size != 0 ? shared.total[row][1 + k] * size : 0;  // not inf * 0
         }
     }
 
@@ -250,14 +254,15 @@ template <class Form, int OP> struct Reduction {
 template <class Form, int OP>
 __global__ void __launch_bounds__(Form::THREADS, 1)
 reduce(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
-       const Index* x_order, const Index* y_order, const double* h, const Index n, const Index m, const Index d,
-       const Index down, const Index right, const double scale, const double* k, const double k_scale, const double eps,
-       const double factor, const void* v, const Index q, const int mode, double* partial, int* arrived, double* out)
+       const Index* x_order, const Index* y_order, const double* h, const double* tops, const Index n, const Index m,
+       const Index d, const Index down, const Index right, const Index groups, const double scale, const double limit,
+       const double* k, const double k_scale, const double eps, const double factor, const void* v, const Index q,
+       const int mode, double* partial, int* arrived, double* out)
 {
     __shared__ typename Form::Shared of_form;
     __shared__ typename Reduction<Form, OP>::Shared shared;
     typedef typename Form::real T;
-    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, n, m, d, down, right, scale};
+    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, tops, n, m, d, down, right, groups, scale};
     const Index parts = gridDim.y;
     const bool peaks = OP == SUMS && mode == PEAKS;
     Form form(of_form, source, blockIdx.x);
@@ -274,22 +279,43 @@ reduce(const typename Form::real* x, const typename Form::real* y, const double*
     __syncthreads();
     const Index tiles = (m + Form::TILE - 1) / Form::TILE;
     Index begin = tiles * blockIdx.y / parts * Form::TILE, end = tiles * (blockIdx.y + 1) / parts * Form::TILE;
+    constexpr int FIRST = Form::SKIPS ? NEAREST : HIGHEST, LAST = Form::SKIPS ? 2 : 1;
+    // The first pass. Near the image a maximum, of which no sum is less, is as good as one everywhere, but needs no k,
+    // whose sums are as small as the weights of the rows.
+    int pass = peaks || mode == MARKED || (OP != SUMS && Form::SKIPS) ? FIRST : TOTALS;
 #pragma unroll 1
-    for (bool again = mode == MARKED;; again = true) {  // the device decides: the host never waits to know
-        if (again) { begin = 0; end = m; }
-        // A guess that was wrong is replaced by the largest exponent, and the sums are taken around that.
+    for (int attempt = mode == MARKED ? 1 : 0;; ++attempt) {  // the device decides: the host never waits to know
+        if (attempt > 0) { begin = 0; end = m; }
+        // Each part may leave out its share of 2^limit, so that all of them leave out no more. The last attempt leaves
+        // out nothing: rounding of huge logits can hide what matters from a bound.
+        const double budget = attempt == 2 ? minus_infinity() : attempt == 0 ? limit - log2(double(parts)) : limit;
+        double left_out = 0;
 #pragma unroll 1
-        for (int pass = again || peaks ? 0 : 1; pass < (peaks ? 1 : 2); ++pass) sums.sweep(begin, end, pass == 0);
-        if (!again && parts > 1 && !sums.join_parts(parts, peaks, partial, arrived)) return;
-        bool any = false;
+        for (; pass <= (peaks ? HIGHEST : TOTALS); ++pass) {
+            if (pass == HIGHEST && attempt == 0 && !peaks) continue;
+            Index from = begin, to = end;
+            if constexpr (Form::SKIPS)
+                if (pass == NEAREST) form.nearest(from, to);
+            left_out = sums.sweep(from, to, pass, budget);
+        }
+        if (attempt == 0 && parts > 1 && !sums.join_parts(parts, peaks, left_out, partial, arrived)) return;
+        bool any = false, hopeless = false;
 #pragma unroll 1
         for (int row = threadIdx.x; row < Form::R; row += Form::THREADS) {
+            const double total = shared.total[row][0];
             const bool empty = OP != SUMS && shared.exponent[row] == minus_infinity();  // a row of weight zero
-            const bool fine = OP == COSTS || peaks || again || empty || trusted(shared.total[row][0]);
+            const bool known = attempt == 0 ? trusted(total) : total > 0;
+            const bool fine = OP == COSTS || peaks || empty || attempt == LAST
+                              || (known && left_out <= 2 * exp2(limit) * total);
             if (fine && shared.todo[row]) sums.write(row, peaks, eps, factor, out);
             shared.todo[row] = shared.todo[row] && !fine;
             any |= shared.todo[row];
+            hopeless |= shared.todo[row] && !known;
+            // A guess that was wrong is replaced: by the sum, if that is known but too small for what was left out ...
+            shared.offset[row] = shared.todo[row] && known ? T(shared.offset[row] - log2(total)) : LOST;
         }
         if (!__syncthreads_or(any)) return;
+        // ... otherwise by the largest exponent.
+        pass = __syncthreads_or(hopeless) ? FIRST : TOTALS;
     }
 }

@@ -3,6 +3,7 @@
 template <typename T, bool ALONG, int THREADS_, int RI_, int SJ_, int TILE_>
 struct Stored {
     typedef T real;
+    typedef Every<Stored> Walk;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, TILE = TILE_, LX = ALONG ? 32 : 1;
     static constexpr int LY = THREADS / LX, R = LY * RI, STEPS = TILE / (LX * SJ), FOLD = ALONG ? 16 : 1;
     static constexpr int SLOPES = 0, KIND = SQUARE;
@@ -40,12 +41,12 @@ struct Stored {
         for (int line = threadIdx.x; line < R; line += THREADS) rho[line] = reference;
     }
 
-    __device__ __forceinline__ bool fill(Index start, T, T)
+    __device__ __forceinline__ T fill(Index start)
     {
         begin = start;
         for (int t = threadIdx.x; t < TILE; t += THREADS)
             shared.u[t] = begin + t < p.m ? T(p.weight(begin + t) - shared.reference) : T(minus_infinity());
-        return true;
+        return 0;
     }
 
     __device__ __forceinline__ void load(int step, Columns& c) const

@@ -4,6 +4,7 @@
 template <typename T, int COST, int THREADS_, int RI_, int SJ_, int KC>
 struct Tiled {
     typedef T real;
+    typedef Every<Tiled> Walk;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, LX = 16, LY = THREADS / LX, R = LY * RI;
     static constexpr int TILE = LX * SJ, STEPS = 1, FOLD = 16, SLOPES = WIDTH, KIND = COST;
     static constexpr int PAD = 16 / sizeof(T);  // spreads the coordinates over the banks, and keeps 16-byte vectors
@@ -50,14 +51,14 @@ struct Tiled {
             rho[line] = reference - half_square(p.x_extra, smaller(first + line, p.n - 1));
     }
 
-    __device__ __forceinline__ bool fill(Index start, T, T)
+    __device__ __forceinline__ T fill(Index start)
     {
         begin = start;
         for (int t = threadIdx.x; t < TILE; t += THREADS) {
             const Index j = begin + t;
             shared.u[t] = j < p.m ? T(p.weight(j) - half_square(p.y_extra, j) - shared.reference) : T(minus_infinity());
         }
-        return true;
+        return 0;
     }
 
     __device__ __forceinline__ void load(int, Columns& c) const { take<SJ>(&shared.u[column(0, 0)], c.u); }
