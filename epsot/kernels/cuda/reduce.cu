@@ -57,8 +57,7 @@ template <class Form, int OP> struct Reduction {
     }
 
     // total = the sums over the columns of w = 2^(z + offset), and of w times the values or slopes; or, for `peaks`,
-    // offset = -max_j z, LOST where there is nothing. One loop does both: twice the code would take twice as long to
-    // compile, and the branch is taken once in RI x SJ pairs.
+    // offset = -max_j z, LOST where there is nothing.
     //
     // What may be left out of a sum is 2^limit, nothing if that is 0. Of a maximum, all that is below what is known of
     // it. -> what was left out, of any row
@@ -93,10 +92,13 @@ template <class Form, int OP> struct Reduction {
             fill_values(tile);
             if (!walk.keeps(bound)) continue;
 #pragma unroll 1
-            for (int step = 0; step < Form::STEPS; ++step) add(step, peaks, offset, sums);
+            for (int step = 0; peaks && step < Form::STEPS; ++step) raise(step, offset);
+            if (peaks) continue;
+#pragma unroll 1
+            for (int step = 0; step < Form::STEPS; ++step) add(step, offset, sums);
             if constexpr (STAGED) {
                 __syncthreads();  // the exponentials of all threads are there
-                if (!peaks) product.add(shared.exponentials, shared.values);
+                product.add(shared.exponentials, shared.values);
             }
             if (++since == FOLD) {
                 since = 0;
@@ -116,19 +118,24 @@ template <class Form, int OP> struct Reduction {
         return 0;
     }
 
-    __device__ __forceinline__ void add(int step, bool peaks, T (&offset)[RI], Sum<T> (&sums)[RI][S])
+    __device__ __forceinline__ void raise(int step, T (&offset)[RI])
     {
         typename Form::Columns c;
         T z[RI][SJ], t[RI][SJ];
         form.load(step, c);
         form.logits(c, z, t);
-        if (OP != COSTS && peaks) {
 #pragma unroll
-            for (int r = 0; r < RI; ++r)
+        for (int r = 0; r < RI; ++r)
 #pragma unroll
-                for (int s = 0; s < SJ; ++s) offset[r] = larger(z[r][s], offset[r]);  // nan is no peak
-            return;
-        }
+            for (int s = 0; s < SJ; ++s) offset[r] = larger(z[r][s], offset[r]);  // nan is no peak
+    }
+
+    __device__ __forceinline__ void add(int step, const T (&offset)[RI], Sum<T> (&sums)[RI][S])
+    {
+        typename Form::Columns c;
+        T z[RI][SJ], t[RI][SJ];
+        form.load(step, c);
+        form.logits(c, z, t);
 #pragma unroll
         for (int s = 0; s < SJ; ++s) {
             T value[Q];
