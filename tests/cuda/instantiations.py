@@ -12,12 +12,7 @@ REALS = ("float", "double")
 
 def near(real: str, kind: str, dim: int) -> list[str]:
     sums, values = (shapes.near(real, KINDS[kind], dim, rows).name for rows in (4, 2))
-    return [
-        f"reduce<{sums}, SUMS>",
-        f"pair<{sums}>",
-        f"reduce<{values}, VALUES>",
-        f"reduce<{values}, SLOPES>",
-    ]
+    return [f"reduce<{sums}, SUMS>", f"images<{sums}>", f"reduce<{values}, VALUES>", f"reduce<{values}, SLOPES>"]
 
 
 def tiled(real: str, kind: str) -> list[str]:
@@ -49,7 +44,7 @@ def groups() -> dict[str, list[str]]:
     sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
     found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]
     found["order"] = [f"hilbert<{real}, {dim}>" for real in REALS for dim in (2, 3)]
-    found["order"] += ["finish", f"tops<{shapes.PLAIN_THREADS}, {shapes.NEAR_TILE}>"]
+    found["order"] += ["finish", f"prepare<{shapes.PLAIN_THREADS}, {shapes.NEAR_TILE}>"]
     return found
 
 

@@ -65,11 +65,17 @@ def _compiled(architecture: str, code: str, names: Sequence[str]) -> Any:
     return program
 
 
+def assembly(code: str, name: str) -> str:
+    """The PTX of a kernel."""
+    program = _compiled("compute_90", code, [name])
+    text = _text(program, "PTX")
+    library().nvrtcDestroyProgram(ctypes.byref(program))
+    return text
+
+
 def instructions(code: str, name: str) -> Counter[str]:
     """The PTX instructions of the basic block that has most exponentials: the inner loop."""
-    program = _compiled("compute_90", code, [name])
-    blocks = re.split(r"\n\$L\w+:", _text(program, "PTX"))
-    library().nvrtcDestroyProgram(ctypes.byref(program))
+    blocks = re.split(r"\n\$L\w+:", assembly(code, name))
     inner = max(blocks, key=lambda block: block.count("ex2.approx"))
     return Counter(re.findall(r"^\s+(?:@\S+ )?([a-z][\w.]+)", inner, re.MULTILINE))
 

@@ -13,6 +13,7 @@ import pytest
 
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import reference
+from epsot.kernels.cuda import shapes
 from tests.cuda import bridge, emulation, fake_cupy
 from tests.cuda.instantiations import groups
 from tests.kernels.test_cpu import CHECKS, Case, clouds, make_case
@@ -45,7 +46,7 @@ def prepared(label: str, rng: np.random.Generator) -> tuple[Case, str]:
 
 
 @pytest.mark.parametrize("label", [label for label in groups() if label not in ELSEWHERE])
-def test_every_kernel_runs(label: str, rng: np.random.Generator) -> None:
+def test_every_kernel_runs(label: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     case, methods = prepared(label, rng)
     for name in methods.split():
         CHECKS[name](case)
@@ -63,4 +64,9 @@ def test_every_kernel_runs(label: str, rng: np.random.Generator) -> None:
 
     same_in_both_orders(results)
     np.testing.assert_allclose(case.ours.cost_apply(v[:, 0]), case.theirs.cost_apply(v[:, 0]), rtol=1e-3, atol=1e-3)
+    if label.endswith(("1", "2", "3")):  # as with many points
+        monkeypatch.setattr(shapes, "BOXES_FROM", 0)
+        case, _ = prepared(label, rng)
+        CHECKS["softmin"](case)
+        same_in_both_orders(lambda: [case.ours.softmin(case.h, 0.3)])
     assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -63,12 +64,20 @@ def test_a_pair_costs_what_the_bound_counts(d: int) -> None:
     """d multiply-adds, two additions and one exponential, and a 16-byte vector for every 4 columns and coordinate."""
     shape = shapes.near("float", 0, d, 4)
     found = nvrtc.instructions(source(), f"reduce<{shape.name}, SUMS>")
-    pairs = 4 * 4
+    pairs = 2 * 4 * 4  # of two steps
     assert found["ex2.approx.ftz.f32"] == pairs
     assert found["fma.rn.f32"] == d * pairs
     assert found["add.f32"] == 2 * pairs
-    assert found["ld.shared.v4.f32"] == d + 1
-    assert found.total() <= (d + 3) * pairs + d + 1 + 4  # and the loop itself
+    assert found["ld.shared.v4.f32"] == 2 * (d + 1)
+    assert found.total() <= (d + 3) * pairs + 2 * (d + 1) + 6  # and the loop itself
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_points_that_coincide_are_at_distance_zero(kind: int) -> None:
+    """Coordinates are rounded before they are subtracted, rows as columns: `mul.f64` would become part of an fma."""
+    form = shapes.near("double", kind, 2, 2)
+    products = re.findall(r"mul\.rn\.f64", nvrtc.assembly(source(), f"reduce<{form.name}, SLOPES>"))
+    assert len(products) >= 2 * 2 + 2  # of two rows a thread and of a column
 
 
 def test_the_budget_is_of_the_kernels_there_are() -> None:

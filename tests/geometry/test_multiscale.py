@@ -14,6 +14,7 @@ from epsot import Status, drivers
 from epsot.geometry import Multiscale, PointCloud, multiscale
 from epsot.stages import NEARLY_ALL, WIDEST, coarse_to_fine
 from tests.checks import close
+from tests.cuda import fake_cupy
 
 N, M = 700, 500
 
@@ -304,6 +305,16 @@ def test_the_points_call_for_it_where_it_pays(monkeypatch: pytest.MonkeyPatch) -
     assert abs(float(many.value - few.value)) <= 1e-3 * float(few.value)
     assert type(epsot.sinkhorn_divergence(x, y, blur=0.1).instance.geometry) is Multiscale
     assert type(epsot.sinkhorn(rng.random((300, 4)), rng.random((200, 4)), blur=0.1).instance.geometry) is PointCloud
+
+
+def test_on_a_gpu_it_pays_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(multiscale, "MANY", 10)
+    monkeypatch.setattr(multiscale, "MANY_ON_GPU", 100)
+    with fake_cupy.installed():
+        for size, kind in ((99, PointCloud), (101, Multiscale)):
+            x, y = (fake_cupy.asarray(rng.random((size, 3))) for _ in range(2))
+            assert type(epsot.sinkhorn(x, y, blur=0.1).instance.geometry) is kind
 
 
 def test_self_terms_start_from_cells(monkeypatch: pytest.MonkeyPatch) -> None:

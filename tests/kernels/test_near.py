@@ -110,13 +110,15 @@ def test_rounding_hides_what_is_left_out_by_default(make: Any, dtype: Any, boxes
 
 @pytest.mark.parametrize("size", [1, 128, 129, 8192, 8300])
 def test_boxes_hold_their_columns(size: int, rng: np.random.Generator) -> None:
-    """Of tiles of 128 columns in order, then of 64 of them; and their largest weights."""
+    """Of tiles of 128 columns in order, then of 64 of them; their largest weights; and the image of the rows."""
     kernel = bridge.points(uniform(rng, 3, 2), uniform(rng, size, 2), HalfSquare()).kernel
     operands = kernel.operands._replace(groups=-(-size // 8192))
     boxes, h = kernel.y_cloud.boxes.data_, np.where(rng.random(size) < 0.5, -np.inf, rng.normal(size=size))
-    tops = kernel.tops(fake_cupy.asarray(h), operands).data_
+    h[size // 2] = 0.0
+    prepared = kernel.prepare(fake_cupy.asarray(h), 1.0, operands).data_
     columns, weights = kernel.y[operands.y_order].data_, h[operands.y_order.data_]
-    place = 0
+    np.testing.assert_allclose(prepared[:size], weights / np.log(2), rtol=1e-15)
+    place, tops = 0, prepared[size:-2]
     for length in (128, 8192):
         for begin in range(0, size, length):
             inside = slice(begin, begin + length)
@@ -124,21 +126,25 @@ def test_boxes_hold_their_columns(size: int, rng: np.random.Generator) -> None:
             np.testing.assert_allclose(tops[place], weights[inside].max() / np.log(2), rtol=1e-15)
             place += 1
     assert place == len(boxes) == len(tops)
+    centres = kernel.x_cloud.frames.data_[:, 0]
+    values = weights / np.log(2) - 0.5 * ((centres[:, None] - columns) ** 2).sum(axis=2)
+    np.testing.assert_allclose(prepared[-2], values.max(), rtol=1e-12)
+    assert prepared[-1] == values.argmax()
 
 
-def test_the_weights_of_tiles_are_found_once_a_call(boxes: str, rng: np.random.Generator) -> None:
+def test_columns_are_prepared_once_a_call(boxes: str, rng: np.random.Generator) -> None:
     kernel = bridge.points(uniform(rng, 300, 2), uniform(rng, 200, 2), HalfSquare())
     fake_cupy.launches.clear()
     kernel.softmin(np.zeros(200), 0.1)
     names = [name.split("<")[0] for name, _, _ in fake_cupy.launches if "hilbert" not in name]
-    assert names == ["tops"] * (boxes == "boxes") + ["reduce", "reduce"]
+    assert names == ["prepare", "images"] * (boxes == "boxes") + ["reduce", "reduce"]
 
 
 def test_many_columns(rng: np.random.Generator) -> None:
-    """Two groups of tiles, the last of them not full: more columns than go without boxes."""
+    """Several groups of tiles, the last of them not full: more columns than go without boxes."""
     x, y = uniform(rng, 300, 2), uniform(rng, shapes.BOXES_FROM + 1000, 2)
     theirs, eps = reference.Points(x, y, HalfSquare()), 1e-3
-    assert ours_of(theirs).kernel.operands.groups == 2
+    assert ours_of(theirs).kernel.operands.groups == 5
     h = -np.log(len(y)) + rng.normal(size=len(y))
     wanted = theirs.softmin(h, eps)
     for limit, error in ((-60.0, 1e-11), (-5.0, 2.0**-4)):

@@ -19,18 +19,21 @@ constexpr int CHUNK = 4;      // columns of values that a block sums at once in 
 constexpr int WIDTH = 32;     // and in shared memory
 
 // What the kernels read. x, y: points, in the order of x_order and y_order, or the matrix. x_extra, y_extra: of Near
-// the centres and half widths of FRAME rows, and the lowest and highest coordinates of tiles and of groups of them,
-// whose largest weights are `tops`; of Tiled the squared lengths. groups: their number, 0 where there are no boxes.
+// the centres and half widths of FRAME rows, and the lowest and highest coordinates of tiles and of groups of them; of
+// Tiled the squared lengths. groups: their number, 0 where there are no boxes, and nothing is prepared.
 template <typename T> struct Source {
     const T *x, *y;
     const double *x_extra, *y_extra;
     const Index *x_order, *y_order;
-    const double *h, *tops;
+    const double *h, *prepared;
     Index n, m, d;
     Index down, right;  // strides of the matrix
     Index groups;
     double scale;
-    __device__ __forceinline__ double weight(Index j) const { return LOG2_E * h[y_order[j]]; }
+    __device__ __forceinline__ double weight(Index j) const
+    {
+        return groups > 0 ? prepared[j] : LOG2_E * h[y_order[j]];
+    }
 };
 
 // All tiles, one after the other.

@@ -12,17 +12,15 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import CHUNK, NEAR_TILE, PLAIN_THREADS, WIDTH, Shape
+from epsot.kernels.cuda.shapes import CHUNK, FRAME, NEAR_TILE, PLAIN_THREADS, WIDTH, Shape
 from epsot.kernels.reference import Dense
 from epsot.lazy import cached_property
 
 LOG2_E = math.log2(math.e)
 MOST_CHUNKS = 2**14  # the third axis of a grid ends at 2^16
 ALL, MARKED, PEAKS = (np.int32(mode) for mode in range(3))  # as in reduce.cu
-# log2 of what the tiles left out of a sum may carry: of each sum, a hundredth of a unit in the last place. Of the plan,
-# whose sums may be as small as 2^-60: as much of that. As on the CPU.
+# log2 of what the tiles left out of a sum may carry of it: a hundredth of a unit in the last place, as on the CPU.
 ROUNDING_32, ROUNDING_64 = -31.0, -60.0
-PLAN_32, PLAN_64 = -91.0, -120.0
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -61,9 +59,9 @@ class Operands(NamedTuple):
     right: int = 0
     groups: int = 0  # of tiles that have boxes
 
-    def arguments(self, h: Array, tops: Array, scale: float, limit: float) -> tuple[Any, ...]:
+    def arguments(self, h: Array, prepared: Array, scale: float, limit: float) -> tuple[Any, ...]:
         """The first arguments of every kernel."""
-        return (*self[:6], h, tops, *map(np.int64, self[6:]), np.float64(scale), np.float64(limit))
+        return (*self[:6], h, prepared, *map(np.int64, self[6:]), np.float64(scale), np.float64(limit))
 
 
 class Fused(Dense):
@@ -74,10 +72,12 @@ class Fused(Dense):
     device : where everything lies
     factor : the cost is `factor` times its family
     wide : whether there are kernels for WIDTH columns of values at once
+    two_sided : whether one sweep for both sides is faster than one for each
     """
 
     factor: float = 1.0
     wide: bool = False
+    two_sided: bool = True
 
     @property
     def cupy(self) -> Any:
@@ -113,18 +113,21 @@ class Fused(Dense):
         """log2 of the part of a sum that may be left out."""
         return ROUNDING_32 if self.operands.x.dtype == np.float32 else ROUNDING_64
 
-    def tops(self, h: Array, operands: Operands) -> Array:
-        """The largest weights of the tiles and of their groups, if there are boxes for them."""
+    def prepare(self, h: Array, scale: float, operands: Operands) -> Array:
+        """The weights of the columns in order, the largest of tiles and groups, and the images of frames of rows."""
         if operands.groups == 0:
             return h  # which nobody reads
-        tiles = -(-operands.m // NEAR_TILE)
-        out = self.cupy.empty(tiles + operands.groups, dtype=np.float64)
-        name, arguments = f"tops<{PLAIN_THREADS}, {NEAR_TILE}>", (h, operands.y_order, np.int64(operands.m), out)
-        launch(self.cupy, name, (operands.groups,), PLAIN_THREADS, arguments)
+        cupy, n, m = self.cupy, operands.n, operands.m
+        frames = -(-n // FRAME)
+        out = cupy.empty(m - (-m // NEAR_TILE) + operands.groups + 2 * frames, dtype=np.float64)
+        arguments = (h, operands.y_order, np.int64(m), out)
+        launch(cupy, f"prepare<{PLAIN_THREADS}, {NEAR_TILE}>", (operands.groups,), PLAIN_THREADS, arguments)
+        form = self.form("SUMS")
+        launch(cupy, f"images<{form.name}>", (frames,), form.threads, operands.arguments(h, out, scale, 0.0))
         return out
 
     def reduce(
-        self, operation: str, h: Array, eps: float, k: Array, out: Array, *, tops: Array | None = None,
+        self, operation: str, h: Array, eps: float, k: Array, out: Array, *, prepared: Array | None = None,
         mode: np.int32 = ALL, k_scale: float = LOG2_E, values: Array | None = None,
         columns: int = 1, chunks: int = 1, width: int = 1,
         operands: Operands | None = None, form: Shape | None = None, scale: float | None = None,
@@ -139,12 +142,12 @@ class Fused(Dense):
         partial = cupy.empty(chunks * parts * (operands.n * width + blocks) if parts > 1 else 1, dtype=np.float64)
         arrived = cupy.zeros(chunks * blocks if parts > 1 else 1, dtype=np.int32)
         scale = LOG2_E * self.factor / eps if scale is None else scale
-        tops = self.tops(h, operands) if tops is None else tops
+        prepared = self.prepare(h, scale, operands) if prepared is None else prepared
         factor = 1.0 if operation in ("VALUES", "WIDE") else self.factor  # of the cost, and of its gradient
         launch(
             cupy, f"reduce<{form.name}, {operation}>", (blocks, parts, chunks), form.threads,
             (
-                *operands.arguments(h, tops, scale, self.limit),
+                *operands.arguments(h, prepared, scale, self.limit),
                 k, np.float64(k_scale), np.float64(eps), np.float64(factor),
                 h if values is None else values, np.int64(columns), mode, partial, arrived, out,
             ),
@@ -157,16 +160,20 @@ class Fused(Dense):
         if 0 in self.shape:
             return self.empty_sum(math.inf, n)
         h, out = self.vector(h), self.cupy.empty(n, dtype=np.float64)
-        tops = self.tops(h, self.operands)
+        prepared = self.prepare(h, LOG2_E * self.factor / eps, self.operands)
         if guess is None:
-            guess = self.reduce("SUMS", h, eps, h, self.cupy.empty(n, dtype=np.float64), tops=tops, mode=PEAKS)
-        return self.reduce("SUMS", h, eps, self.vector(guess), out, tops=tops, k_scale=LOG2_E / eps)
+            guess = self.cupy.empty(n, dtype=np.float64)
+            self.reduce("SUMS", h, eps, h, guess, prepared=prepared, mode=PEAKS)
+        return self.reduce("SUMS", h, eps, self.vector(guess), out, prepared=prepared, k_scale=LOG2_E / eps)
 
     @on_device
     def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
         if 0 in self.shape:
             return self.empty_sum(math.inf, self.shape[0]), self.empty_sum(math.inf, self.shape[1])
         k, h = self.vector(k), self.vector(h)
+        if not (self.two_sided and self.T.two_sided):  # a mean row is guessed to have a mean mass
+            guesses = (eps * (z + math.log(len(z))) for z in (k, h))
+            return self.softmin(h, eps, next(guesses)), self.T.softmin(k, eps, next(guesses))
         rows, columns = self.plan_sums(k, h, eps, symmetric=False)
         one, other = self.operands.x_order, self.operands.y_order
         return self.from_sums(rows, None, one, k, h, eps), self.T.from_sums(columns, None, other, h, k, eps)
@@ -176,6 +183,8 @@ class Fused(Dense):
         if 0 in self.shape:
             return self.empty_sum(math.inf, self.shape[0])
         h = self.vector(h)
+        if not self.two_sided:
+            return self.softmin(h, eps, guess)
         rows, columns = self.plan_sums(h, h, eps, symmetric=True)
         return self.from_sums(rows, columns, self.operands.x_order, h, h, eps)
 
@@ -187,9 +196,7 @@ class Fused(Dense):
         row_bands, column_bands = -(-n // band_rows), -(-m // band_columns)
         rows = self.cupy.zeros((column_bands, n), dtype=np.float64)
         columns = self.cupy.zeros((row_bands, m), dtype=np.float64)
-        limit = PLAN_32 if self.operands.x.dtype == np.float32 else PLAN_64
-        tops = self.tops(h, self.operands)
-        arguments = self.operands.arguments(h, tops, LOG2_E * self.factor / eps, limit)
+        arguments = self.operands.arguments(h, h, LOG2_E * self.factor / eps, 0.0)
         sizes = (np.int64(band_rows), np.int64(band_columns), np.int32(symmetric))
         grid = (column_bands, row_bands)
         launch(self.cupy, f"pair<{form.name}>", grid, form.threads, (*arguments, k, *sizes, rows, columns))

@@ -13,6 +13,8 @@ struct Near {
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, TILE = TILE_, LX = 1, R = THREADS * RI;
     static constexpr int STEPS = TILE / SJ, FOLD = 1, SLOPES = D, KIND = COST, WARPS = THREADS / 32;
     static constexpr bool SKIPS = true;
+    static constexpr int RESIDENT = sizeof(T) == 4 ? 8 : 1;  // blocks of a multiprocessor that must find registers
+    static constexpr int UNROLL = COST == SQUARE ? 2 : 1;    // steps of a sum: 4 % faster
     static_assert(THREADS == GROUP && WARPS == 2, "each thread tests one tile of a group");
     struct Shared {
         alignas(16) T column[D + 1][TILE];
@@ -38,12 +40,12 @@ struct Near {
     __device__ __forceinline__ int column(int step, int s) const { return step * SJ + s; }
     __device__ __forceinline__ Index tiles() const { return (p.m + TILE - 1) / TILE; }
 
-    // An upper bound of the logits of a box in this block, up to the level of its rows: `tops` are the largest weights,
-    // `node` is a tile, or tiles() + a group.
+    // An upper bound of the logits of a box in this block, up to the level of its rows. node: a tile, or tiles() + a
+    // group.
     __device__ __forceinline__ double box_bound(Index node) const
     {
         const double* box = p.y_extra + node * (2 * D);
-        double bound = p.tops[node] - shared.reference, far = 0;
+        double bound = p.prepared[p.m + node] - shared.reference, far = 0;
 #pragma unroll 1
         for (int k = 0; k < D; ++k) {
             const double low = box[k], high = box[D + k], centre = shared.centre[k], reach = shared.reach[k];
@@ -174,19 +176,35 @@ struct Near {
         best = most; image = place;
     }
 
-    // Where the plan sends the centre: the search of a block of one row, which lies there.
+    // The block as one row, in its centre.
+    __device__ __forceinline__ void contract()
+    {
+        const double* frame = p.x_extra + first / FRAME * (2 * D);
+        const int axis = threadIdx.x;
+        __syncthreads();  // everybody is done with the block before
+        if (axis < D) {
+            shared.centre[axis] = shared.image[axis] = frame[axis];
+            shared.reach[axis] = 0;
+        }
+        if (threadIdx.x == 0) shared.reference = 0;
+        __syncthreads();
+    }
+
+    // Where the plan sends that row, roughly, among a few columns: neighbours in order are neighbours in space.
     __device__ __forceinline__ double find_image()
     {
         double best = minus_infinity();
-        if (p.groups == 0) {
-            const Index stride = 1 + p.m / SAMPLES;
-            search(0, p.m, stride, best);
-            // Neighbours in order are neighbours in space.
-            search(larger(image - stride, Index(0)), smaller(image + stride, p.m), 1, best);
-            return best;
-        }
-        // The group, and of it the tile, that promises most; then all tiles that promise more than was found there.
-        double most = minus_infinity();
+        const Index stride = 1 + p.m / SAMPLES;
+        search(0, p.m, stride, best);
+        search(larger(image - stride, Index(0)), smaller(image + stride, p.m), 1, best);
+        return best;
+    }
+
+    // The same among many: in the tile that promises most, of the group that does, then in all tiles that promise more
+    // than was found there.
+    __device__ __forceinline__ double find_image_in_boxes()
+    {
+        double best = minus_infinity(), most = best;
         Index node = 0;
 #pragma unroll 1
         for (Index group = threadIdx.x; group < p.groups; group += THREADS) {
@@ -208,22 +226,22 @@ struct Near {
 
     __device__ __forceinline__ void open(double* rho)
     {
-        const double* frame = p.x_extra + first / FRAME * (2 * D);
-        const int axis = threadIdx.x;
-        __syncthreads();  // everybody is done with the block before
-        if (axis < D) {
-            shared.centre[axis] = shared.image[axis] = frame[axis];
-            shared.reach[axis] = 0;
+        contract();
+        double best;
+        if (p.groups == 0) {
+            best = find_image();
+        } else {
+            const double* found = p.prepared + p.m + tiles() + p.groups + first / FRAME * 2;
+            best = found[0];
+            image = Index(found[1]);
         }
-        if (threadIdx.x == 0) shared.reference = 0;
-        __syncthreads();
-        const double best = find_image();
+        const int axis = threadIdx.x;
         const bool none = !(best > minus_infinity());  // all weights are zero, or the costs overflow
         if (none) image = -1;
-        __syncthreads();
+        __syncthreads();  // everybody has searched
         if (axis < D) {
             if (COST == SQUARE && !none) shared.image[axis] = double(p.y[image * D + axis]);
-            shared.reach[axis] = frame[D + axis];
+            shared.reach[axis] = p.x_extra[first / FRAME * (2 * D) + D + axis];
         }
         if (threadIdx.x == 0) shared.reference = none ? 0 : COST == SQUARE ? best : p.weight(image);
         __syncthreads();
@@ -234,7 +252,7 @@ struct Near {
 #pragma unroll
             for (int k = 0; k < D; ++k) {
                 const double move = p.x[i * D + k] - shared.centre[k];
-                x[r][k] = T(p.scale * move);
+                x[r][k] = T(__dmul_rn(p.scale, move));  // rounded as y is, so that their difference can be 0
                 moved[r][k] = T(p.x[i * D + k] - shared.image[k]);
                 if (COST == SQUARE) constant += p.scale * move * (shared.image[k] - shared.centre[k] - 0.5 * move);
             }
@@ -294,7 +312,7 @@ struct Near {
                     y -= shared.image[k];
                     far += rise(T(p.scale), T(shared.reach[k]), magnitude(T(y)));
                 } else {
-                    y = p.scale * (y - shared.centre[k]);
+                    y = __dmul_rn(p.scale, y - shared.centre[k]);
                     const T step = larger(magnitude(T(y)) - T(p.scale * shared.reach[k]), T(0));
                     far += COST == EUCLIDEAN ? step * step : step;
                 }
@@ -334,10 +352,11 @@ struct Near {
     }
 };
 
-// The largest weight of every tile, then of every group of them: one block for each group.
+// What is prepared for the columns of one sum: their weights in order, the largest of every tile, and of every group of
+// them. One block for each group.
 template <int THREADS, int TILE>
 __global__ void __launch_bounds__(THREADS, 1)
-tops(const double* h, const Index* order, const Index m, double* out)
+prepare(const double* h, const Index* order, const Index m, double* out)
 {
     __shared__ double of_tiles[GROUP];
     const Index first = Index(blockIdx.x) * GROUP, tiles = (m + TILE - 1) / TILE;
@@ -345,12 +364,15 @@ tops(const double* h, const Index* order, const Index m, double* out)
         double top = minus_infinity();
         for (int t = threadIdx.x % 32; t < TILE; t += 32) {
             const Index j = (first + tile) * TILE + t;
-            if (j < m) top = larger(LOG2_E * h[order[j]], top);
+            if (j >= m) continue;
+            const double weight = LOG2_E * h[order[j]];
+            out[j] = weight;
+            top = larger(weight, top);
         }
         top = lane_max<32>(top);
         if (threadIdx.x % 32 == 0) {
             of_tiles[tile] = top;
-            if (first + tile < tiles) out[first + tile] = top;
+            if (first + tile < tiles) out[m + first + tile] = top;
         }
     }
     __syncthreads();
@@ -358,5 +380,24 @@ tops(const double* h, const Index* order, const Index m, double* out)
     double top = minus_infinity();
     for (int tile = threadIdx.x; tile < GROUP; tile += 32) top = larger(of_tiles[tile], top);
     top = lane_max<32>(top);
-    if (threadIdx.x == 0) out[tiles + blockIdx.x] = top;
+    if (threadIdx.x == 0) out[m + tiles + blockIdx.x] = top;
+}
+
+// And for every frame of rows, after them: the weight of its image less the cost of its centre, and that column.
+// prepared: where they go, as read.
+template <class Form>
+__global__ void __launch_bounds__(Form::THREADS, 1)
+images(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
+       const Index* x_order, const Index* y_order, const double* h, double* prepared, const Index n, const Index m,
+       const Index d, const Index down, const Index right, const Index groups, const double scale, const double)
+{
+    __shared__ typename Form::Shared shared;
+    typedef typename Form::real T;
+    const Source<T> source = {
+        x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
+    Form form(shared, source, Index(blockIdx.x) * (FRAME / Form::R));
+    form.contract();
+    const double best = form.find_image_in_boxes();
+    double* out = prepared + m + form.tiles() + groups + Index(blockIdx.x) * 2;
+    if (threadIdx.x == 0) { out[0] = best; out[1] = double(form.image); }
 }

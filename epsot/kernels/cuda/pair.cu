@@ -1,6 +1,6 @@
-// Both sides of a sweep from one exponential, w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps), without atomics: a block
-// goes over a band of rows and a band of columns, and its sums are its own until `finish` adds up the bands in
-// order. The bands are few, so memory stays a multiple of n + m.
+// Both sides of a sweep from one logit, w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps), without atomics: for forms whose
+// logits are most of the work, so not for Near. A block goes over a band of rows and a band of columns, and its sums are
+// its own until `finish` adds up the bands in order. The bands are few, so memory stays a multiple of n + m.
 //
 // symmetric: rows and columns are one support and k is h. Only the bands on and right of the diagonal are visited;
 // those on it one-sided. Atomic sums would visit no fewer pairs, and their order, so the bits of the result, would
@@ -49,17 +49,15 @@ template <class Form> struct TwoSided {
     __device__ TwoSided(Form& form, Shared& shared) : form(form), shared(shared) {}
 
     // The rows of this block with the columns begin to end; other: the sums of the columns.
-    // Entries below 2^bar may be left out.
-    __device__ __forceinline__ void sweep(Index begin, Index end, double bar, double* other, bool two_sided)
+    __device__ __forceinline__ void sweep(Index begin, Index end, double* other, bool two_sided)
     {
 #pragma unroll
         for (int r = 0; r < RI; ++r) sums[r].clear();
-        typename Form::Walk walk(form, begin, end, false);
-        if constexpr (Form::SKIPS) walk.set(form.raise(offset), bar, -minus_infinity());
         int since = 0;
-        for (Index tile; walk.next(tile);) {
+        for (Index tile = begin; tile < end; tile += TILE) {
             __syncthreads();  // everybody is done with the tile before
-            if (!walk.keeps(form.fill(tile))) continue;
+            form.fill(tile);
+            __syncthreads();
 #pragma unroll 1
             for (int step = 0; step < Form::STEPS; ++step) add_step(step);
             if (++since == Form::FOLD) {
@@ -107,8 +105,8 @@ template <class Form> struct TwoSided {
 template <class Form>
 __global__ void __launch_bounds__(Form::THREADS, 1)
 pair(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
-     const Index* x_order, const Index* y_order, const double* h, const double* tops, const Index n, const Index m,
-     const Index d, const Index down, const Index right, const Index groups, const double scale, const double limit,
+     const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n, const Index m,
+     const Index d, const Index down, const Index right, const Index groups, const double scale, const double,
      const double* k, const Index band_rows, const Index band_columns, const int symmetric, double* row_sums,
      double* column_sums)
 {
@@ -117,11 +115,8 @@ pair(const typename Form::real* x, const typename Form::real* y, const double* x
     __shared__ typename TwoSided<Form>::Shared of_sums;
     if (symmetric && blockIdx.y > blockIdx.x) return;
     const bool two_sided = !symmetric || blockIdx.y < blockIdx.x;
-    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, tops, n, m, d, down, right, groups, scale};
+    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
     const Index begin = band_columns * blockIdx.x, end = smaller(begin + band_columns, m);
-    // A row leaves out m entries at most, a column n: together 2^limit at most, which is nothing beside a sum that is
-    // trusted.
-    const double bar = limit - log2(double(n > m ? n : m));
     const Index last = (smaller(band_rows * (blockIdx.y + 1), n) + Form::R - 1) / Form::R;
 #pragma unroll 1
     for (Index block = band_rows * blockIdx.y / Form::R; block < last; ++block) {
@@ -137,7 +132,7 @@ pair(const typename Form::real* x, const typename Form::real* y, const double* x
             exact[r] = i < n && shift < -LOST && shift > LOST ? shift : LOST;
             both.offset[r] = T(exact[r]);
         }
-        both.sweep(begin, end, bar, column_sums + blockIdx.y * m, two_sided);
+        both.sweep(begin, end, column_sums + blockIdx.y * m, two_sided);
 #pragma unroll
         for (int r = 0; r < Form::RI; ++r) {
             both.sums[r].fold();

@@ -102,6 +102,10 @@ class Points(Fused, reference.Points):
     def wide(self) -> bool:  # type: ignore[override]
         return not self.x_cloud.near
 
+    @property
+    def two_sided(self) -> bool:  # type: ignore[override]
+        return not self.x_cloud.near  # whose exponentials cost less than a second kind of sums
+
     @on_device
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""

@@ -19,6 +19,7 @@ template <class Form, int OP> struct Reduction {
     static constexpr bool STAGED = OP == WIDE || (OP == SLOPES && Form::SLOPES == WIDTH);
     static constexpr int V = OP == VALUES ? CHUNK : OP == WIDE ? WIDTH : OP == SLOPES ? Form::SLOPES : 0;
     static constexpr int FOLD = STAGED ? 4 : Form::FOLD;  // tiles; 256 terms, or fewer, are summed in float32
+    static constexpr int UNROLL = OP == SUMS ? Form::UNROLL : 1;
     static constexpr int W = 1 + V, S = STAGED ? 1 : W, Q = OP == VALUES || STAGED ? V : 1;
     struct Shared {
         alignas(16) T values[TILE][Q];
@@ -94,7 +95,7 @@ template <class Form, int OP> struct Reduction {
 #pragma unroll 1
             for (int step = 0; peaks && step < Form::STEPS; ++step) raise(step, offset);
             if (peaks) continue;
-#pragma unroll 1
+#pragma unroll UNROLL
             for (int step = 0; step < Form::STEPS; ++step) add(step, offset, sums);
             if constexpr (STAGED) {
                 __syncthreads();  // the exponentials of all threads are there
@@ -259,9 +260,9 @@ template <class Form, int OP> struct Reduction {
 // grid: blocks of rows, parts of the columns, chunks of the q values. k: one number a row, log2(e) k = k_scale k[i].
 // v: (m, q) values in the order of y, or the float64 weights of COSTS.
 template <class Form, int OP>
-__global__ void __launch_bounds__(Form::THREADS, 1)
+__global__ void __launch_bounds__(Form::THREADS, Form::RESIDENT)
 reduce(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
-       const Index* x_order, const Index* y_order, const double* h, const double* tops, const Index n, const Index m,
+       const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n, const Index m,
        const Index d, const Index down, const Index right, const Index groups, const double scale, const double limit,
        const double* k, const double k_scale, const double eps, const double factor, const void* v, const Index q,
        const int mode, double* partial, int* arrived, double* out)
@@ -269,7 +270,7 @@ reduce(const typename Form::real* x, const typename Form::real* y, const double*
     __shared__ typename Form::Shared of_form;
     __shared__ typename Reduction<Form, OP>::Shared shared;
     typedef typename Form::real T;
-    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, tops, n, m, d, down, right, groups, scale};
+    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
     const Index parts = gridDim.y;
     const bool peaks = OP == SUMS && mode == PEAKS;
     Form form(of_form, source, blockIdx.x);

@@ -1,8 +1,8 @@
 """The shapes of the kernels: the one table of numbers chosen for speed, and how a problem is cut into launches.
 
-None of them was measured on a device yet: `asv_benchmarks/benchmarks/gpu.py` is there to do it. They rest on what a
-multiprocessor of the Hopper generation gives in a clock: 16 exponentials, 128 multiply-adds, 64 of them in float64, and
-128 bytes of shared memory.
+They rest on what a multiprocessor of the Hopper generation gives in a clock: 16 exponentials, 128 multiply-adds, 64 of
+them in float64, and 128 bytes of shared memory. `asv_benchmarks/benchmarks/gpu.py` measures them; what an H200 said is
+in docs/performance.rst, and here where a number was chosen by it.
 
 near    A pair needs d + 2 additions or multiply-adds and one exponential; 32 lanes times 4 rows take 8 clocks of
         exponentials for one column, which is d + 1 numbers, read as 16-byte vectors and broadcast. Two warps a block
@@ -32,11 +32,12 @@ from typing import NamedTuple
 FRAME = 256  # rows with a common centre, as in forms.cu
 NEAR_TILE = 128  # columns of near points that are left out together
 GROUP = 64  # tiles in the larger boxes, as in forms.cu
-BOXES_FROM = 8192  # columns: of fewer the boxes would cost a launch and save little
+BOXES_FROM = 32_768  # columns: of fewer the boxes would cost two launches and save little: 0.06 ms of search for 10 000
 CHUNK = 4  # columns of values that a block sums at once in registers, as in forms.cu
 WIDTH = 32  # and in shared memory
 BANDS = 32  # of rows and of columns in a two-sided sweep: 32 * 32 blocks of 2 to 4 warps fill 132 multiprocessors
-WAVES = 4  # blocks for each that fits on the device at once: short enough a tail where blocks skip tiles
+WAVES = 8  # blocks for each that fits on the device at once: short enough a tail where blocks skip tiles
+FEW_TILES = 4  # of a part: finding the image takes a block about as long as one
 RESIDENT = 8  # blocks of a multiprocessor, by registers
 MOST_PARTS = 65_535  # the limit of a grid's second axis
 PLAIN_THREADS = 256  # of a block whose threads work on one entry each
@@ -86,9 +87,9 @@ def groups(m: int) -> int:
 
 def parts(shape: Shape, n: int, m: int, chunks: int, multiprocessors: int) -> int:
     """Into how many parts the columns are cut, so that few rows fill the device, too."""
-    blocks = -(-n // shape.rows) * chunks
-    wanted = -(-multiprocessors * RESIDENT * WAVES // blocks)
-    return max(1, min(wanted, -(-m // shape.tile), MOST_PARTS))
+    blocks, tiles, slots = -(-n // shape.rows) * chunks, -(-m // shape.tile), multiprocessors * RESIDENT
+    once = min(slots // blocks, tiles)  # rounded down, as the tail of one block more would be a wave
+    return max(1, min(max(tiles // FEW_TILES, once), slots * WAVES // blocks, MOST_PARTS))
 
 
 def band(shape: Shape, n: int) -> int:

@@ -8,6 +8,7 @@ struct Stored {
     static constexpr int LY = THREADS / LX, R = LY * RI, STEPS = TILE / (LX * SJ), FOLD = ALONG ? 16 : 1;
     static constexpr int SLOPES = 0, KIND = SQUARE;
     static constexpr bool SKIPS = false;
+    static constexpr int RESIDENT = 1, UNROLL = 1;
     struct Shared {
         alignas(16) T u[TILE];
         double reference;

@@ -9,6 +9,7 @@ struct Tiled {
     static constexpr int TILE = LX * SJ, STEPS = 1, FOLD = 16, SLOPES = WIDTH, KIND = COST;
     static constexpr int PAD = 16 / sizeof(T);  // spreads the coordinates over the banks, and keeps 16-byte vectors
     static constexpr bool SKIPS = false;
+    static constexpr int RESIDENT = 1, UNROLL = 1;
     struct Shared {
         alignas(16) T rows[KC][R + PAD];
         alignas(16) T columns[KC][TILE + PAD];
