@@ -206,10 +206,13 @@ def test_a_plateau_is_not_the_end(seed: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_tolerance_out_of_reach_stalls(dtype: Any) -> None:
-    """It says so well before `max_iter`, and what it returns is as good as the dtype allows."""
+    """It says so well before `max_iter`, and what it returns is as good as the dtype allows.
+
+    Iterations at a large blur could end in a fixed point of the arithmetic, whose measured error is zero.
+    """
     x, y, a, b = clouds(100, 80, 3)
     with pytest.warns(epsot.ConvergenceWarning, match=r"STALLED.*raise `tol`"):
-        result = epsot.sinkhorn(x.astype(dtype), y.astype(dtype), a, b, blur=0.3, tol=1e-18, max_iter=100_000)
+        result = epsot.sinkhorn(x.astype(dtype), y.astype(dtype), a, b, blur=0.1, tol=1e-18, max_iter=100_000)
     assert result.status is Status.STALLED
     assert result.nit < 2000
     assert result.marginal_error < (1e-4 if dtype is np.float32 else 1e-12)

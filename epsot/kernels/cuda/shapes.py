@@ -10,10 +10,9 @@ near    A pair needs d + 2 additions or multiply-adds and one exponential; 32 la
         is moved to the origins of the block in float64, about 5 d operations for 256 rows. A tile of 128 columns is
         2048 clocks of exponentials for them, 10 d of moving, and 25 d, shared with 63 others, of testing its box.
         Of a million points in 3-D at blur 0.01 (`python -m asv_benchmarks.tiles` counts) a block sums 79 to 89 of 7813
-        tiles, fills 86 to 317, and makes 15 to 65 tests of 64 boxes, search for the image included, because groups of
-        64 tiles have boxes, too: without, each search and each sum would make 123, 369 for a block in two parts. They
-        are 1 to 3 % of the clocks of the sums, and would be 16 %; where float64 has a 32nd of the rate, 22 to 86 %, and
-        five times them.
+        tiles, fills 86 to 317, and makes 10 to 45 tests of 64 boxes, search for the image included, because groups of
+        64 tiles have boxes, too: without, each search and each sum would make 123. They are 1 to 2 % of the clocks of
+        the sums, and would be 11 %.
 tiled   A thread has 8 x 4 products: 12 numbers from shared memory for 32 multiply-adds.
 stored  The matrix is read once: what counts is that lanes read neighbours.
 
