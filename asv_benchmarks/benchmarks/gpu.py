@@ -55,18 +55,16 @@ def device():
 
 def seconds(cupy, function, repeats=7):
     """The median time of a region on the device, warm; fewer repeats of what takes longer than a tenth of a second."""
-    first, found = True, []
-    while first or len(found) < repeats:
+    function()
+    found = []
+    while len(found) < repeats:
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
         start.record()
         function()
         end.record()
         end.synchronize()
-        taken = cupy.cuda.get_elapsed_time(start, end) / 1e3
-        if not first:
-            found.append(taken)
-            repeats = min(repeats, 1 + int(0.5 / taken))
-        first = False
+        found.append(cupy.cuda.get_elapsed_time(start, end) / 1e3)
+        repeats = min(repeats, 1 + int(0.5 / found[-1]))
     return statistics.median(found)
 
 

@@ -1,6 +1,6 @@
 // Both sides of a sweep from one logit, w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps), without atomics: for forms whose
-// logits are most of the work, so not for Near. A block goes over a band of rows and a band of columns, and its sums are
-// its own until `finish` adds up the bands in order. The bands are few, so memory stays a multiple of n + m.
+// logits are most of the work, so not for Near. A block goes over a band of rows and a band of columns, and its sums
+// are its own until `finish` adds up the bands in order. The bands are few, so memory stays a multiple of n + m.
 //
 // symmetric: rows and columns are one support and k is h. Only the bands on and right of the diagonal are visited;
 // those on it one-sided. Atomic sums would visit no fewer pairs, and their order, so the bits of the result, would
@@ -115,7 +115,8 @@ pair(const typename Form::real* x, const typename Form::real* y, const double* x
     __shared__ typename TwoSided<Form>::Shared of_sums;
     if (symmetric && blockIdx.y > blockIdx.x) return;
     const bool two_sided = !symmetric || blockIdx.y < blockIdx.x;
-    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
+    const Source<T> source = {
+        x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
     const Index begin = band_columns * blockIdx.x, end = smaller(begin + band_columns, m);
     const Index last = (smaller(band_rows * (blockIdx.y + 1), n) + Form::R - 1) / Form::R;
 #pragma unroll 1

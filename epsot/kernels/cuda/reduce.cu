@@ -93,7 +93,7 @@ template <class Form, int OP> struct Reduction {
             fill_values(tile);
             if (!walk.keeps(bound)) continue;
 #pragma unroll 1
-            for (int step = 0; peaks && step < Form::STEPS; ++step) raise(step, offset);
+            for (int step = 0; peaks && step < Form::STEPS; ++step) find_peaks(step, offset);
             if (peaks) continue;
 #pragma unroll UNROLL
             for (int step = 0; step < Form::STEPS; ++step) add(step, offset, sums);
@@ -119,7 +119,7 @@ template <class Form, int OP> struct Reduction {
         return 0;
     }
 
-    __device__ __forceinline__ void raise(int step, T (&offset)[RI])
+    __device__ __forceinline__ void find_peaks(int step, T (&offset)[RI])
     {
         typename Form::Columns c;
         T z[RI][SJ], t[RI][SJ];
@@ -262,15 +262,16 @@ template <class Form, int OP> struct Reduction {
 template <class Form, int OP>
 __global__ void __launch_bounds__(Form::THREADS, Form::RESIDENT)
 reduce(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
-       const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n, const Index m,
-       const Index d, const Index down, const Index right, const Index groups, const double scale, const double limit,
-       const double* k, const double k_scale, const double eps, const double factor, const void* v, const Index q,
-       const int mode, double* partial, int* arrived, double* out)
+       const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n,
+       const Index m, const Index d, const Index down, const Index right, const Index groups, const double scale,
+       const double limit, const double* k, const double k_scale, const double eps, const double factor,
+       const void* v, const Index q, const int mode, double* partial, int* arrived, double* out)
 {
     __shared__ typename Form::Shared of_form;
     __shared__ typename Reduction<Form, OP>::Shared shared;
     typedef typename Form::real T;
-    const Source<T> source = {x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
+    const Source<T> source = {
+        x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
     const Index parts = gridDim.y;
     const bool peaks = OP == SUMS && mode == PEAKS;
     Form form(of_form, source, blockIdx.x);
