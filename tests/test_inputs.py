@@ -561,3 +561,12 @@ def test_a_cost_of_nan_is_not_a_success() -> None:
 
     with pytest.raises(ValueError, match="span a finite range, got nan"):
         epsot.solve(epsot.PointCloud(X, Y, cost=Broken()), eps=0.1)
+
+
+@pytest.mark.parametrize("d", [1, 3, 5])
+def test_lengths_whose_squares_overflow_diverge(d: int) -> None:
+    """With a diameter of the user's own nothing else stops them."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((6, d)) * 1e200, rng.random((5, d)) * 1e200
+    with pytest.warns(epsot.ConvergenceWarning, match="DIVERGED"), np.errstate(all="ignore"):
+        assert epsot.sinkhorn(x, y, blur=1.0, diameter=1.0).status is epsot.Status.DIVERGED

@@ -135,7 +135,8 @@ class PointCloud:
         match self.cost.family.kind:
             case "square":
                 block = min(1.0, BLOCK / min(n, m)) ** (2 / d) if d <= 3 else 1.0
-                return self.cost.factor * block * self.diameter() ** 2 / 4
+                radius = self.diameter() / 2
+                return self.cost.factor * block * radius * radius  # inf where it overflows, as `**` would not be
             case "euclidean" | "cityblock":
                 return self.cost.factor * math.sqrt(d) * self.diameter()
         return 0.0  # the portable kernels compute in float64
