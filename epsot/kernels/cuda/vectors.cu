@@ -12,10 +12,11 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
     Shared& shared;
     double* partial;  // (STAGES, blocks, VALUES)
     const int peaks;  // the stage whose values are maxima, not sums
-    int known;        // stages whose totals are there
+    const int block, blocks;  // that take part
+    int known;                // stages whose totals are there
 
-    __device__ Meeting(Shared& shared, double* partial, int peaks = -1)
-        : shared(shared), partial(partial), peaks(peaks), known(0) {}
+    __device__ Meeting(Shared& shared, double* partial, int blocks, int peaks = -1)
+        : shared(shared), partial(partial), peaks(peaks), block(blockIdx.x), blocks(blocks), known(0) {}
 
     __device__ __forceinline__ double both(int stage, double a, double b) const
     {
@@ -29,10 +30,10 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
         for (; known < stage; ++known)
 #pragma unroll 1
             for (int k = threadIdx.x; k < VALUES; k += THREADS) {
-                const double* from = partial + Index(known) * gridDim.x * VALUES + k;
+                const double* from = partial + Index(known) * blocks * VALUES + k;
                 double all = from[0];
 #pragma unroll 1
-                for (int block = 1; block < gridDim.x; ++block) all = both(known, all, from[block * VALUES]);
+                for (int other = 1; other < blocks; ++other) all = both(known, all, from[other * VALUES]);
                 shared.total[known][k] = all;
             }
         __syncthreads();
@@ -47,7 +48,7 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
             if (threadIdx.x % 32 == 0) shared.warp[threadIdx.x / 32][k] = mine[k];
         }
         __syncthreads();
-        double* to = partial + (Index(stage) * gridDim.x + blockIdx.x) * VALUES;
+        double* to = partial + (Index(stage) * blocks + block) * VALUES;
 #pragma unroll 1
         for (int k = threadIdx.x; k < VALUES; k += THREADS) {
             double all = 0;
@@ -62,8 +63,9 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
     }
 };
 
-// The entries of a thread, the same in every stage.
-#define EPSOT_EVERY(j, m) for (Index j = blockIdx.x * Index(THREADS) + threadIdx.x; j < m; j += gridDim.x * Index(THREADS))
+// The entries of a thread of this block, of so many, the same in every stage.
+#define EPSOT_EVERY(j, m, blocks) \
+    for (Index j = blockIdx.x * Index(THREADS) + threadIdx.x; j < m; j += (blocks) * Index(THREADS))
 
 constexpr double MAX_EXPONENT = 80;
 
@@ -87,89 +89,129 @@ __global__ void __launch_bounds__(THREADS, 1)
 density(const double* log_b, const double* g, const Index m, const double eps, double* out)
 {
 #pragma unroll 1
-    EPSOT_EVERY(j, m) out[j] = log_b[j] + g[j] / eps;
+    EPSOT_EVERY(j, m, gridDim.x) out[j] = log_b[j] + g[j] / eps;
 }
 
-// out[0] = sum_i a[i] exp(-f[i] / rho) |expm1((f - next)[i] slope)| / mass
+// total[0] of the last stage: sum_i a[i] exp(-f[i] / rho) |expm1((f - next)[i] slope)|
+template <int THREADS> struct Violation {
+    static constexpr int STAGES = 1, VALUES = 1;
+    const double *a, *f, *next;
+    const Index n;
+    const double slope, rho;
+    __device__ __forceinline__ void run(Meeting<THREADS, STAGES, VALUES>& meeting, int stage) const
+    {
+        double mine[1] = {0};
+#pragma unroll 1
+        EPSOT_EVERY(i, n, meeting.blocks) mine[0] += excess(a[i], f[i], next[i], slope, rho);
+        meeting.close(stage, mine);
+    }
+};
+
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS, 1)
 violation(const double* a, const double* f, const double* next, const Index n, const double slope, const double rho,
           const double mass, double* out, double* partial, const int first, const int last)
 {
-    __shared__ typename Meeting<THREADS, 2, 1>::Shared shared;
-    Meeting<THREADS, 2, 1> meeting(shared, partial);
+    typedef Violation<THREADS> Sums;
+    __shared__ typename Meeting<THREADS, Sums::STAGES, Sums::VALUES>::Shared shared;
+    Meeting<THREADS, Sums::STAGES, Sums::VALUES> meeting(shared, partial, gridDim.x);
+    const Sums sums = {a, f, next, n, slope, rho};
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {
         meeting.open(stage);
-        if (stage == 0) {
-            double mine[1] = {0};
-#pragma unroll 1
-            EPSOT_EVERY(i, n) mine[0] += excess(a[i], f[i], next[i], slope, rho);
-            meeting.close(stage, mine);
-        } else if (threadIdx.x == 0 && blockIdx.x == 0) {
-            out[0] = shared.total[0][0] / mass;
-        }
+        if (stage < Sums::STAGES) sums.run(meeting, stage);
+        else if (threadIdx.x == 0 && blockIdx.x == 0) out[0] = shared.total[0][0] / mass;
     }
 }
 
-// out[0] = log sum_i a[i] exp(-f[i] / rho)
+// log sum_i a[i] exp(-f[i] / rho), from the largest term and the sum of all over it.
+template <int THREADS> struct LogMass {
+    static constexpr int STAGES = 2, VALUES = 1, PEAK = 0;
+    const double *log_a, *f;
+    const Index n;
+    const double rho;
+    static __device__ __forceinline__ double top(double most) { return most > minus_infinity() ? most : 0; }
+    __device__ __forceinline__ void run(Meeting<THREADS, STAGES, VALUES>& meeting, int stage) const
+    {
+        double mine[1] = {stage == PEAK ? minus_infinity() : 0};
+        if (stage == PEAK) {
+#pragma unroll 1
+            EPSOT_EVERY(i, n, meeting.blocks) mine[0] = larger(log_marginal(log_a[i], f[i], rho), mine[0]);
+        } else {
+            const double most = top(meeting.shared.total[PEAK][0]);
+#pragma unroll 1
+            EPSOT_EVERY(i, n, meeting.blocks) mine[0] += exp(log_marginal(log_a[i], f[i], rho) - most);
+        }
+        meeting.close(stage, mine);
+    }
+    __device__ __forceinline__ double result(const Meeting<THREADS, STAGES, VALUES>& meeting) const
+    {
+        return top(meeting.shared.total[PEAK][0]) + log(meeting.shared.total[1][0]);
+    }
+};
+
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS, 1)
 log_mass(const double* log_a, const double* f, const Index n, const double rho, double* out, double* partial,
          const int first, const int last)
 {
-    __shared__ typename Meeting<THREADS, 3, 1>::Shared shared;
-    Meeting<THREADS, 3, 1> meeting(shared, partial, 0);
+    typedef LogMass<THREADS> Sums;
+    __shared__ typename Meeting<THREADS, Sums::STAGES, Sums::VALUES>::Shared shared;
+    Meeting<THREADS, Sums::STAGES, Sums::VALUES> meeting(shared, partial, gridDim.x, Sums::PEAK);
+    const Sums sums = {log_a, f, n, rho};
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {
         meeting.open(stage);
-        const double most = stage > 0 ? shared.total[0][0] : minus_infinity();
-        const double top = most > minus_infinity() ? most : 0;
-        double mine[1] = {stage == 0 ? minus_infinity() : 0};
-        if (stage == 0) {
-#pragma unroll 1
-            EPSOT_EVERY(i, n) mine[0] = larger(log_marginal(log_a[i], f[i], rho), mine[0]);
-            meeting.close(stage, mine);
-        } else if (stage == 1) {
-#pragma unroll 1
-            EPSOT_EVERY(i, n) mine[0] += exp(log_marginal(log_a[i], f[i], rho) - top);
-            meeting.close(stage, mine);
-        } else if (threadIdx.x == 0 && blockIdx.x == 0) {
-            out[0] = top + log(shared.total[1][0]);
-        }
+        if (stage < Sums::STAGES) sums.run(meeting, stage);
+        else if (threadIdx.x == 0 && blockIdx.x == 0) out[0] = sums.result(meeting);
     }
 }
 
+// How far a mix may go, as `epsot.kernels.vectors` says.
+struct Limits { double bent, dependent, leap, longest; };
+
 // Directions.advance. moves, changes: (ROWS, m), of which the bits of `rows` say which hold directions; a new one goes
-// to `slot`, which is none of them, and takes the place of `oldest`, a bit or 0. past, pair: (2, m), a result and its residual, the last and these. start: (m,), and
-// numbers: error, norm, expected norm, whether the old directions mislead, whether there is a new one.
-template <int THREADS, int ROWS>
-__global__ void __launch_bounds__(THREADS, 1)
-advance(const double* b, const double* weights, const double* scale, const double* g, const double* updated,
-        const double* result, const double* past, double* moves, double* changes, const Index m, const double eps,
-        const double slope, const double rho, const double mass, const int balanced, const int eased, const int moved,
-        const int rows, const int oldest, const int slot, const double past_size, const double expected,
-        const double bent, const double dependent, const double leap, const double longest, double* pair,
-        double* start, double* numbers, double* partial, const int first, const int last)
-{
-    constexpr int SUMS = 0, SIZES = 1, LENGTH = 2, PEAK = 3, VALUES = 1 + 2 * ROWS;
-    __shared__ typename Meeting<THREADS, 5, VALUES>::Shared shared;
-    Meeting<THREADS, 5, VALUES> meeting(shared, partial, PEAK);
-    const double *mean = shared.total[SUMS], *sizes = shared.total[SIZES], *length = shared.total[LENGTH];
-    double *residual = pair + m, *move = start;
-#pragma unroll 1
-    for (int stage = first; stage < last; ++stage) {
-        meeting.open(stage);
-        // What was decided: whether old directions mislead, and whether the new one is more than rounding.
-        const double size = stage > SIZES ? sqrt(sizes[0]) : 0, norm = stage > LENGTH ? sqrt(length[0]) : 0;
-        const bool misled = size > bent * expected;
+// to `slot`, which is none of them, and takes the place of `oldest`, a bit or 0. past, pair: (2, m), a result and its
+// residual, the last and these. start: (m,).
+template <int THREADS, int ROWS> struct Advance {
+    static constexpr int SUMS = 0, SIZES = 1, LENGTH = 2, PEAK = 3, STAGES = 4, VALUES = 1 + 2 * ROWS;
+    typedef Meeting<THREADS, STAGES, VALUES> Meet;
+    const double *b, *weights, *scale, *g, *updated, *result, *past;
+    double *moves, *changes;
+    const Index m;
+    const double eps, slope, rho, mass;
+    const bool balanced, eased, moved;
+    const int rows, oldest, slot;
+    const double past_size, expected;
+    const Limits limits;
+    double *pair, *start;
+
+    // What was decided: whether old directions mislead, and whether the new one is more than rounding.
+    struct Verdict {
+        double size, norm;  // of the residual, and of the change that it brought, orthogonal to the others
+        bool misled, gained;
+        int kept, used;
+    };
+    __device__ __forceinline__ Verdict verdict(const Meet& meeting, int stage) const
+    {
+        const double size = stage > SIZES ? sqrt(meeting.shared.total[SIZES][0]) : 0;
+        const double norm = stage > LENGTH ? sqrt(meeting.shared.total[LENGTH][0]) : 0;
+        const bool misled = size > limits.bent * expected;
+        const bool gained = moved && norm > limits.dependent * (past_size + size) && norm < -minus_infinity();
         const int kept = misled ? 0 : rows;
-        const bool gained = moved && norm > dependent * (past_size + size) && norm < -minus_infinity();
-        const int used = gained ? kept & ~oldest : kept;
+        return {size, norm, misled, gained, kept, gained ? kept & ~oldest : kept};
+    }
+
+    __device__ __forceinline__ void run(Meet& meeting, int stage) const
+    {
+        const double *mean = meeting.shared.total[SUMS], *sizes = meeting.shared.total[SIZES];
+        const double* length = meeting.shared.total[LENGTH];
+        double *residual = pair + m, *move = start;
+        const Verdict found = verdict(meeting, stage);
         if (stage == SUMS) {
             double mine[2] = {0, 0};
 #pragma unroll 1
-            EPSOT_EVERY(j, m) {
+            EPSOT_EVERY(j, m, meeting.blocks) {
                 mine[0] += b[j] * ((result[j] - g[j]) / eps);
                 mine[1] += excess(b[j], g[j], updated[j], slope, rho);
             }
@@ -180,10 +222,11 @@ advance(const double* b, const double* weights, const double* scale, const doubl
             for (int k = 0; k < VALUES; ++k) mine[k] = 0;
             const double shift = balanced ? mean[0] / mass : 0;
 #pragma unroll 1
-            EPSOT_EVERY(j, m) {
+            EPSOT_EVERY(j, m, meeting.blocks) {
                 double r = (result[j] - g[j]) / eps - shift, to = result[j];
                 if (eased) {
-                    const double most = magnitude(r) > longest ? magnitude(r) : longest, wide = r / scale[j];
+                    const double most = magnitude(r) > limits.longest ? magnitude(r) : limits.longest;
+                    const double wide = r / scale[j];
                     r = magnitude(wide) > most ? (wide > 0 ? most : -most) : wide;
                     to = g[j] + eps * r;
                 }
@@ -204,11 +247,11 @@ advance(const double* b, const double* weights, const double* scale, const doubl
             double mine[2] = {0, 0};
             if (moved) {
 #pragma unroll 1
-                EPSOT_EVERY(j, m) {
+                EPSOT_EVERY(j, m, meeting.blocks) {
                     double there = pair[j] - past[j], change = residual[j] - past[m + j];
 #pragma unroll 1
                     for (int k = 0; k < ROWS; ++k)
-                        if (kept >> k & 1) {
+                        if (found.kept >> k & 1) {
                             change -= sizes[1 + k] * changes[k * m + j];
                             there -= sizes[1 + k] * moves[k * m + j];
                         }
@@ -219,40 +262,82 @@ advance(const double* b, const double* weights, const double* scale, const doubl
                 }
             }
             meeting.close(stage, mine);
-        } else if (stage == PEAK) {  // the way along the directions, and how far it goes
+        } else {  // the way along the directions, and how far it goes
             double mine[1] = {0};
 #pragma unroll 1
-            EPSOT_EVERY(j, m) {
+            EPSOT_EVERY(j, m, meeting.blocks) {
                 double way = 0;
 #pragma unroll 1
                 for (int k = 0; k < ROWS; ++k)
-                    if (used >> k & 1) way += sizes[1 + ROWS + k] * moves[k * m + j];
-                if (gained) {
-                    changes[slot * m + j] /= norm;
-                    moves[slot * m + j] /= norm;
-                    way += length[1] / norm * moves[slot * m + j];
+                    if (found.used >> k & 1) way += sizes[1 + ROWS + k] * moves[k * m + j];
+                if (found.gained) {
+                    changes[slot * m + j] /= found.norm;
+                    moves[slot * m + j] /= found.norm;
+                    way += length[1] / found.norm * moves[slot * m + j];
                 }
                 move[j] = way;
                 mine[0] = larger(magnitude(way), mine[0]);
             }
             meeting.close(stage, mine);
-        } else {
-            const double furthest = shared.total[PEAK][0], far = leap * eps;
-            const double part = furthest <= far ? 1 : far / furthest;
+        }
+    }
+
+    // The part of the way that is gone.
+    __device__ __forceinline__ double part(const Meet& meeting) const
+    {
+        const double furthest = meeting.shared.total[PEAK][0], far = limits.leap * eps;
+        return furthest <= far ? 1 : far / furthest;
+    }
+
+    __device__ __forceinline__ double error(const Meet& meeting) const { return meeting.shared.total[SUMS][1] / mass; }
+
+    // The norm of the next residual were the map linear.
+    __device__ __forceinline__ double expectation(const Meet& meeting) const
+    {
+        const double *sizes = meeting.shared.total[SIZES], *length = meeting.shared.total[LENGTH];
+        const Verdict found = verdict(meeting, STAGES);
+        double left = found.size * found.size;
 #pragma unroll 1
-            EPSOT_EVERY(j, m) start[j] = pair[j] - move[j] * part;
-            if (threadIdx.x == 0 && blockIdx.x == 0) {
-                double left = size * size;
+        for (int k = 0; k < ROWS; ++k)
+            if (found.used >> k & 1) left -= sizes[1 + ROWS + k] * sizes[1 + ROWS + k];
+        if (found.gained) left -= length[1] / found.norm * (length[1] / found.norm);
+        return found.used || found.gained ? sqrt(left > 0 ? left : 0) : found.size;
+    }
+};
+
+// numbers: error, norm, expected norm, whether the old directions mislead, whether there is a new one.
+template <int THREADS, int ROWS>
+__global__ void __launch_bounds__(THREADS, 1)
+advance(const double* b, const double* weights, const double* scale, const double* g, const double* updated,
+        const double* result, const double* past, double* moves, double* changes, const Index m, const double eps,
+        const double slope, const double rho, const double mass, const int balanced, const int eased, const int moved,
+        const int rows, const int oldest, const int slot, const double past_size, const double expected,
+        const double bent, const double dependent, const double leap, const double longest, double* pair,
+        double* start, double* numbers, double* partial, const int first, const int last)
+{
+    typedef Advance<THREADS, ROWS> Step;
+    __shared__ typename Step::Meet::Shared shared;
+    typename Step::Meet meeting(shared, partial, gridDim.x, Step::PEAK);
+    const Step step = {b, weights, scale, g, updated, result, past, moves, changes, m, eps, slope, rho, mass,
+                       balanced != 0, eased != 0, moved != 0, rows, oldest, slot, past_size, expected,
+                       {bent, dependent, leap, longest}, pair, start};
 #pragma unroll 1
-                for (int k = 0; k < ROWS; ++k)
-                    if (used >> k & 1) left -= sizes[1 + ROWS + k] * sizes[1 + ROWS + k];
-                if (gained) left -= length[1] / norm * (length[1] / norm);
-                numbers[0] = mean[1] / mass;
-                numbers[1] = size;
-                numbers[2] = used || gained ? sqrt(left > 0 ? left : 0) : size;
-                numbers[3] = misled;
-                numbers[4] = gained;
-            }
+    for (int stage = first; stage < last; ++stage) {
+        meeting.open(stage);
+        if (stage < Step::STAGES) {
+            step.run(meeting, stage);
+            continue;
+        }
+        const double part = step.part(meeting);
+#pragma unroll 1
+        EPSOT_EVERY(j, m, meeting.blocks) start[j] = pair[j] - start[j] * part;
+        if (threadIdx.x == 0 && blockIdx.x == 0) {
+            const typename Step::Verdict found = step.verdict(meeting, stage);
+            numbers[0] = step.error(meeting);
+            numbers[1] = found.size;
+            numbers[2] = step.expectation(meeting);
+            numbers[3] = found.misled;
+            numbers[4] = found.gained;
         }
     }
 }
