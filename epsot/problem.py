@@ -13,6 +13,7 @@ from typing import Any
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel, vectors_of
+from epsot.kernels.bursts import Bursts, Marginal
 from epsot.kernels.vectors import MAX_EXPONENT, Directions, Vectors
 from epsot.lazy import cached_property
 
@@ -112,6 +113,14 @@ class Problem:
     def vectors(self) -> Vectors:
         """The arithmetic between two sweeps, of the backend of the weights."""
         return vectors_of(self.a)
+
+    @cached_property
+    def bursts(self) -> Bursts | None:
+        """What makes many steps at once, where the backend has it and it is worth it."""
+        return self.kernel.bursts(
+            Marginal(self.log_a, self.a, self.mass_a, self.kl_a.rho),
+            Marginal(self.log_b, self.b, self.mass_b, self.kl_b.rho),
+        )
 
     @property
     def balanced(self) -> bool:

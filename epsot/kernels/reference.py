@@ -14,6 +14,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from epsot.costs import Array, Cost
+from epsot.kernels.bursts import Bursts, Marginal
 from epsot.lazy import cached_property
 
 
@@ -46,6 +47,10 @@ class Dense:
     @property
     def T(self) -> Dense:
         raise TypeError("the transpose belongs to the subclass")
+
+    def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
+        """What makes many steps at once for two measures on these supports, where that is worth it."""
+        return None
 
     def cost_rows(self, rows: slice | Array) -> Array:
         """C[rows, :] in float64, for a slice or a vector of indices.  -> (r, m)"""

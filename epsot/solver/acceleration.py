@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.costs import Array
+from epsot.kernels.bursts import Alternations, Record, Rest, Terms
 from epsot.kernels.vectors import Advance, Directions
-from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, rests
+from epsot.solver.schedule import Level
+from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, Update
 
-RESTLESS = 16  # steps that should have lowered the error by three tenths, or there may be a better way
-SLOW = 20  # steps at one temperature until single points are suspected; again after three times as many
+STILL = Rest(PATIENCE, 0.9)  # where only rounding can be the reason
+SLOW = Rest(16, 0.7)  # steps that should have lowered the error by three tenths, or there may be a better way
+LONG = 20  # steps at one temperature until single points are suspected; again after three times as many
 TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
 LEAST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, or by this if that is less
 
@@ -35,13 +38,13 @@ class AcceleratedState:
     waited: int = 0  # mixed steps that lowered neither
     plain_steps: int = 0  # steps of the plain series under way, 0: mixing
     plain_length: int = 2 * PATIENCE  # of the next plain series
-    look: int = SLOW  # step at which the columns are looked at
+    look: int = LONG  # step at which the columns are looked at
     levels: tuple[tuple[float, Array], ...] = ()  # (eps, g) at the end of the last two temperatures
     coldest: tuple[float, float, AlternatingState] | None = None  # eps, error and step of the best before a reheating
 
 
 @dataclass(frozen=True)
-class ConjugateResiduals:
+class ConjugateResiduals(Update):
     """Mixes the last steps so that the residual is smallest, as if it were linear in g.
 
     Truncated generalised conjugate residuals for a nonlinear map (He, Tang, Zhao, Saad and Xi 2024, nlTGCR), a variant
@@ -72,6 +75,36 @@ class ConjugateResiduals:
         advance = state.directions.advance(plain.g, plain.updated, plain.start, eps)
         state = self.measured(state, plain, advance.error)
         return self.mixed(state, advance) if math.isfinite(advance.error) else state
+
+    def run(
+        self, state: AcceleratedState, level: Level, most: int, errors: Sequence[float]
+    ) -> tuple[AcceleratedState, list[float]]:
+        """Several mixed steps at once where the backend has them, up to one that is not of that kind."""
+        bursts = self.update.problem.bursts if most > 1 else None
+        if bursts is None or level.tol is None:
+            return super().run(state, level, most, errors)
+        if level.eps != state.eps:
+            state = self.turn(state, level.eps)
+        usual = 0 if state.plain_steps else min(most, state.look - state.steps - 1)
+        if usual < 1:
+            return super().run(state, level, most, errors)
+        terms = Terms(level.eps, usual, level.tol, STILL, SLOW, level.restless, errors)
+        record = Record(*state.lowest, state.waited)
+        plain = state.plain
+        made = bursts.alternate(state.directions, plain.f, plain.start, record, PATIENCE, terms)
+        return self.made(state, made), made.errors
+
+    def made(self, state: AcceleratedState, made: Alternations) -> AcceleratedState:
+        """After steps that the backend has made."""
+        error, norm, waited = made.record
+        plain = AlternatingState(*made.last)
+        state = replace(
+            state, plain=plain, steps=state.steps + len(made.errors), error=made.errors[-1],
+            best=state.best if made.best is None else AlternatingState(*made.best), lowest=(error, norm), waited=waited,
+        )  # fmt: skip
+        if made.retreats:
+            return self.retreat(state)
+        return replace(state, plain=replace(plain, start=made.start)) if math.isfinite(state.error) else state
 
     @staticmethod
     def measured(state: AcceleratedState, plain: AlternatingState, error: float) -> AcceleratedState:
@@ -122,11 +155,11 @@ class ConjugateResiduals:
     def stalled(self, state: AcceleratedState, errors: Sequence[float], eps: float) -> bool:
         """Where steps that are the best of their kind bring little, only rounding can be the reason."""
         problem, plain = self.update.problem, state.plain
-        return rests(errors, PATIENCE, 0.9) and errors[-1] <= problem.rounding(plain.f, plain.g, eps)
+        return STILL.found(errors) and errors[-1] <= problem.rounding(plain.f, plain.g, eps)
 
     def stuck(self, state: AcceleratedState, errors: Sequence[float]) -> bool:
         """Whether plain steps have taken over, or might as well."""
-        return state.plain_steps > 0 or rests(errors, RESTLESS, 0.7)
+        return state.plain_steps > 0 or SLOW.found(errors)
 
     def finish(self, state: AcceleratedState, eps: float) -> Dual:
         """The best pair that was measured at this temperature."""

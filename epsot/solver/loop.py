@@ -63,25 +63,29 @@ def anneal(
     history, target = [], schedule[-1].eps
     status = Status.SCHEDULE_ENDED
     for level in schedule:
-        status, errors = Status.SCHEDULE_ENDED if level.tol is None else Status.MAX_ITER, []
+        status = Status.SCHEDULE_ENDED if level.tol is None else Status.MAX_ITER
+        errors: list[float] = []
         spare = max_iter - nit if level is schedule[-1] else max_iter - nit - 1
-        for _ in range(min(level.steps, spare)):
-            state = update.step(state, level.eps)
-            nit += 1
-            verdict = None
-            if level.tol is not None:
-                errors.append(float(update.error(state, level.eps)))
-                history.append(Check(nit, level.eps, errors[-1]))
-                logger.debug("iteration %d: eps %.3e, marginal error %.2e", nit, level.eps, errors[-1])
+        last, verdict = nit + min(level.steps, spare), None
+        while verdict is None and nit < last:
+            if level.tol is None:
+                state = update.step(state, level.eps)
+                nit += 1
+            else:
+                most = last - nit if observe is None else 1
+                state, found = update.run(state, level, most, errors)
+                errors.extend(found)
+                for error in found:
+                    nit += 1
+                    history.append(Check(nit, level.eps, error))
+                    logger.debug("iteration %d: eps %.3e, marginal error %.2e", nit, level.eps, error)
                 verdict = judge(update, state, errors, level)
             if observe is not None:
                 try:
                     observe(nit, level.eps, state)
                 except StopIteration:
                     verdict = Status.STOPPED
-            if verdict is not None:
-                status = verdict
-                break
+        status = status if verdict is None else verdict
         if logger.isEnabledFor(logging.INFO):
             reached = f", marginal error {history[-1].marginal_error:.1e}" if history else ""
             logger.info("eps %.3e: iteration %d%s", level.eps, nit, reached)

@@ -10,9 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from epsot.costs import Array
+from epsot.kernels.bursts import Rest, Terms
 from epsot.problem import Problem
+from epsot.solver.schedule import Level
 
 PATIENCE = 8  # steps that bring nothing until rounding is blamed
+PLATEAU = Rest(PATIENCE, 1.0)  # where no step raises the error in exact arithmetic
+HALVING = Rest(3, 0.9)  # where every step about halves it
 
 Pair = tuple[Array, Array]
 
@@ -44,6 +48,14 @@ class Update(Protocol):
     def step(self, state: Any, eps: float) -> Any:
         """One iteration: both sides are updated."""
 
+    def run(self, state: Any, level: Level, most: int, errors: Sequence[float]) -> tuple[Any, list[float]]:
+        """One iteration or more at a level with a tolerance, and the error after each; `errors`: those before there.
+
+        More than one, if `most` allows it, only where nothing but the last error says that it is time to stop.
+        """
+        state = self.step(state, level.eps)
+        return state, [float(self.error(state, level.eps))]
+
     def pair(self, state: Any) -> tuple[Array, Array]:
         """The current potentials, for an observer."""
 
@@ -59,11 +71,6 @@ class Update(Protocol):
 
     def finish(self, state: Any, eps: float) -> Dual:
         """The pair to return."""
-
-
-def rests(errors: Sequence[float], steps: int, factor: float) -> bool:
-    """Whether none of the last steps took the error below that factor of the one before them."""
-    return len(errors) > steps and min(errors[-steps:]) >= factor * errors[-steps - 1]
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Alternating(Update):
 
     def stalled(self, state: AlternatingState, errors: Sequence[float], eps: float) -> bool:
         """In exact arithmetic no step raises the error. It may rest on a plateau, though, far above the rounding."""
-        return rests(errors, PATIENCE, 1.0) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
+        return PLATEAU.found(errors) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
 
     def finish(self, state: AlternatingState, eps: float) -> Dual:
         problem, xp = self.problem, self.problem.place.xp
@@ -156,7 +163,7 @@ class Symmetric(Update):
 
     def stalled(self, state: SymmetricState, errors: Sequence[float], eps: float) -> bool:
         """As for alternating updates."""
-        return rests(errors, PATIENCE, 1.0) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
+        return PLATEAU.found(errors) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
 
     def finish(self, state: SymmetricState, eps: float) -> Dual:
         f, g = self.problem.next_pair(state.f, state.g, eps)
@@ -192,6 +199,14 @@ class SelfTransport(Update):
         updated = self.problem.next_self(state.mean, eps, state.mean)
         return SelfState(state.mean, updated, (state.mean + updated) / 2)
 
+    def run(self, state: SelfState, level: Level, most: int, errors: Sequence[float]) -> tuple[SelfState, list[float]]:
+        bursts = self.problem.bursts if most > 1 else None
+        if bursts is None or level.tol is None:
+            return super().run(state, level, most, errors)
+        terms = Terms(level.eps, most, level.tol, HALVING, HALVING, level.restless, errors)
+        *made, found = bursts.average(state.mean, terms)
+        return SelfState(*made), found
+
     def pair(self, state: SelfState) -> tuple[Array, Array]:
         return state.f, state.f
 
@@ -200,7 +215,7 @@ class SelfTransport(Update):
 
     def stalled(self, state: SelfState, errors: Sequence[float], eps: float) -> bool:
         """In exact arithmetic every step about halves the error."""
-        return rests(errors, 3, 0.9) and errors[-1] <= self.problem.rounding(state.f, state.f, eps)
+        return HALVING.found(errors) and errors[-1] <= self.problem.rounding(state.f, state.f, eps)
 
     def finish(self, state: SelfState, eps: float) -> Dual:
         if self.extrapolate:

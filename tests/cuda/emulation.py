@@ -62,7 +62,9 @@ class Kernels:
     def __getitem__(self, name: str) -> Callable[..., None]:
         function = getattr(self.library, self.symbols[name])
 
-        def launch(grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any]) -> None:
+        def launch(
+            grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], *, together: bool = False
+        ) -> None:
             # Arrays by address, sized scalars by value. Anything else would be a guess about its size.
             values: list[Any] = []
             for argument in arguments:
@@ -74,6 +76,6 @@ class Kernels:
                     values.append(np.array(argument))
             shapes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
             places = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-            function(*shapes, places, ctypes.c_size_t(STACK))
+            function(*shapes, places, ctypes.c_size_t(STACK), ctypes.c_int(together))
 
         return launch

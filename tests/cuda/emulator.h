@@ -19,6 +19,8 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+#include <omp.h>
+#include <sched.h>
 #if !defined(__x86_64__)
 #define PORTABLE_FIBERS 1
 #include <ucontext.h>
@@ -189,13 +191,16 @@ template <class... A, size_t... I> inline void call(void (*kernel)(A...), void**
     kernel(*(std::remove_reference_t<std::remove_const_t<A>>*)args[I]...);
 }
 
+// together: every block has a thread of the system, so that blocks may wait for each other.
 template <class... A>
-inline void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** args, size_t stack_size)
+inline void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** args, size_t stack_size,
+                   bool together)
 {
     struct Call { void (*kernel)(A...); void** args; } the_call{kernel, args};
     const long long blocks = (long long)grid[0] * grid[1] * grid[2];
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(together ? int(blocks) : omp_get_max_threads())
     for (long long number = 0; number < blocks; ++number) {
+        if (together && omp_get_num_threads() < blocks) fail("too few threads of the system for blocks that meet");
         const long long k = order ? blocks - 1 - number : number;
         grid_size = {grid[0], grid[1], grid[2]};
         block_size = {block[0], block[1], block[2]};
@@ -257,6 +262,7 @@ inline int any(bool vote)
 #define gridDim emulator::grid_size
 #define __syncthreads() emulator::leave(emulator::AT_BLOCK_BARRIER)
 #define __syncthreads_or(vote) emulator::any(vote)
+#define __nanosleep(time) sched_yield()
 #define __threadfence() std::atomic_thread_fence(std::memory_order_seq_cst)
 template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask) { return emulator::shuffle_xor(v, mask); }
 #define __ballot_sync(mask, vote) emulator::warp_ballot(vote)
@@ -268,7 +274,8 @@ using std::exp2; using std::log2; using std::sqrt;
 
 // One line for each instantiation:  EMULATOR_EXPORT(symbol, &kernel<float, 3>)
 #define EMULATOR_EXPORT(symbol, ...)                                                                            \
-    EMULATOR_PUBLIC void symbol(const unsigned* grid, const unsigned* block, void** args, size_t stack_size)    \
+    EMULATOR_PUBLIC void symbol(const unsigned* grid, const unsigned* block, void** args, size_t stack_size,    \
+                                int together)                                                                   \
     {                                                                                                           \
-        emulator::launch(__VA_ARGS__, grid, block, args, stack_size);                                           \
+        emulator::launch(__VA_ARGS__, grid, block, args, stack_size, together);                                 \
     }

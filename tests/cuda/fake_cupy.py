@@ -30,6 +30,7 @@ operations: Counter[str] = Counter()  # of CuPy's own, by name; each is a launch
 allocated = {"now": 0, "peak": 0}
 COMPILED: dict[str, Kernels] = {}  # by the name of a kernel; all of a group are one library
 MULTIPROCESSORS = 2  # of every device; few, so that small problems have several blocks
+RESIDENT = 1  # blocks that a multiprocessor is sure to run at once
 # Functions that look at an array, or make one that nothing is written to.
 FREE = {
     "broadcast_to", "can_cast", "empty", "empty_like", "expand_dims", "finfo", "iinfo", "isdtype", "moveaxis", "ndim",
@@ -44,7 +45,10 @@ class Device:
 
     def __init__(self, device: Any = None) -> None:
         self.id = Device.stack[-1] if device is None else int(getattr(device, "id", device))
-        self.attributes = {"MultiProcessorCount": MULTIPROCESSORS, "ClockRate": 1_000_000}  # in kHz
+        self.attributes = {
+            "MultiProcessorCount": MULTIPROCESSORS, "ClockRate": 1_000_000,  # in kHz
+            "CooperativeLaunch": 1, "SingleToDoublePrecisionPerfRatio": 2,
+        }  # fmt: skip
         self.compute_capability = "90"
 
     def __enter__(self) -> Device:
@@ -212,15 +216,36 @@ class RawModule:
             group = next(names for names in groups().values() if name in names)
             COMPILED.update(dict.fromkeys(group, Kernels(code, group)))
 
-    def get_function(self, name: str) -> Callable[..., None]:
-        kernel = COMPILED[name][name]
+    def get_function(self, name: str) -> RawKernel:
+        return RawKernel(name)
 
-        def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-            assert all(0 < size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
-            launches.append((name, grid, Device.stack[-1]))
-            kernel(grid, block, [unwrap(argument) for argument in arguments])
 
-        return launch
+class RawKernel:
+    """A kernel; `kernel` is what CuPy has loaded for the current device, which can be started in more ways."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.compiled = name, COMPILED[name][name]
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        self.kernel(grid, block, arguments)
+
+    @property
+    def kernel(self) -> Callable[..., None]:
+        return self.start
+
+    def start(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        *,
+        enable_cooperative_groups: bool = False,
+    ) -> None:
+        assert all(0 < size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
+        assert not enable_cooperative_groups or np.prod(grid) <= MULTIPROCESSORS * RESIDENT
+        launches.append((self.name, grid, Device.stack[-1]))
+        values = [unwrap(argument) for argument in arguments]
+        self.compiled(grid, block, values, together=enable_cooperative_groups)
 
 
 class Stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.bursts import MATRIX, pairs_name
 from epsot.kernels.cuda.clouds import NEAR_DIMENSIONS
 from epsot.kernels.cuda.points import KINDS
 from epsot.kernels.cuda.vectors import ROWS
@@ -28,6 +29,11 @@ def stored(real: str, along: bool) -> list[str]:
     return [f"reduce<{form}, {operation}>" for operation in ("SUMS", "VALUES", "COSTS")] + [f"pair<{form}>"]
 
 
+def bursts(real: str, kind: int, dim: int) -> list[str]:
+    name = pairs_name(real, kind, dim)
+    return [f"alternate<{name}, {ROWS}>", f"average<{name}>"]
+
+
 def groups() -> dict[str, list[str]]:
     """The names, by what is special about them."""
     found = {}
@@ -40,6 +46,10 @@ def groups() -> dict[str, list[str]]:
             found[f"{real}, {kind}, any d"] = tiled(real, kind)
         for along in (True, False):
             found[f"{real}, matrix, {'rows' if along else 'columns'} in memory"] = stored(real, along)
+        for kind, number in KINDS.items():
+            for dim in (2, 3, 0):
+                found[f"{real}, bursts, {kind}, {f'd = {dim}' if dim else 'any d'}"] = bursts(real, number, dim)
+        found[f"{real}, bursts, matrix"] = bursts(real, MATRIX, 0)
     threads = shapes.VECTOR_THREADS
     sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
     found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]

@@ -169,9 +169,8 @@ def test_a_solve_moves_numbers_not_arrays(rng: np.random.Generator) -> None:
     result = epsot.sinkhorn_divergence(x, y, blur=0.3)
     of_any(result)
     of_clouds(result, x[:3])
-    assert max(fake_cupy.sizes) <= 10
-    checks = sum(part.nit for part in (result.xy, result.xx, result.yy))
-    assert sum(fake_cupy.transfers.values()) <= checks + 80  # of which the checks of the inputs are most
+    assert max(fake_cupy.sizes) < 80  # the numbers of a burst
+    assert sum(fake_cupy.transfers.values()) <= 60
 
 
 def test_a_result_can_be_copied(rng: np.random.Generator) -> None:
@@ -415,7 +414,7 @@ def test_tensors_go_through_the_cuda_kernels(monkeypatch: Any, dtype: str) -> No
         assert value.dtype == x.dtype, name
         np.testing.assert_allclose(value.numpy(), desired[name], tolerance, tolerance, err_msg=name)
     assert fake_cupy.launches
-    assert set(fake_cupy.sizes) == {5}  # the numbers of an iteration; no array was copied by CuPy
+    assert max(fake_cupy.sizes) < 80  # the numbers of a burst; no array was copied by CuPy
 
 
 def test_tensors_are_not_copied(monkeypatch: Any) -> None:

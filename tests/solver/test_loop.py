@@ -10,11 +10,11 @@ import pytest
 
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level
-from epsot.solver.updates import Dual
+from epsot.solver.updates import Dual, Update
 from epsot.status import Status
 
 
-class Scripted:
+class Scripted(Update):
     """An update whose state counts the steps and whose errors are given."""
 
     def __init__(self, errors: Iterator[float]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from epsot.costs import Array, Cost
 from epsot.kernels import vectors
+from epsot.kernels.bursts import Alternation, Alternations, Averages, Marginal, Record, Terms
+from epsot.kernels.cuda import bursts as cuda
 from epsot.kernels.cuda import vectors as fused
 from epsot.kernels.vectors import Advance
 
@@ -100,6 +102,11 @@ class Exchanged:
     def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         return self._call(self.kernel.softmin_self, h, eps, guess)
 
+    def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
+        with stream_of(self.like):
+            found = self.kernel.bursts(*(Marginal(*map(to_cupy, side)) for side in (a, b)))
+            return None if found is None else Bursts(found, self.like)
+
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
         return self._call(self.kernel.apply, k, h, eps, v)
 
@@ -114,6 +121,27 @@ class Exchanged:
 
     def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Array:
         return self._call(self.kernel.plan_rows, rows, k, h, eps)
+
+
+class Bursts:
+    """Many steps at once for tensors."""
+
+    def __init__(self, bursts: cuda.Bursts, like: Any) -> None:
+        self.bursts, self.like = bursts, like
+
+    def alternate(
+        self, directions: Directions, f: Array, start: Array, record: Record, patience: int, terms: Terms
+    ) -> Alternations:
+        with stream_of(self.like):
+            made = self.bursts.alternate(directions, to_cupy(f), to_cupy(start), record, patience, terms)
+            last, best = (None if step is None else Alternation(*map(to_torch, step)) for step in made[:2])
+            assert last is not None
+            return made._replace(last=last, best=best, start=to_torch(made.start))
+
+    def average(self, mean: Array, terms: Terms) -> Averages:
+        with stream_of(self.like):
+            f, updated, mean, errors = self.bursts.average(to_cupy(mean), terms)
+            return Averages(to_torch(f), to_torch(updated), to_torch(mean), errors)
 
 
 def points(x: Array, y: Array, cost: Cost) -> Exchanged:

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from epsot.costs import Array
+from epsot.kernels.bursts import Marginal
 from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.bursts import Bursts, Pairs
 from epsot.kernels.cuda.modules import launch
 from epsot.kernels.cuda.shapes import CHUNK, FRAME, NEAR_TILE, PLAIN_THREADS, WIDTH, Shape
 from epsot.kernels.reference import Dense
 from epsot.lazy import cached_property
 
 LOG2_E = math.log2(math.e)
+COOPERATIVE, DOUBLE_RATIO = "CooperativeLaunch", "SingleToDoublePrecisionPerfRatio"
 MOST_CHUNKS = 2**14  # the third axis of a grid ends at 2^16
 ALL, MARKED, PEAKS = (np.int32(mode) for mode in range(3))  # as in reduce.cu
 # log2 of what the tiles left out of a sum may carry of it: a hundredth of a unit in the last place, as on the CPU.
@@ -26,10 +29,15 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 @cache
+def attribute(cupy: Any, device: int, name: str) -> int:
+    """What a device is like; asked for once."""
+    value: int = cupy.cuda.Device(device).attributes[name]
+    return value
+
+
 def multiprocessors(cupy: Any, device: int) -> int:
-    """How many a device has; asked for once."""
-    count: int = cupy.cuda.Device(device).attributes["MultiProcessorCount"]
-    return count
+    """How many a device has."""
+    return attribute(cupy, device, "MultiProcessorCount")
 
 
 def on_device(method: Method) -> Method:
@@ -153,6 +161,20 @@ class Fused(Dense):
             ),
         )  # fmt: skip
         return out
+
+    def pairs(self) -> Pairs:
+        """What bursts read of the cost."""
+        raise TypeError("the cost belongs to the subclass")
+
+    @on_device
+    def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
+        pairs, cupy = self.pairs(), self.cupy
+        if not shapes.bursts(pairs.n, pairs.m, pairs.d, pairs.real, attribute(cupy, self.device.id, DOUBLE_RATIO)):
+            return None
+        if not attribute(cupy, self.device.id, COOPERATIVE):
+            return None
+        blocks = shapes.burst_blocks(pairs.n, pairs.m, multiprocessors(cupy, self.device.id))
+        return Bursts(pairs, blocks, a, b)
 
     @on_device
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:

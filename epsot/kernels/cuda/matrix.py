@@ -9,6 +9,7 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels import reference
 from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.bursts import MATRIX, Pairs
 from epsot.kernels.cuda.clouds import identity, real_name
 from epsot.kernels.cuda.fused import Fused, Operands, on_device
 from epsot.kernels.cuda.shapes import Shape
@@ -41,6 +42,10 @@ class Matrix(Fused, reference.Matrix):
         none = self.cupy.zeros(1, dtype=np.float64)
         rows, columns = identity(self.cupy, n), identity(self.cupy, m)
         return Operands(self.C, self.C, none, none, rows, columns, n, m, 0, down, right)
+
+    def pairs(self) -> Pairs:
+        n, m, _, down, right = self.operands[6:11]
+        return Pairs(self.C, self.C, real_name(self.C), MATRIX, self.factor, n, m, 0, down, right)
 
     def form(self, operation: str) -> Shape:
         return shapes.stored(real_name(self.C), self.C.strides[0] != self.C.itemsize or self.shape[0] == 1)

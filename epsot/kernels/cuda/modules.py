@@ -9,7 +9,7 @@ from typing import Any
 
 FILES = (
     "numbers.cu", "forms.cu", "near.cu", "tiled.cu", "stored.cu", "product.cu", "reduce.cu", "pair.cu", "order.cu",
-    "vectors.cu",
+    "vectors.cu", "burst.cu",
 )  # fmt: skip
 OPTIONS = ("--std=c++17",)
 
@@ -38,3 +38,9 @@ def function(cupy: Any, name: str) -> Any:
 def launch(cupy: Any, name: str, grid: Sequence[int], threads: int, arguments: Sequence[Any]) -> None:
     """Start a kernel on the current stream of the current device. Scalars are NumPy's, of a definite size."""
     function(cupy, name)(tuple(grid), (threads,), tuple(arguments))
+
+
+def launch_together(cupy: Any, name: str, blocks: int, threads: int, arguments: Sequence[Any]) -> None:
+    """The same for a kernel whose blocks wait for each other: the device runs all of them at once, or none."""
+    # CuPy's own switch would also link the device runtime, a library that its wheels lack.
+    function(cupy, name).kernel((blocks,), (threads,), tuple(arguments), enable_cooperative_groups=True)

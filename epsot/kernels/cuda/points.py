@@ -9,6 +9,7 @@ import numpy as np
 from epsot.costs import Array, Cost
 from epsot.kernels import reference, tiled
 from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.bursts import Pairs
 from epsot.kernels.cuda.clouds import Cloud, real_name
 from epsot.kernels.cuda.fused import Fused, Operands, on_device
 from epsot.kernels.cuda.shapes import WIDTH, Shape
@@ -90,6 +91,9 @@ class Points(Fused, reference.Points):
     def centred_operands(self) -> Operands:
         x, y = self.x_cloud, self.y_cloud
         return Operands(x.centred, y.centred, x.squares, y.squares, x.plain_order, y.plain_order, *self.shape, self.dim)
+
+    def pairs(self) -> Pairs:
+        return Pairs(self.x, self.y, real_name(self.x), self.kind, self.factor, *self.shape, self.dim)
 
     def form(self, operation: str) -> Shape:
         real = real_name(self.x)

@@ -43,6 +43,13 @@ PLAIN_THREADS = 256  # of a block whose threads work on one entry each
 VECTOR_THREADS = 512  # of a block that works on vectors between two sweeps
 ONE_BLOCK = 8192  # numbers of a vector that one block works on: 16 for each thread
 MOST_BLOCKS = 64  # of longer vectors: the next stage adds up what they leave
+BURST_THREADS = 384  # of a block that makes many steps with all others, as in burst.cu; one on each multiprocessor
+BURST_ROWS = 2  # of a warp of such a block
+BURST_STEPS = 64  # so many at most: the host can be interrupted in between
+BURST_LONGEST = 16_384  # points of a side
+BURST_PAIRS = 2**26  # of points in space, in float32, where float64 has half the rate: 0.05 ms a sum on an H200
+BURST_SHARE = 1024  # entries of a vector for each block that works on it between two sums ...
+BURST_SHARES = 8  # ... and so many blocks at most
 
 
 class Shape(NamedTuple):
@@ -96,6 +103,26 @@ def band(shape: Shape, n: int) -> int:
     unit = max(shape.rows, shape.tile)
     units = -(-n // unit)
     return -(-units // BANDS) * unit
+
+
+def bursts(n: int, m: int, d: int, real: str, double_ratio: int) -> bool:
+    """Whether many steps are worth a launch of their own. double_ratio: by which a device is slower in float64."""
+
+    def operations(d: int, real: str, double_ratio: int) -> int:  # of a pair
+        return (2 * d + 5 + (0 if real == "float" else 25)) * double_ratio
+
+    few = n * m * operations(d, real, double_ratio) <= BURST_PAIRS * operations(3, "float", 2)
+    return 0 < n <= BURST_LONGEST and 0 < m <= BURST_LONGEST and few
+
+
+def burst_blocks(n: int, m: int, multiprocessors: int) -> int:
+    """Blocks that run at once: rows are dealt out to blocks first, then to their warps."""
+    return min(multiprocessors, -(-max(n, m) // BURST_ROWS))
+
+
+def burst_shares(n: int, blocks: int) -> int:
+    """Blocks among which a vector is shared between two sums; all have to meet more often where they are several."""
+    return 1 if n <= 2 * BURST_SHARE else min(-(-n // BURST_SHARE), BURST_SHARES, blocks)
 
 
 def vector_blocks(n: int) -> int:

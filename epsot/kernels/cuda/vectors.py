@@ -42,6 +42,11 @@ class Directions(vectors.Directions):
         self.slot = 0  # where the next direction goes
         self.kept: list[int] = []  # 2^slot of those that count, the oldest first
 
+    def resume(self, count: int, slot: int, past: Array, size: float, expected: float) -> None:
+        """Go on after steps that were made elsewhere, with what they have left in `moves` and `changes`."""
+        self.kept = [1 << (slot - back) % ROWS for back in range(count, 0, -1)]
+        self.count, self.slot, self.past, self.size, self.expected = count, slot, past, size, expected
+
     def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
         import cupy
 

@@ -1,0 +1,421 @@
+// Several steps at one temperature in one launch, for problems so small that the host takes longer to ask for a step
+// than the device to make it. All blocks of the grid run at once, as a cooperative launch promises, and meet between
+// the parts of a step; the host reads a few numbers at the end.
+//
+// Logits are float64, of the coordinates as they come: nothing has to be put in order or centred first, and no search
+// comes before a sum. A pair costs 2 d + 2 operations and an exponential, little where the pairs are few; what counts
+// is that a warp's chain of instructions is short. A warp has BURST_ROWS rows, its lanes share the columns.
+constexpr int BURST_THREADS = 384;
+constexpr int BURST_ROWS = 2;
+constexpr int BURST_FOLD = 64;   // terms of a lane that are summed in the type of the points
+constexpr int MATRIX = 3;        // a cost that is stored, beside SQUARE, EUCLIDEAN and CITYBLOCK
+constexpr int AGAIN = 0, ENDED = 1, RETREATED = 2;  // what a step decides
+
+// Where all blocks of a grid meet. arrived: zero at the launch.
+struct Grid {
+    int* arrived;
+    int meetings;
+    __device__ __forceinline__ void meet()
+    {
+        __syncthreads();
+        ++meetings;
+        if (threadIdx.x == 0) {
+            __threadfence();  // what this block wrote is seen by all ...
+            atomicAdd(arrived, 1);
+            volatile int* seen = arrived;
+            while (*seen < meetings * int(gridDim.x)) __nanosleep(20);
+            __threadfence();  // ... and what they wrote by this one, whose caches may be older
+        }
+        __syncthreads();
+    }
+};
+
+// The costs of pairs, times `scale`: log2(e) C[i, j] / eps. x, y: (n, d) and (m, d) points, with DIM = d, or 0 for any;
+// or x is a matrix, `down` and `right` its strides.
+template <typename T_, int COST, int DIM> struct Pairs {
+    typedef T_ T;
+    const T *x, *y;
+    const Index n, m, d, down, right;
+    const double scale;
+    __device__ __forceinline__ Pairs transposed() const
+    {
+        return {COST == MATRIX ? x : y, x, m, n, d, right, down, scale};
+    }
+
+    struct Rows {
+        const T* at[BURST_ROWS];
+        double x[BURST_ROWS][DIM > 0 ? DIM : 1];
+    };
+    __device__ __forceinline__ void open(Rows& rows, const Index (&i)[BURST_ROWS]) const
+    {
+#pragma unroll
+        for (int r = 0; r < BURST_ROWS; ++r) {
+            rows.at[r] = x + i[r] * (COST == MATRIX ? down : d);
+#pragma unroll
+            for (int k = 0; k < DIM; ++k) rows.x[r][k] = rows.at[r][k];
+        }
+    }
+
+    __device__ __forceinline__ void costs(const Rows& rows, Index j, double (&cost)[BURST_ROWS]) const
+    {
+        if constexpr (COST == MATRIX) {
+#pragma unroll
+            for (int r = 0; r < BURST_ROWS; ++r) cost[r] = scale * rows.at[r][j * right];
+        } else {
+            double length[BURST_ROWS];
+            measure(rows, y + j * d, length);
+#pragma unroll
+            for (int r = 0; r < BURST_ROWS; ++r)
+                cost[r] = COST == SQUARE ? 0.5 * scale * length[r]
+                        : COST == EUCLIDEAN ? double(root(T(length[r]))) : scale * length[r];
+        }
+    }
+
+    __device__ __forceinline__ void measure(const Rows& rows, const T* point, double (&length)[BURST_ROWS]) const
+    {
+#pragma unroll
+        for (int r = 0; r < BURST_ROWS; ++r) length[r] = 0;
+        if constexpr (DIM > 0) {
+#pragma unroll
+            for (int k = 0; k < DIM; ++k) {
+                const double coordinate = point[k];
+#pragma unroll
+                for (int r = 0; r < BURST_ROWS; ++r) lengthen(length[r], rows.x[r][k] - coordinate);
+            }
+        } else {
+#pragma unroll 4
+            for (Index k = 0; k < d; ++k) {
+                const double coordinate = point[k];
+#pragma unroll
+                for (int r = 0; r < BURST_ROWS; ++r) lengthen(length[r], double(rows.at[r][k]) - coordinate);
+            }
+        }
+    }
+
+    // For a distance scaled first: float32 has no room for the squares of all coordinates, only for those that matter.
+    __device__ __forceinline__ void lengthen(double& length, double gap) const
+    {
+        if constexpr (COST == CITYBLOCK) {
+            length += magnitude(gap);
+        } else {
+            const double part = COST == EUCLIDEAN ? scale * gap : gap;
+            length += part * part;
+        }
+    }
+
+    // total[r] = sum_j 2^(h[j] - cost + offset[r]), of the rows of a warp
+    __device__ __forceinline__ void
+    sum(const Rows& rows, const double* h, const double (&offset)[BURST_ROWS], double (&total)[BURST_ROWS]) const
+    {
+        constexpr Index SPAN = 32 * BURST_FOLD;
+        constexpr int UNROLL = sizeof(T) == 4 ? 4 : 2;  // an exponential in float64 is long enough
+#pragma unroll
+        for (int r = 0; r < BURST_ROWS; ++r) total[r] = 0;
+#pragma unroll 1
+        for (Index begin = 0; begin < m; begin += SPAN) {
+            const Index end = smaller(begin + SPAN, m);
+            T part[BURST_ROWS];
+#pragma unroll
+            for (int r = 0; r < BURST_ROWS; ++r) part[r] = 0;
+#pragma unroll UNROLL
+            for (Index j = begin + threadIdx.x % 32; j < end; j += 32) {
+                double cost[BURST_ROWS];
+                costs(rows, j, cost);
+                const double weight = h[j];
+#pragma unroll
+                for (int r = 0; r < BURST_ROWS; ++r) part[r] += exponential(T(weight + offset[r] - cost[r]));
+            }
+#pragma unroll
+            for (int r = 0; r < BURST_ROWS; ++r) total[r] += part[r];
+        }
+#pragma unroll
+        for (int r = 0; r < BURST_ROWS; ++r) total[r] = lane_sum<32>(total[r]);
+    }
+
+    // offset[r] = -max_j (h[j] - cost), 0 where there is nothing
+    __device__ __forceinline__ void peak(const Rows& rows, const double* h, double (&offset)[BURST_ROWS]) const
+    {
+        double top[BURST_ROWS];
+#pragma unroll
+        for (int r = 0; r < BURST_ROWS; ++r) top[r] = minus_infinity();
+#pragma unroll 1
+        for (Index j = threadIdx.x % 32; j < m; j += 32) {
+            double cost[BURST_ROWS];
+            costs(rows, j, cost);
+#pragma unroll
+            for (int r = 0; r < BURST_ROWS; ++r) top[r] = larger(h[j] - cost[r], top[r]);  // nan is no peak
+        }
+#pragma unroll
+        for (int r = 0; r < BURST_ROWS; ++r) {
+            top[r] = lane_max<32>(top[r]);
+            offset[r] = top[r] > minus_infinity() ? -top[r] : 0;
+        }
+    }
+
+    // take(i, softmin) for every row, softmin = -eps log sum_j exp(..), by one thread; h in base 2. guess_scale guess[i]
+    // is log2(e) / eps times an earlier softmin: the sum around it is near 1, or is done again around its largest term.
+    template <class Take>
+    __device__ __forceinline__ void
+    softmin(const double* h, const double* guess, double guess_scale, double eps, const Take& take) const
+    {
+        constexpr Index WARPS = BURST_THREADS / 32;
+#pragma unroll 1
+        for (Index first = (threadIdx.x / 32 * Index(gridDim.x) + blockIdx.x) * BURST_ROWS; first < n;
+             first += WARPS * gridDim.x * BURST_ROWS) {
+            Index i[BURST_ROWS];
+            double offset[BURST_ROWS], total[BURST_ROWS];
+#pragma unroll
+            for (int r = 0; r < BURST_ROWS; ++r) {
+                i[r] = smaller(first + r, n - 1);
+                offset[r] = guess_scale * guess[i[r]];
+            }
+            Rows rows;
+            open(rows, i);
+#pragma unroll 1
+            for (int attempt = 0; attempt < 2; ++attempt) {
+                sum(rows, h, offset, total);
+                bool fine = true;
+#pragma unroll
+                for (int r = 0; r < BURST_ROWS; ++r) fine &= trusted(total[r]);
+                if (fine || attempt == 1) break;
+                peak(rows, h, offset);
+            }
+#pragma unroll
+            for (int r = 0; r < BURST_ROWS; ++r)
+                if (threadIdx.x % 32 == r && first + r < n)
+                    take(i[r], total[r] > 0 ? -eps * LN_2 * (log2(total[r]) - offset[r]) : -minus_infinity());
+        }
+    }
+};
+
+// One side of the problem. damping: 1 + eps / rho, by which a softmin is divided.
+struct Side {
+    const double* log_weights;
+    const double rho, damping, eps;
+    __device__ __forceinline__ double guess_scale() const { return LOG2_E / eps * damping; }
+    __device__ __forceinline__ double damped(double softmin) const { return softmin / damping; }
+    // The log-density of the measure and a potential, in base 2.
+    __device__ __forceinline__ double density(Index i, double f) const { return LOG2_E * (log_weights[i] + f / eps); }
+};
+
+// Whether none of the last errors, so many, took it below that factor of the one before them.
+struct Rest {
+    const int steps;
+    const double factor;
+    __device__ __forceinline__ bool found(const double* errors, int count) const
+    {
+        if (count <= steps) return false;
+        double least = errors[count - 1];
+        for (int k = 2; k <= steps; ++k) least = errors[count - k] < least ? errors[count - k] : least;
+        return least >= factor * errors[count - steps - 1];
+    }
+};
+
+// When a burst ends. errors: of this temperature, `count` of them before the burst; restless: the error above which
+// the second rule holds.
+struct Terms {
+    const int steps;
+    const double tol, restless;
+    const Rest still, slow;
+    double* errors;
+    const int count;
+    // After a step with its error: whether the host has to look.
+    __device__ __forceinline__ bool over(int step, double error) const
+    {
+        const int known = count + step + 1;
+        errors[known - 1] = error;
+        return !(magnitude(error) < -minus_infinity()) || error <= tol || step + 1 == steps
+               || still.found(errors, known) || (error > restless && slow.found(errors, known));
+    }
+};
+
+// ConjugateResiduals.step, again and again, where nothing unusual happens: f <- next_f(g), updated <- next_g(f), and
+// the mix of the steps before, as `advance` makes it.
+//
+// work: two sets of f (n), g, updated, result (m), of which one is the best so far and one the last; start (m), two
+// pairs of a result and its residual (4 m), the log-densities k (n) and h (m), what blocks leave for each other.
+// numbers: steps made, what the last decided, norm, expected norm, directions, slot, lowest error, lowest norm, waited,
+// the last set, the best one or -1; then errors. The shapes of the rest are those of `advance`.
+template <class Pairs, int ROWS>
+__global__ void __launch_bounds__(BURST_THREADS, 1)
+alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n, const Index m, const Index d,
+          const Index down, const Index right, const double scale, const double* log_a, const double* log_b,
+          const double* b, const double* weights, const double* ease, const double* first_f, const double* first_start,
+          const double* first_past, double* moves, double* changes, double* work, double* numbers, int* arrived,
+          const double eps, const double rho_a, const double rho_b, const double mass, const int balanced,
+          const int eased, const int moved, const int directions, const int first_slot, const double first_size,
+          const double first_expected, const double lowest_error, const double lowest_norm, const int waited,
+          const double bent, const double dependent, const double leap, const double longest, const int patience,
+          const int shares, const int steps, const double tol, const double restless, const int still,
+          const double still_factor, const int slow, const double slow_factor, const int known)
+{
+    typedef Advance<BURST_THREADS, ROWS> Step;
+    typedef LogMass<BURST_THREADS> Mass;
+    __shared__ union {
+        typename Step::Meet::Shared step;
+        typename Meeting<BURST_THREADS, Mass::STAGES, Mass::VALUES>::Shared mass;
+    } shared;
+    constexpr int HEAD = 11, WINDOW = ROWS - 1;
+    Grid grid = {arrived, 0};
+    const Pairs rows = {x, y, n, m, d, down, right, scale}, columns = rows.transposed();
+    const Side a_side = {log_a, rho_a, 1 + eps / rho_a, eps}, b_side = {log_b, rho_b, 1 + eps / rho_b, eps};
+    const Terms terms = {steps, tol, restless, {still, still_factor}, {slow, slow_factor}, numbers + HEAD, known};
+    double* start = work + 2 * (n + 3 * m);
+    double *pairs = start + m, *k = pairs + 4 * m, *h = k + n, *partial = h + m;
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        numbers[2] = first_size;
+        numbers[3] = first_expected;
+        numbers[4] = directions;
+        numbers[5] = first_slot;
+        numbers[6] = lowest_error;
+        numbers[7] = lowest_norm;
+        numbers[8] = waited;
+        numbers[10] = -1;
+    }
+    constexpr int THREADS = BURST_THREADS;
+    EPSOT_EVERY(j, m, gridDim.x) {
+        start[j] = first_start[j];
+        h[j] = b_side.density(j, start[j]);
+    }
+    grid.meet();
+    const double* guess = first_f;
+#pragma unroll 1
+    for (int number = 0;; ++number) {
+        const int best = int(numbers[10]), set = best == 0 ? 1 : 0, count = int(numbers[4]), slot = int(numbers[5]);
+        double* f = work + set * (n + 3 * m);
+        double *g = f + n, *updated = g + m, *result = balanced ? updated : updated + m;
+        rows.softmin(h, guess, a_side.guess_scale(), eps, [&](Index i, double softmin) {
+            f[i] = a_side.damped(softmin);
+            k[i] = a_side.density(i, f[i]);
+        });
+        EPSOT_EVERY(j, m, gridDim.x) g[j] = start[j];
+        grid.meet();
+        columns.softmin(k, start, b_side.guess_scale(), eps, [&](Index j, double softmin) {
+            updated[j] = b_side.damped(softmin);
+        });
+        grid.meet();
+        if (!balanced) {  // move along the best constant shift
+            if (blockIdx.x == 0) {
+                double shift = 0;
+#pragma unroll 1
+                for (int side = 0; side < 2; ++side) {
+                    Meeting<BURST_THREADS, Mass::STAGES, Mass::VALUES> meeting(shared.mass, partial, 1, Mass::PEAK);
+                    const Mass of = {side ? log_b : log_a, side ? updated : f, side ? m : n, side ? rho_b : rho_a};
+#pragma unroll 1
+                    for (int stage = 0; stage < Mass::STAGES; ++stage) {
+                        meeting.open(stage);
+                        of.run(meeting, stage);
+                    }
+                    meeting.open(Mass::STAGES);
+                    shift += (side ? -of.result(meeting) : of.result(meeting)) / (1 / rho_a + 1 / rho_b);
+                    __syncthreads();  // everybody has read the totals
+                }
+                EPSOT_EVERY(j, m, 1) result[j] = updated[j] - shift;
+            }
+            grid.meet();
+        }
+        int kept = 0;
+        for (int back = 1; back <= count; ++back) kept |= 1 << (slot - back + ROWS) % ROWS;
+        typename Step::Meet meeting(shared.step, partial, shares, Step::PEAK);
+        const Step step = {b, weights, ease, g, updated, result,
+                           number ? pairs + (number + 1) % 2 * (2 * m) : first_past, moves, changes, m, eps,
+                           1 / eps + 1 / rho_b, rho_b, mass, balanced != 0, eased != 0, number > 0 || moved, kept,
+                           count == WINDOW ? 1 << (slot + 1) % ROWS : 0, slot, numbers[2], numbers[3],
+                           {bent, dependent, leap, longest}, pairs + number % 2 * (2 * m), start};
+#pragma unroll 1
+        for (int stage = 0; stage < Step::STAGES; ++stage) {
+            if (blockIdx.x < shares) {
+                meeting.open(stage);
+                step.run(meeting, stage);
+            }
+            if (shares > 1) grid.meet();
+        }
+        if (blockIdx.x < shares) {
+            meeting.open(Step::STAGES);
+            const double part = step.part(meeting);
+            EPSOT_EVERY(j, m, shares) {
+                start[j] = step.pair[j] - start[j] * part;
+                h[j] = b_side.density(j, start[j]);
+            }
+        }
+        if (blockIdx.x == 0 && threadIdx.x == 0) {
+            const typename Step::Verdict found = step.verdict(meeting, Step::STAGES);
+            const double error = step.error(meeting);
+            const bool better = error < numbers[6], nearer = found.size < numbers[7];
+            const int since = nearer ? 0 : better ? 0 : int(numbers[8]) + 1;
+            const bool finite = magnitude(error) < -minus_infinity(), retreats = finite && since >= patience;
+            numbers[0] = number + 1;
+            numbers[2] = found.size;
+            numbers[3] = step.expectation(meeting);
+            numbers[4] = smaller((found.misled ? 0 : count) + found.gained, WINDOW);
+            numbers[5] = (slot + found.gained) % ROWS;
+            if (better) { numbers[6] = error; numbers[10] = set; }
+            if (finite && !retreats) {
+                numbers[8] = since;
+                if (nearer) numbers[7] = found.size;
+            }
+            numbers[9] = set;
+            numbers[1] = retreats ? RETREATED : AGAIN;
+            if (terms.over(number, error) && !retreats) numbers[1] = ENDED;
+        }
+        grid.meet();
+        if (numbers[1] != AGAIN) return;
+        guess = f;
+    }
+}
+
+// SelfTransport.step, again and again: f <- mean, updated <- next_f(f), mean <- (f + updated) / 2.
+//
+// work: two means (n each), updated (n), two log-densities (n each), what blocks leave for each other. numbers: steps
+// made, the mean whose update is the last (0 or 1), whether to go on; then errors.
+template <class Pairs>
+__global__ void __launch_bounds__(BURST_THREADS, 1)
+average(const typename Pairs::T* x, const Index n, const Index d, const Index down, const Index right,
+        const double scale, const double* log_a, const double* a, const double* first_mean, double* work,
+        double* numbers, int* arrived, const double eps, const double rho, const double mass, const int shares,
+        const int steps, const double tol, const int still, const double still_factor, const int known)
+{
+    typedef Violation<BURST_THREADS> Sums;
+    typedef Meeting<BURST_THREADS, Sums::STAGES, Sums::VALUES> Meet;
+    __shared__ typename Meet::Shared shared;
+    constexpr int HEAD = 3, THREADS = BURST_THREADS;
+    Grid grid = {arrived, 0};
+    const Pairs rows = {x, x, n, n, d, down, right, scale};
+    const Side side = {log_a, rho, 1 + eps / rho, eps};
+    const Rest rest = {still, still_factor};
+    const Terms terms = {steps, tol, -minus_infinity(), rest, rest, numbers + HEAD, known};
+    double *updated = work + 2 * n, *densities = updated + n, *partial = densities + 2 * n;
+    EPSOT_EVERY(i, n, gridDim.x) {
+        work[i] = first_mean[i];
+        densities[i] = side.density(i, work[i]);
+    }
+    grid.meet();
+#pragma unroll 1
+    for (int number = 0;; ++number) {
+        const Index now = number % 2 * n, then = n - now;
+        const double* mean = work + now;
+        rows.softmin(densities + now, mean, side.guess_scale(), eps, [&](Index i, double softmin) {
+            updated[i] = side.damped(softmin);
+            work[then + i] = (mean[i] + updated[i]) / 2;
+            densities[then + i] = side.density(i, work[then + i]);
+        });
+        grid.meet();
+        Meet meeting(shared, partial, shares);
+        const Sums sums = {a, mean, updated, n, 1 / eps + 1 / rho, rho};
+        if (blockIdx.x < shares) {
+            meeting.open(0);
+            sums.run(meeting, 0);
+        }
+        if (shares > 1) grid.meet();
+        if (blockIdx.x == 0) {
+            meeting.open(Sums::STAGES);
+            if (threadIdx.x == 0) {
+                numbers[0] = number + 1;
+                numbers[1] = number % 2;
+                numbers[2] = terms.over(number, shared.total[0][0] / mass) ? ENDED : AGAIN;
+            }
+        }
+        grid.meet();
+        if (numbers[2] != AGAIN) return;
+    }
+}

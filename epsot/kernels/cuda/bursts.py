@@ -1,0 +1,128 @@
+"""Many steps in one launch: `epsot.kernels.bursts` for problems so small that launches would take longer than sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from epsot.costs import Array
+from epsot.kernels.bursts import Alternation, Alternations, Averages, Marginal, Record, Terms
+from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda.modules import launch_together
+from epsot.kernels.cuda.shapes import BURST_THREADS
+from epsot.kernels.cuda.vectors import LIMITS, ROWS, VALUES, Directions
+
+LOG2_E = math.log2(math.e)
+MATRIX = 3  # the kind of a stored cost, as in burst.cu
+ALTERNATE_HEAD, AVERAGE_HEAD = 11, 3  # numbers before the errors
+STAGES = 4  # of a step, at the end of which blocks leave VALUES numbers each
+RETREATED = 2
+
+
+class Pairs(NamedTuple):
+    """What the kernels read of a cost: two clouds, or one matrix with its strides."""
+
+    x: Array
+    y: Array
+    real: str
+    kind: int
+    factor: float
+    n: int
+    m: int
+    d: int
+    down: int = 0
+    right: int = 0
+
+    @property
+    def name(self) -> str:
+        """The form, as C++."""
+        return pairs_name(self.real, self.kind, self.d)
+
+    def scale(self, eps: float) -> np.float64:
+        return np.float64(LOG2_E * self.factor / eps)
+
+
+def pairs_name(real: str, kind: int, d: int) -> str:
+    """The form of `d` coordinates, as C++: those of the plane and of space have kernels of their own."""
+    return f"Pairs<{real}, {kind}, {d if d in (2, 3) else 0}>"
+
+
+class Bursts:
+    """Many steps for one problem on one device."""
+
+    def __init__(self, pairs: Pairs, blocks: int, a: Marginal, b: Marginal) -> None:
+        self.pairs, self.blocks, self.a, self.b = pairs, blocks, a, b
+
+    @property
+    def cupy(self) -> Any:
+        """The library. Not kept: modules cannot be pickled, nor copied."""
+        import cupy
+
+        return cupy
+
+    def numbers(self, head: int, terms: Terms) -> tuple[Array, Array, int, int]:
+        """The counter of the blocks, zero; numbers with the last errors in place; how many; and steps to make."""
+        last = terms.errors[-max(terms.still.steps, terms.slow.steps) :]
+        steps = min(terms.steps, shapes.BURST_STEPS)
+        memory = self.cupy.zeros(1 + head + len(last) + steps, dtype=np.float64)
+        numbers = memory[1:]
+        if len(last):
+            numbers[head : head + len(last)] = self.cupy.asarray(np.array(last))
+        return memory[:1], numbers, len(last), steps
+
+    def alternate(
+        self, directions: Directions, f: Array, start: Array, record: Record, patience: int, terms: Terms
+    ) -> Alternations:
+        cupy, pairs, (n, m), balanced = self.cupy, self.pairs, self.pairs[5:7], directions.balanced
+        shares = shapes.burst_shares(m, self.blocks)
+        arrived, numbers, known, steps = self.numbers(ALTERNATE_HEAD, terms)
+        part = n + 3 * m
+        work = cupy.empty(2 * part + 6 * m + n + STAGES * shares * VALUES, dtype=np.float64)
+        moved, eased = directions.past is not None, directions.scale is not None
+        arguments = (
+            pairs.x, pairs.y, *map(np.int64, (n, m, pairs.d, pairs.down, pairs.right)), pairs.scale(terms.eps),
+            self.a.log_weights, self.b.log_weights, self.b.weights,
+            directions.weights, directions.scale if eased else self.b.weights,
+            cupy.ascontiguousarray(f), cupy.ascontiguousarray(start), directions.past if moved else work,
+            directions.moves, directions.changes, work, numbers, arrived,
+            *map(np.float64, (terms.eps, self.a.rho, self.b.rho, self.b.mass)),
+            *map(np.int32, (balanced, eased, moved, directions.count, directions.slot)),
+            *map(np.float64, (directions.size, directions.expected, record.error, record.norm)),
+            np.int32(record.waited), *LIMITS, *map(np.int32, (patience, shares, steps)),
+            np.float64(terms.tol), np.float64(terms.restless), np.int32(terms.still.steps),
+            np.float64(terms.still.factor), np.int32(terms.slow.steps), np.float64(terms.slow.factor), np.int32(known),
+        )  # fmt: skip
+        launch_together(cupy, f"alternate<{pairs.name}, {ROWS}>", self.blocks, BURST_THREADS, arguments)
+        made, verdict, size, expected, count, slot, error, norm, waited, last, best, *errors = numbers.get().tolist()
+        made, begin = int(made), 2 * part + m + (int(made) - 1) % 2 * 2 * m
+        directions.resume(int(count), int(slot), work[begin : begin + 2 * m], size, expected)
+
+        def alternation(number: int) -> Alternation:
+            z = work[number * part : (number + 1) * part]
+            updated = z[n + m : n + 2 * m]
+            return Alternation(z[:n], z[n : n + m], updated, updated if balanced else z[n + 2 * m :])
+
+        return Alternations(
+            alternation(int(last)), alternation(int(best)) if best >= 0 else None,
+            work[2 * part : 2 * part + m], errors[known : known + made],
+            Record(error, norm, int(waited)), verdict == RETREATED,
+        )  # fmt: skip
+
+    def average(self, mean: Array, terms: Terms) -> Averages:
+        cupy, pairs, n = self.cupy, self.pairs, self.pairs.n
+        shares = shapes.burst_shares(n, self.blocks)
+        arrived, numbers, known, steps = self.numbers(AVERAGE_HEAD, terms)
+        work = cupy.empty(5 * n + shares, dtype=np.float64)
+        arguments = (
+            pairs.x, *map(np.int64, (n, pairs.d, pairs.down, pairs.right)), pairs.scale(terms.eps),
+            self.a.log_weights, self.a.weights, cupy.ascontiguousarray(mean), work, numbers, arrived,
+            *map(np.float64, (terms.eps, self.a.rho, self.a.mass)), np.int32(shares), np.int32(steps),
+            np.float64(terms.tol), np.int32(terms.still.steps), np.float64(terms.still.factor), np.int32(known),
+        )  # fmt: skip
+        launch_together(cupy, f"average<{pairs.name}>", self.blocks, BURST_THREADS, arguments)
+        made, last, _, *errors = numbers.get().tolist()
+        means: Sequence[Array] = (work[:n], work[n : 2 * n])
+        return Averages(means[int(last)], work[2 * n : 3 * n], means[1 - int(last)], errors[known : known + int(made)])

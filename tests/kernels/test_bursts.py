@@ -1,0 +1,264 @@
+"""Many steps in one launch against the same steps one by one: the same numbers, ends and decisions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+from epsot.costs import Cityblock, Euclidean, HalfSquare
+from epsot.kernels import bursts, cuda, reference
+from epsot.kernels.cuda import fused, shapes
+from epsot.kernels.cuda.vectors import Directions
+from epsot.problem import MarginalKL
+from epsot.status import Status
+from tests.cuda import emulation, fake_cupy
+
+pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
+
+NEVER = bursts.Rest(100, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def cupy() -> Iterator[Any]:
+    with fake_cupy.installed() as module:
+        fake_cupy.launches.clear()
+        yield module
+
+
+def on_device(array: Any, dtype: Any = None) -> Any:
+    return fake_cupy.asarray(np.asarray(array), dtype)
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> Any:
+    """What comes out without bursts."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shapes, "bursts", lambda *_: False)
+        fake_cupy.launches.clear()
+        result = run()
+        assert not any(name.startswith(("alternate", "average")) for name, _, _ in fake_cupy.launches)
+        fake_cupy.launches.clear()
+        return result
+
+
+def assert_alike(actual: Any, desired: Any, tolerance: float) -> None:
+    """Two solves: how they went, and what they found."""
+    assert (actual.status, actual.nit) == (desired.status, desired.nit)
+    assert [(check.nit, check.eps) for check in actual.history] == [(c.nit, c.eps) for c in desired.history]
+    errors = [[check.marginal_error for check in result.history] for result in (actual, desired)]
+    np.testing.assert_allclose(*errors, rtol=100 * tolerance, atol=tolerance)
+    for name in ("f", "g", "marginal_error"):
+        ours, theirs = (np.asarray(getattr(z, "data_", z)) for z in (getattr(actual, name), getattr(desired, name)))
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+COSTS = ["sqeuclidean", "euclidean", "cityblock"]
+
+
+@pytest.mark.parametrize("rho", [None, (0.5, 2.0), (None, 1.0)], ids=["balanced", "unbalanced", "one-sided"])
+@pytest.mark.parametrize(("cost", "d"), [*itertools.product(COSTS, (2, 3, 7)), ("sqeuclidean", 1), ("cityblock", 1)])
+def test_points(cost: str, d: int, rho: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = rng.random((70, d)), rng.random((61, d)) * 0.8 + 0.3
+    a, b = rng.random(70) + 0.1, rng.random(61) + 0.1
+    a, b = a / a.sum(), b / b.sum()
+    geometry = epsot.PointCloud(on_device(x), on_device(y), cost=cost)
+
+    def run() -> Any:
+        return epsot.divergence(geometry, on_device(a), on_device(b), eps=0.02, rho=rho, tol=1e-5)
+
+    desired = one_by_one(monkeypatch, run)
+    actual = run()
+    assert {name.split("<")[0] for name, _, _ in fake_cupy.launches} >= {"alternate", "average"}
+    for part in ("xy", "xx", "yy"):
+        assert_alike(getattr(actual, part), getattr(desired, part), 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("turned", [False, True])
+def test_matrices(dtype: Any, turned: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pairs that are forbidden, and of any strides."""
+    C = rng.random((50, 80)).astype(dtype)
+    C[0, 4:], C[3:20, 5] = np.inf, np.inf
+    given = on_device(np.ascontiguousarray(C.T)).T if turned else on_device(C)
+
+    def run() -> Any:
+        return epsot.solve(epsot.CostMatrix(given), eps=0.05, tol=1e-5)
+
+    desired = one_by_one(monkeypatch, run)
+    assert desired.success
+    assert_alike(run(), desired, 1e-5 if dtype == np.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_order_of_lanes_does_not_matter(
+    shares: int, blocks: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit; how the work is shared changes the order of sums, nothing else."""
+    x, y = on_device(rng.random((300, 3)), np.float32), on_device(rng.random((290, 3)), np.float32)
+
+    def run() -> Any:
+        return epsot.sinkhorn_divergence(x, y, blur=0.1, reach=1.0, tol=1e-4)
+
+    desired = one_by_one(monkeypatch, run)
+    monkeypatch.setattr(shapes, "burst_blocks", lambda *_: blocks)
+    monkeypatch.setattr(shapes, "burst_shares", lambda *_: min(shares, blocks))
+    run()  # compiles
+    found = []
+    for order in (1, 0):
+        for kernels in set(fake_cupy.COMPILED.values()):
+            kernels.set_order(order)
+        found.append(run())
+    np.testing.assert_array_equal(found[0].f.data_, found[1].f.data_)
+    np.testing.assert_array_equal(found[0].g.data_, found[1].g.data_)
+    assert_alike(found[0].xy, desired.xy, 1e-5)
+
+
+def terms(**changes: Any) -> bursts.Terms:
+    usual = bursts.Terms(eps=0.05, steps=5, tol=0.0, still=NEVER, slow=NEVER, restless=0.0, errors=[])
+    return usual._replace(**changes)
+
+
+def marginal(weights: np.ndarray, rho: float = np.inf) -> bursts.Marginal:
+    return bursts.Marginal(on_device(np.log(weights)), on_device(weights), float(weights.sum()), rho)
+
+
+@pytest.mark.parametrize("cost", [HalfSquare(), Euclidean()])
+@pytest.mark.parametrize("off", [0.0, 1e4, np.nan])
+def test_a_step_is_that_of_the_definition(cost: Any, off: float, rng: np.random.Generator) -> None:
+    """From any earlier potential, also a hopeless one: it is a guess, and no more."""
+    n, m, eps, rho = 45, 38, 0.05, 0.7
+    x, y, a, b = rng.random((n, 2)), rng.random((m, 2)), rng.random(n) + 0.1, rng.random(m) + 0.1
+    f, g = rng.normal(size=n), rng.normal(size=m)
+    kernel = cuda.Points(on_device(x), on_device(y), cost)
+    found = kernel.bursts(marginal(a, rho), marginal(b))
+    assert found is not None
+    directions = Directions(on_device(b), b.sum(), np.inf, balanced=False)
+    record = bursts.Record(np.inf, np.inf, 0)
+    made = found.alternate(directions, on_device(f) + off, on_device(g), record, 8, terms(steps=1))
+    exact = reference.Points(x, y, cost)
+    next_f = MarginalKL(rho).dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
+    next_g = exact.T.softmin(np.log(a) + next_f / eps, eps)
+    np.testing.assert_allclose(made.last.f.data_, next_f, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(made.last.updated.data_, next_g, rtol=1e-11, atol=1e-11)
+    np.testing.assert_array_equal(made.last.g.data_, g)
+    assert made.best is not None
+    assert len(made.errors) == 1
+
+    own = cuda.Points(on_device(x), on_device(x), cost).bursts(marginal(a, rho), marginal(a, rho))
+    assert own is not None
+    averages = own.average(on_device(f), terms(steps=1))
+    softmin = reference.Points(x, x, cost).softmin(np.log(a) + f / eps, eps)
+    updated = MarginalKL(rho).dampen(softmin, eps)
+    np.testing.assert_allclose(averages.updated.data_, updated, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(averages.mean.data_, (f + updated) / 2, rtol=1e-11, atol=1e-11)
+    np.testing.assert_array_equal(averages.f.data_, f)
+
+
+@pytest.mark.parametrize("cost", [HalfSquare(), Euclidean(), Cityblock()])
+def test_float32_far_from_the_origin(cost: Any, rng: np.random.Generator) -> None:
+    """No digit of the coordinates is lost."""
+    eps, b = 1e-3, np.full(40, 1 / 40)
+    x, y = ((rng.random((40, 3)) + 1000).astype(np.float32) for _ in range(2))
+    found = cuda.Points(on_device(x), on_device(y), cost).bursts(marginal(b), marginal(b))
+    assert found is not None
+    directions = Directions(on_device(b), 1.0, np.inf, balanced=True)
+    zero, record = on_device(np.zeros(40)), bursts.Record(np.inf, np.inf, 0)
+    made = found.alternate(directions, zero, zero, record, 8, terms(eps=eps, steps=1))
+    exact = reference.Points(x.astype(np.float64), y.astype(np.float64), cost).softmin(np.log(b), eps)
+    # Exponents around a poor guess, like 60, are rounded to float32; a distance over eps is, too.
+    digits = 5e-6 if isinstance(cost, HalfSquare) else 1e-6 * 3 / eps
+    np.testing.assert_allclose(made.last.f.data_, exact, rtol=0, atol=eps * digits)
+
+
+def test_when_a_burst_ends(rng: np.random.Generator) -> None:
+    """At the tolerance, where errors rest by either rule, after its steps, and where an error is no number."""
+    n = 60
+    x, a = rng.random((n, 2)), np.full(n, 1 / n)
+    own = cuda.Points(on_device(x), on_device(x), HalfSquare()).bursts(marginal(a), marginal(a))
+    assert own is not None
+    zero = on_device(np.zeros(n))
+    errors = own.average(zero, terms(steps=12)).errors
+    assert len(errors) == 12
+    assert np.all(np.diff(errors) < 0)
+    assert own.average(zero, terms(steps=12, tol=errors[4])).errors == errors[:5]
+    assert own.average(zero, terms(steps=12, still=bursts.Rest(2, 1e-9))).errors == errors[:3]
+    before = [errors[0] / 2, errors[0] / 3]  # one more at least as large, and two of them have not gone below the first
+    assert own.average(zero, terms(steps=12, still=bursts.Rest(2, 0.5), errors=before)).errors == errors[:1]
+    broken = own.average(on_device(np.full(n, np.nan)), terms(steps=12)).errors
+    assert len(broken) == 1
+    assert not np.isfinite(broken[0])
+    assert len(own.average(zero, terms(steps=1000)).errors) == shapes.BURST_STEPS
+
+
+@pytest.mark.parametrize(("blur", "tol"), [(0.002, 1e-6), (0.0005, 1e-4)])
+def test_hard_problems(blur: float, tol: float, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters, where mixing fails, columns are eased and plain steps take over: all of that is the solver's."""
+    centres = rng.random((6, 2))
+    x = on_device(np.repeat(centres, 10, axis=0) + 0.005 * rng.normal(size=(60, 2)))
+    y = on_device(np.repeat(centres[::-1], 9, axis=0) + 0.005 * rng.normal(size=(54, 2)) + 0.02)
+
+    def run() -> Any:
+        with np.errstate(all="ignore"):
+            return epsot.sinkhorn(x, y, blur=blur, tol=tol, max_iter=400)
+
+    with pytest.MonkeyPatch.context() as quiet:
+        quiet.setattr("epsot.transport.warnings.warn", lambda *_, **__: None)
+        desired = one_by_one(monkeypatch, run)
+        actual = run()
+    common = min(30, len(desired.history), len(actual.history))  # rounding decides what comes long after
+    assert common == 30
+    errors = [[check.marginal_error for check in result.history[:common]] for result in (actual, desired)]
+    np.testing.assert_allclose(*errors, rtol=1e-6, atol=1e-12)
+    assert actual.status == desired.status
+    assert any(name.startswith("advance") for name, _, _ in fake_cupy.launches)  # steps of another kind
+
+
+def test_a_diverged_solve_says_so(rng: np.random.Generator) -> None:
+    """Squares of such distances are no float64."""
+    x, y = on_device(rng.random((30, 2)) * 1e200), on_device(rng.random((30, 2)) * 1e200)
+    with pytest.warns(epsot.ConvergenceWarning, match="DIVERGED"), np.errstate(all="ignore"):
+        result = epsot.sinkhorn(x, y, blur=1.0, diameter=1.0)
+    assert result.status is Status.DIVERGED
+
+
+def test_where_bursts_are_used(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Where a sum takes less than asking for it: few pairs, cheap ones, on a device that is good at float64."""
+    assert shapes.bursts(8192, 8192, 3, "float", 2)
+    assert not shapes.bursts(10_000, 10_000, 3, "float", 2)
+    assert not shapes.bursts(8192, 8192, 3, "float", 64)
+    assert shapes.bursts(1000, 1000, 3, "float", 64)
+    assert not shapes.bursts(8192, 8192, 30, "float", 2)
+    assert not shapes.bursts(8192, 8192, 3, "double", 2)
+    assert not shapes.bursts(1, 1_000_000, 3, "float", 2)
+    assert not shapes.bursts(0, 5, 3, "float", 2)
+    assert shapes.burst_blocks(10, 7, 132) == 5
+    assert shapes.burst_blocks(1000, 900, 132) == 132
+    assert [shapes.burst_shares(n, 132) for n in (1, 2048, 2049, 8192, 16_384)] == [1, 1, 3, 8, 8]
+    x, a = on_device(rng.random((20, 2))), marginal(np.full(20, 0.05))
+    monkeypatch.setattr(fused, "attribute", lambda _, device, name: name != fused.COOPERATIVE)
+    assert cuda.Points(x, x, HalfSquare()).bursts(a, a) is None
+
+
+def test_the_launches_of_a_small_solve(rng: np.random.Generator) -> None:
+    """One for each temperature and one for each self term, but for the columns that are looked at after 20 steps."""
+    x, y = on_device(rng.random((150, 3)), np.float32), on_device(rng.random((140, 3)) + 0.2, np.float32)
+    result = epsot.sinkhorn_divergence(x, y, blur=0.1)
+    started = [name.split("<")[0] for name, _, _ in fake_cupy.launches]
+    levels = len({check.eps for check in result.xy.history})
+    assert result.xy.nit > levels
+    assert started.count("alternate") == levels
+    assert started.count("average") == 2
+    assert "advance" not in started
+
+
+def test_a_callback_sees_every_iteration(rng: np.random.Generator) -> None:
+    x, y = on_device(rng.random((30, 2))), on_device(rng.random((20, 2)))
+    seen: list[int] = []
+    result = epsot.sinkhorn(x, y, blur=0.1, callback=lambda record: seen.append(record.nit))
+    assert seen == list(range(1, result.nit + 1))
+    assert not any(name.startswith("alternate") for name, _, _ in fake_cupy.launches)
