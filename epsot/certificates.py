@@ -6,13 +6,16 @@ import math
 from typing import Any
 
 from epsot.costs import Array
-from epsot.problem import Problem, bounded_exp
+from epsot.kernels.vectors import bounded_exp
+from epsot.problem import Problem
 
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:
     """D_a(f) + D_b(g) - eps (sum P - m_a m_b), 0-d: a lower bound for any potentials."""
     xp = problem.place.xp
-    shares = problem.kl_a.value(problem.a, f, xp) + problem.kl_b.value(problem.b, g, xp)
+    share = problem.kl_a.value(problem.a, f, xp)
+    own = f is g and problem.a is problem.b and problem.kl_a == problem.kl_b
+    shares = 2 * share if own else share + problem.kl_b.value(problem.b, g, xp)
     return shares - eps * (mass - problem.mass_a * problem.mass_b)
 
 

@@ -198,12 +198,14 @@ def settle(
     most = options.max_iter if posed is instance else options.max_iter - 1  # one is left for the points themselves
     outcome = anneal(update, state, levels, most, observe, nit)
     dual, status = outcome.dual, outcome.status
-    if posed.problem.balanced:
+    if posed.problem.balanced and dual.f is not dual.g:
         dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))
-    if status is Status.CONVERGED and posed.problem.logit_error(dual.f, dual.g, posed.eps) > UNRESOLVED:
-        status = Status.STALLED
-    if status is not Status.STOPPED and not math.isfinite(float(posed.place.xp.sum(dual.f))):
-        status = Status.DIVERGED
+    if status is not Status.STOPPED:
+        unresolved = posed.problem.logit_error(dual.f, dual.g, posed.eps)
+        if not math.isfinite(unresolved):
+            status = Status.DIVERGED
+        elif status is Status.CONVERGED and unresolved > UNRESOLVED:
+            status = Status.STALLED
     return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
 
 

@@ -145,12 +145,8 @@ def checked_weights(name: str, weights: Any, size: int, place: Place) -> Array:
     return weights
 
 
-def equal_masses(a: Array, b: Array, precision: float, name: str, place: Place) -> Array:
-    """b with the mass of a, where they differ by rounding; otherwise an error."""
-    xp = place.xp
-    mass_a, mass_b = float(xp.sum(a)), float(xp.sum(b))
-    if mass_a == mass_b:
-        return b
+def balancing(mass_a: float, mass_b: float, precision: float, name: str) -> float:
+    """The factor by which a mass is scaled to that of a, from which it differs by rounding; otherwise an error."""
     if abs(mass_a - mass_b) > precision * max(mass_a, mass_b):
         shown = (f"{mass_a:g}", f"{mass_b:g}")
         got_a, got_b = shown if shown[0] != shown[1] else (repr(mass_a), repr(mass_b))
@@ -158,7 +154,7 @@ def equal_masses(a: Array, b: Array, precision: float, name: str, place: Place) 
             f"`a` and `b` must have equal mass in balanced transport, got {got_a} and {got_b}; "
             f"normalise them or set `{name}`"
         )
-    return b * (mass_a / mass_b)
+    return mass_a / mass_b
 
 
 def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None) -> Instance:
@@ -171,19 +167,24 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     n, m = geometry.shape
     xp = place.xp
     rounding = max(_rounding(a, xp), _rounding(b, xp))
+    given_a, given_b = a is not None, b is not None
     a, b = checked_weights("a", a, n, place), checked_weights("b", b, m, place)
+    side_a = Support.of(a, place) if given_a else Support(n)
+    side_b = Support.of(b, place) if given_b else Support(m)
     kl_a, kl_b = (MarginalKL(math.inf if value is None else value) for value in rho)
-    if kl_a.balanced and kl_b.balanced:
-        b = equal_masses(a, b, rounding, rho_name, place)
-    side_a, side_b = Support.of(a, place), Support.of(b, place)
+    mass_a, mass_b = float(xp.sum(a)), float(xp.sum(b))
+    if kl_a.balanced and kl_b.balanced and mass_a != mass_b:
+        b = b * balancing(mass_a, mass_b, rounding, rho_name)
+        mass_b = float(xp.sum(b))
     core = geometry
     if side_a.kept is not None or side_b.kept is not None:
         core = geometry.take(side_a.kept, side_b.kept)
         a, b = side_a.restrict(a), side_b.restrict(b)
+        mass_a, mass_b = float(xp.sum(a)), float(xp.sum(b))
     core.check_feasible()
     problem = Problem(
         core.kernel(workers), a, b, xp.log(a), xp.log(b),
-        float(xp.sum(a)), float(xp.sum(b)), kl_a, kl_b, place,
+        mass_a, mass_b, kl_a, kl_b, place,
         2.0**-24 if geometry.dtype == xp.float32 else 2.0**-53, geometry.rounded(),
     )  # fmt: skip
     stored = rho[0] if rho[0] == rho[1] else rho

@@ -14,13 +14,8 @@ from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel, vectors_of
 from epsot.kernels.bursts import Bursts, Marginal
-from epsot.kernels.vectors import MAX_EXPONENT, Directions, Vectors
+from epsot.kernels.vectors import Directions, Vectors, bounded_exp
 from epsot.lazy import cached_property
-
-
-def bounded_exp(z: Array, xp: Any) -> Array:
-    """exp(z), at most e^80: what is larger is hopeless, but must stay a number, in float32 too."""
-    return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
 
 
 @dataclass(frozen=True)
@@ -182,6 +177,10 @@ class Problem:
         """sum_i |(P 1)[i] - marginal called for[i]| / mass(a), 0-d, of the pair (f, g) whose next f is given."""
         return self.vectors.violation(self.a, f, next_f, eps, self.kl_a.rho, self.mass_a)
 
+    def marginals(self, f: Array, next_f: Array, eps: float) -> tuple[Array, Array]:
+        """That, and the mass of P, both 0-d."""
+        return self.vectors.marginals(self.a, f, next_f, eps, self.kl_a.rho, self.mass_a)
+
     def row_sums(self, f: Array, next_f: Array, eps: float) -> Array:
         """P 1 of the pair (f, g) whose next f is given: a exp((f - softmin) / eps).  -> (n,)"""
         xp = self.place.xp
@@ -206,4 +205,5 @@ class Problem:
     def logit_error(self, f: Array, g: Array, eps: float) -> float:
         """The error of (f + g - C) / eps by the rounding of f and g to float64."""
         xp = self.place.xp
-        return 2.0**-53 * (float(xp.max(xp.abs(f))) + float(xp.max(xp.abs(g)))) / eps
+        largest = xp.max(xp.abs(f))
+        return 2.0**-53 * float(2 * largest if f is g else largest + xp.max(xp.abs(g))) / eps

@@ -44,7 +44,7 @@ class Side:
         if not isinstance(core, PointCloud):
             raise TypeError("a CostMatrix has no points to differentiate in; use PointCloud, or `plan`: dOT / dC = P")
         problem: Any = instance.problem
-        h = problem.log_b + self.g / instance.eps
+        h = problem.density_b(self.g, instance.eps)
         kept = gradients.slope(core, problem.kernel, self.extension, h, instance.eps)
         if instance.side_a.dropped is None:
             return kept

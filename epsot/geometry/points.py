@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from epsot import kernels
-from epsot.arrays import Place, as_points, common_place
+from epsot.arrays import Place, as_points, common_place, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
 from epsot.devices import resident
 from epsot.kernels import PointsKernel
+from epsot.lazy import cached_property
 
 BLOCK = 64  # points that the kernels give a common centre, about
 
@@ -108,12 +109,16 @@ class PointCloud:
 
     def diameter(self) -> float:
         """The diagonal of the joint bounding box, in the units of the points."""
+        return self._diameter
+
+    @cached_property
+    def _diameter(self) -> float:
         xp = self.place.xp
-        low = xp.minimum(xp.min(self.x, axis=0), xp.min(self.y, axis=0))
-        high = xp.maximum(xp.max(self.x, axis=0), xp.max(self.y, axis=0))
-        extent = xp.astype(high, xp.float64) / 2 - xp.astype(low, xp.float64) / 2  # halves do not overflow
-        largest = float(xp.max(extent))
-        return 2 * largest * math.sqrt(float(xp.sum((extent / largest) ** 2))) if largest > 0 else 0.0
+        corners = xp.stack([corner(cloud, axis=0) for corner in (xp.min, xp.max) for cloud in (self.x, self.y)])
+        x_low, y_low, x_high, y_high = to_numpy(corners).astype(np.float64) / 2  # halves do not overflow
+        extent = np.maximum(x_high, y_high) - np.minimum(x_low, y_low)
+        largest = float(extent.max())
+        return 2 * largest * math.sqrt(float(((extent / largest) ** 2).sum())) if largest > 0 else 0.0
 
     def scale(self) -> float:
         """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""

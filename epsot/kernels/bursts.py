@@ -89,5 +89,5 @@ class Bursts(Protocol):
     ) -> Alternations:
         """Steps from `start`, f being the last f, mixed with the `directions`, which go along; to wait: `patience`."""
 
-    def average(self, mean: Array, terms: Terms) -> Averages:
-        """Steps of the first measure with itself."""
+    def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
+        """Steps of the first measure with itself from `mean`, or if it is no more than a guess, from its update."""

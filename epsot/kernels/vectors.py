@@ -23,6 +23,11 @@ LEAP = 20.0  # no mix goes further than so many eps from the plain step: there t
 LONGEST = 1.0  # no eased column moves by more than this many eps a step, where a plain step would not
 
 
+def bounded_exp(z: Array, xp: Any) -> Array:
+    """exp(z), at most e^80: what is larger is hopeless, but must stay a number, in float32 too."""
+    return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
+
+
 class Advance(NamedTuple):
     """What a plain step leads to."""
 
@@ -46,6 +51,7 @@ class Directions:
         self.moves, self.changes = (
             self.xp.zeros((self.rows, b.shape[0]), dtype=self.xp.float64, device=b.device) for _ in range(2)
         )
+        self.plain = b / mass  # the weights where nothing is eased
         self.ease(None)
 
     def forget(self) -> None:
@@ -56,9 +62,7 @@ class Directions:
 
     def ease(self, scale: Array | None) -> None:
         """Divide the residual by a scale, (m,) in (0, 1], or by 1; J stays symmetric in the weights times the scale."""
-        self.scale, self.weights = scale, self.b / self.mass
-        if scale is not None:
-            self.weights = self.weights * scale
+        self.scale, self.weights = scale, self.plain if scale is None else self.plain * scale
         self.forget()
 
     def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
@@ -134,6 +138,13 @@ class Vectors:
         exponent = (f - next_f) * (1 / eps + 1 / rho)
         excess = xp.abs(xp.expm1(xp.where(exponent > MAX_EXPONENT, MAX_EXPONENT, exponent)))
         return xp.sum((a if math.isinf(rho) else a * xp.exp(-f / rho)) * excess) / mass
+
+    def marginals(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> tuple[Array, Array]:
+        """The violation, and sum_i (P 1)[i], both 0-d."""
+        xp = array_namespace(a)
+        called_for = a if math.isinf(rho) else a * xp.exp(-f / rho)
+        sums = called_for * bounded_exp((f - next_f) * (1 / eps + 1 / rho), xp)
+        return self.violation(a, f, next_f, eps, rho, mass), xp.sum(sums)
 
     def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
         """log sum_i a[i] exp(-f[i] / rho), 0-d, without overflow."""

@@ -177,6 +177,7 @@ class SelfState:
     f: Array
     updated: Array
     mean: Array
+    fresh: bool = False  # nothing is known yet: the first step starts from the plain update of `mean`
 
 
 @dataclass(frozen=True)
@@ -191,20 +192,21 @@ class SelfTransport(Update):
     extrapolate: bool = False
 
     def init(self, eps: float, f: Array | None, g: Array | None) -> SelfState:
-        if f is None:
-            f = self.problem.next_self(self.problem.zeros()[0], eps)
-        return SelfState(f, f, f)
+        fresh = f is None
+        f = self.problem.place.xp.zeros_like(self.problem.a) if f is None else f
+        return SelfState(f, f, f, fresh)
 
     def step(self, state: SelfState, eps: float) -> SelfState:
-        updated = self.problem.next_self(state.mean, eps, state.mean)
-        return SelfState(state.mean, updated, (state.mean + updated) / 2)
+        f = self.problem.next_self(state.mean, eps) if state.fresh else state.mean
+        updated = self.problem.next_self(f, eps, f)
+        return SelfState(f, updated, (f + updated) / 2)
 
     def run(self, state: SelfState, level: Level, most: int, errors: Sequence[float]) -> tuple[SelfState, list[float]]:
         bursts = self.problem.bursts if most > 1 else None
         if bursts is None or level.tol is None:
             return super().run(state, level, most, errors)
         terms = Terms(level.eps, most, level.tol, HALVING, HALVING, level.restless, errors)
-        *made, found = bursts.average(state.mean, terms)
+        *made, found = bursts.average(state.mean, state.fresh, terms)
         return SelfState(*made), found
 
     def pair(self, state: SelfState) -> tuple[Array, Array]:
@@ -221,6 +223,5 @@ class SelfTransport(Update):
         if self.extrapolate:
             f = self.problem.next_self(state.mean, eps)
             return Dual(f, f, f_map=(f, state.mean), g_map=(f, state.mean))
-        mass = self.problem.place.xp.sum(self.problem.row_sums(state.f, state.updated, eps))
         extension = (state.updated, state.f)
-        return Dual(state.f, state.f, self.error(state, eps), mass, extension, extension)
+        return Dual(state.f, state.f, *self.problem.marginals(state.f, state.updated, eps), extension, extension)

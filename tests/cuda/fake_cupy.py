@@ -154,7 +154,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> ndarray:
-        part = np.asarray(unwrap(self)[unwrap(index)])
+        index = unwrap(index)
+        part = np.asarray(unwrap(self)[(index, ...) if isinstance(index, int) else index])
         operations["take"] += not np.may_share_memory(part, self.data_)
         return wrap(part)
 

@@ -53,7 +53,8 @@ def groups() -> dict[str, list[str]]:
     threads = shapes.VECTOR_THREADS
     sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
     found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]
-    found["order"] = [f"hilbert<{real}, {dim}>" for real in REALS for dim in (2, 3)]
+    found["order"] = [f"{kernel}<{real}, {dim}>" for kernel in ("box", "hilbert") for real in REALS for dim in (2, 3)]
+    found["order"] += [f"frames<{real}, {dim}>" for real in REALS for dim in range(1, NEAR_DIMENSIONS + 1)]
     found["order"] += ["finish", f"prepare<{shapes.PLAIN_THREADS}, {shapes.NEAR_TILE}>"]
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import epsot
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import reference
 from epsot.kernels.cuda import shapes
@@ -45,7 +46,7 @@ def prepared(label: str, rng: np.random.Generator) -> tuple[Case, str]:
     return case, "softmin pair self apply gradient cost_apply"
 
 
-@pytest.mark.parametrize("label", [label for label in groups() if label not in ELSEWHERE])
+@pytest.mark.parametrize("label", [label for label in groups() if label not in ELSEWHERE and "bursts" not in label])
 def test_every_kernel_runs(label: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     case, methods = prepared(label, rng)
     for name in methods.split():
@@ -69,4 +70,29 @@ def test_every_kernel_runs(label: str, rng: np.random.Generator, monkeypatch: py
         case, _ = prepared(label, rng)
         CHECKS["softmin"](case)
         same_in_both_orders(lambda: [case.ours.softmin(case.h, 0.3)])
+    assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}
+
+
+@pytest.mark.parametrize("label", [label for label in groups() if "bursts" in label])
+def test_every_burst_runs(label: str, rng: np.random.Generator) -> None:
+    """`tests/kernels/test_bursts.py` looks at the steps one by one."""
+    real, _, what, *where = label.split(", ")
+    x, y = clouds(70, 65, {"d = 2": 2, "d = 3": 3}.get("".join(where), 5), DTYPES[real], rng)
+    cost = COSTS.get(what, HalfSquare())
+    costs = [cost.value(u[:, None], v[None]).astype(DTYPES[real]) for u, v in ((x, y), (x, x), (y, y))]
+
+    def geometry(move: Any) -> Any:
+        if what == "matrix":
+            C, C_xx, C_yy = map(move, costs)
+            return epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy)
+        return epsot.PointCloud(move(x), move(y), cost=cost)
+
+    def results() -> list[np.ndarray]:
+        found = epsot.divergence(geometry(fake_cupy.asarray), eps=0.3, tol=1e-5)
+        return [found.f.data_, found.g.data_, found.value.data_]
+
+    same_in_both_orders(results)
+    theirs = epsot.divergence(geometry(lambda z: z), eps=0.3, tol=1e-5)
+    for one, other in zip(results(), (theirs.f, theirs.g, theirs.value), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
     assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}

@@ -151,12 +151,13 @@ def test_a_step_is_that_of_the_definition(cost: Any, off: float, rng: np.random.
 
     own = cuda.Points(on_device(x), on_device(x), cost).bursts(marginal(a, rho), marginal(a, rho))
     assert own is not None
-    averages = own.average(on_device(f), terms(steps=1))
+    averages = own.average(on_device(f), False, terms(steps=1))
     softmin = reference.Points(x, x, cost).softmin(np.log(a) + f / eps, eps)
     updated = MarginalKL(rho).dampen(softmin, eps)
     np.testing.assert_allclose(averages.updated.data_, updated, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(averages.mean.data_, (f + updated) / 2, rtol=1e-11, atol=1e-11)
     np.testing.assert_array_equal(averages.f.data_, f)
+    np.testing.assert_allclose(own.average(on_device(f), True, terms(steps=1)).f.data_, updated, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("cost", [HalfSquare(), Euclidean(), Cityblock()])
@@ -182,17 +183,17 @@ def test_when_a_burst_ends(rng: np.random.Generator) -> None:
     own = cuda.Points(on_device(x), on_device(x), HalfSquare()).bursts(marginal(a), marginal(a))
     assert own is not None
     zero = on_device(np.zeros(n))
-    errors = own.average(zero, terms(steps=12)).errors
+    errors = own.average(zero, False, terms(steps=12)).errors
     assert len(errors) == 12
     assert np.all(np.diff(errors) < 0)
-    assert own.average(zero, terms(steps=12, tol=errors[4])).errors == errors[:5]
-    assert own.average(zero, terms(steps=12, still=bursts.Rest(2, 1e-9))).errors == errors[:3]
+    assert own.average(zero, False, terms(steps=12, tol=errors[4])).errors == errors[:5]
+    assert own.average(zero, False, terms(steps=12, still=bursts.Rest(2, 1e-9))).errors == errors[:3]
     before = [errors[0] / 2, errors[0] / 3]  # one more at least as large, and two of them have not gone below the first
-    assert own.average(zero, terms(steps=12, still=bursts.Rest(2, 0.5), errors=before)).errors == errors[:1]
-    broken = own.average(on_device(np.full(n, np.nan)), terms(steps=12)).errors
+    assert own.average(zero, False, terms(steps=12, still=bursts.Rest(2, 0.5), errors=before)).errors == errors[:1]
+    broken = own.average(on_device(np.full(n, np.nan)), False, terms(steps=12)).errors
     assert len(broken) == 1
     assert not np.isfinite(broken[0])
-    assert len(own.average(zero, terms(steps=1000)).errors) == shapes.BURST_STEPS
+    assert len(own.average(zero, False, terms(steps=1000)).errors) == shapes.BURST_STEPS
 
 
 @pytest.mark.parametrize(("blur", "tol"), [(0.002, 1e-6), (0.0005, 1e-4)])

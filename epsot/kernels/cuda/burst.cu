@@ -30,7 +30,7 @@ struct Grid {
     }
 };
 
-// The costs of pairs, times `scale`: log2(e) C[i, j] / eps. x, y: (n, d) and (m, d) points, with DIM = d, or 0 for any;
+// The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (n, d) and (m, d) points, with DIM = d, or 0 for any;
 // or x is a matrix, `down` and `right` its strides.
 template <typename T_, int COST, int DIM> struct Pairs {
     typedef T_ T;
@@ -60,15 +60,18 @@ template <typename T_, int COST, int DIM> struct Pairs {
     {
         if constexpr (COST == MATRIX) {
 #pragma unroll
-            for (int r = 0; r < BURST_ROWS; ++r) cost[r] = scale * rows.at[r][j * right];
+            for (int r = 0; r < BURST_ROWS; ++r) cost[r] = rows.at[r][j * right];
         } else {
-            double length[BURST_ROWS];
-            measure(rows, y + j * d, length);
+            measure(rows, y + j * (DIM > 0 ? DIM : d), cost);
 #pragma unroll
             for (int r = 0; r < BURST_ROWS; ++r)
-                cost[r] = COST == SQUARE ? 0.5 * scale * length[r]
-                        : COST == EUCLIDEAN ? double(root(T(length[r]))) : scale * length[r];
+                if (COST == EUCLIDEAN) cost[r] = root(T(cost[r]));
         }
+    }
+    // The costs over what `costs` returns.
+    __device__ __forceinline__ double factor() const
+    {
+        return COST == SQUARE ? 0.5 * scale : COST == EUCLIDEAN ? 1 : scale;
     }
 
     __device__ __forceinline__ void measure(const Rows& rows, const T* point, double (&length)[BURST_ROWS]) const
@@ -107,34 +110,39 @@ template <typename T_, int COST, int DIM> struct Pairs {
     __device__ __forceinline__ void
     sum(const Rows& rows, const double* h, const double (&offset)[BURST_ROWS], double (&total)[BURST_ROWS]) const
     {
-        constexpr Index SPAN = 32 * BURST_FOLD;
-        constexpr int UNROLL = sizeof(T) == 4 ? 4 : 2;  // an exponential in float64 is long enough
+        // Steps at once: their columns are on the way together. An exponential in float64 takes as long itself.
+        constexpr int STEPS = sizeof(T) == 4 ? 8 : 2;
+        const double times = factor();
+        const int end = int(m);
+        T part[BURST_ROWS];
+        int since = 0;
 #pragma unroll
-        for (int r = 0; r < BURST_ROWS; ++r) total[r] = 0;
+        for (int r = 0; r < BURST_ROWS; ++r) { total[r] = 0; part[r] = 0; }
 #pragma unroll 1
-        for (Index begin = 0; begin < m; begin += SPAN) {
-            const Index end = smaller(begin + SPAN, m);
-            T part[BURST_ROWS];
+        for (int begin = threadIdx.x % 32; begin < end; begin += 32 * STEPS) {
 #pragma unroll
-            for (int r = 0; r < BURST_ROWS; ++r) part[r] = 0;
-#pragma unroll UNROLL
-            for (Index j = begin + threadIdx.x % 32; j < end; j += 32) {
+            for (int step = 0; step < STEPS; ++step) {
+                const int j = begin + 32 * step, place = j < end ? j : end - 1;
                 double cost[BURST_ROWS];
-                costs(rows, j, cost);
-                const double weight = h[j];
+                costs(rows, place, cost);
+                const double there = h[place], weight = j < end ? there : minus_infinity();
 #pragma unroll
-                for (int r = 0; r < BURST_ROWS; ++r) part[r] += exponential(T(weight + offset[r] - cost[r]));
+                for (int r = 0; r < BURST_ROWS; ++r) part[r] += exponential(T(weight + offset[r] - times * cost[r]));
             }
+            since += STEPS;
+            if (since < BURST_FOLD) continue;
+            since = 0;
 #pragma unroll
-            for (int r = 0; r < BURST_ROWS; ++r) total[r] += part[r];
+            for (int r = 0; r < BURST_ROWS; ++r) { total[r] += part[r]; part[r] = 0; }
         }
 #pragma unroll
-        for (int r = 0; r < BURST_ROWS; ++r) total[r] = lane_sum<32>(total[r]);
+        for (int r = 0; r < BURST_ROWS; ++r) total[r] = lane_sum<32>(total[r] + part[r]);
     }
 
     // offset[r] = -max_j (h[j] - cost), 0 where there is nothing
     __device__ __forceinline__ void peak(const Rows& rows, const double* h, double (&offset)[BURST_ROWS]) const
     {
+        const double times = factor();
         double top[BURST_ROWS];
 #pragma unroll
         for (int r = 0; r < BURST_ROWS; ++r) top[r] = minus_infinity();
@@ -143,7 +151,7 @@ template <typename T_, int COST, int DIM> struct Pairs {
             double cost[BURST_ROWS];
             costs(rows, j, cost);
 #pragma unroll
-            for (int r = 0; r < BURST_ROWS; ++r) top[r] = larger(h[j] - cost[r], top[r]);  // nan is no peak
+            for (int r = 0; r < BURST_ROWS; ++r) top[r] = larger(h[j] - times * cost[r], top[r]);  // nan is no peak
         }
 #pragma unroll
         for (int r = 0; r < BURST_ROWS; ++r) {
@@ -364,7 +372,8 @@ alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n,
     }
 }
 
-// SelfTransport.step, again and again: f <- mean, updated <- next_f(f), mean <- (f + updated) / 2.
+// SelfTransport.step, again and again: f <- mean, updated <- next_f(f), mean <- (f + updated) / 2. If it is fresh, the
+// first mean is an update, not a mean.
 //
 // work: two means (n each), updated (n), two log-densities (n each), what blocks leave for each other. numbers: steps
 // made, the mean whose update is the last (0 or 1), whether to go on; then errors.
@@ -372,8 +381,8 @@ template <class Pairs>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
 average(const typename Pairs::T* x, const Index n, const Index d, const Index down, const Index right,
         const double scale, const double* log_a, const double* a, const double* first_mean, double* work,
-        double* numbers, int* arrived, const double eps, const double rho, const double mass, const int shares,
-        const int steps, const double tol, const int still, const double still_factor, const int known)
+        double* numbers, int* arrived, const double eps, const double rho, const double mass, const int fresh,
+        const int shares, const int steps, const double tol, const int still, const double still_factor, const int known)
 {
     typedef Violation<BURST_THREADS> Sums;
     typedef Meeting<BURST_THREADS, Sums::STAGES, Sums::VALUES> Meet;
@@ -385,21 +394,23 @@ average(const typename Pairs::T* x, const Index n, const Index d, const Index do
     const Rest rest = {still, still_factor};
     const Terms terms = {steps, tol, -minus_infinity(), rest, rest, numbers + HEAD, known};
     double *updated = work + 2 * n, *densities = updated + n, *partial = densities + 2 * n;
+    const Index begin = fresh ? n : 0;
     EPSOT_EVERY(i, n, gridDim.x) {
-        work[i] = first_mean[i];
-        densities[i] = side.density(i, work[i]);
+        work[begin + i] = first_mean[i];
+        densities[begin + i] = side.density(i, first_mean[i]);
     }
     grid.meet();
 #pragma unroll 1
-    for (int number = 0;; ++number) {
-        const Index now = number % 2 * n, then = n - now;
+    for (int number = fresh ? -1 : 0;; ++number) {
+        const Index now = (number & 1) * n, then = n - now;
         const double* mean = work + now;
         rows.softmin(densities + now, mean, side.guess_scale(), eps, [&](Index i, double softmin) {
             updated[i] = side.damped(softmin);
-            work[then + i] = (mean[i] + updated[i]) / 2;
+            work[then + i] = number < 0 ? updated[i] : (mean[i] + updated[i]) / 2;
             densities[then + i] = side.density(i, work[then + i]);
         });
         grid.meet();
+        if (number < 0) continue;
         Meet meeting(shared, partial, shares);
         const Sums sums = {a, mean, updated, n, 1 / eps + 1 / rho, rho};
         if (blockIdx.x < shares) {

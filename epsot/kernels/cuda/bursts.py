@@ -111,15 +111,15 @@ class Bursts:
             Record(error, norm, int(waited)), verdict == RETREATED,
         )  # fmt: skip
 
-    def average(self, mean: Array, terms: Terms) -> Averages:
+    def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
         cupy, pairs, n = self.cupy, self.pairs, self.pairs.n
         shares = shapes.burst_shares(n, self.blocks)
         arrived, numbers, known, steps = self.numbers(AVERAGE_HEAD, terms)
-        work = cupy.empty(5 * n + shares, dtype=np.float64)
+        work = cupy.empty(5 * n + 2 * shares, dtype=np.float64)
         arguments = (
             pairs.x, *map(np.int64, (n, pairs.d, pairs.down, pairs.right)), pairs.scale(terms.eps),
             self.a.log_weights, self.a.weights, cupy.ascontiguousarray(mean), work, numbers, arrived,
-            *map(np.float64, (terms.eps, self.a.rho, self.a.mass)), np.int32(shares), np.int32(steps),
+            *map(np.float64, (terms.eps, self.a.rho, self.a.mass)), np.int32(fresh), np.int32(shares), np.int32(steps),
             np.float64(terms.tol), np.int32(terms.still.steps), np.float64(terms.still.factor), np.int32(known),
         )  # fmt: skip
         launch_together(cupy, f"average<{pairs.name}>", self.blocks, BURST_THREADS, arguments)

@@ -9,7 +9,7 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
-from epsot.kernels.cuda.shapes import FRAME, GROUP, NEAR_TILE, PLAIN_THREADS
+from epsot.kernels.cuda.shapes import BOX_THREADS, FRAME, GROUP, NEAR_TILE, PLAIN_THREADS
 from epsot.lazy import cached_property
 
 NEAR_DIMENSIONS = 3
@@ -51,13 +51,15 @@ class Cloud:
         if n <= FRAME:
             return identity(cupy, n)
         if d == 1:
-            return cupy.argsort(points[:, 0]).astype(np.int64)
-        low = points.min(axis=0).astype(np.float64)
-        span = (points.max(axis=0) - low).max().reshape(1).astype(np.float64)
-        keys = cupy.empty(n, dtype=np.int64)
-        name = f"hilbert<{real_name(points)}, {d}>"
-        launch(cupy, name, (shapes.plain_blocks(n),), PLAIN_THREADS, (points, np.int64(n), low, span, keys))
-        return cupy.argsort(keys).astype(np.int64)
+            return cupy.argsort(points[:, 0]).astype(np.int64, copy=False)
+        form, box, keys = (
+            f"{real_name(points)}, {d}",
+            cupy.empty(d + 1, dtype=np.float64),
+            cupy.empty(n, dtype=np.int64),
+        )
+        launch(cupy, f"box<{form}>", (1,), BOX_THREADS, (points, np.int64(n), box))
+        launch(cupy, f"hilbert<{form}>", (shapes.plain_blocks(n),), PLAIN_THREADS, (points, np.int64(n), box, keys))
+        return cupy.argsort(keys).astype(np.int64, copy=False)
 
     @cached_property
     def sorted(self) -> Array:
@@ -69,12 +71,11 @@ class Cloud:
         """The middle and the half width of the box around every FRAME rows.  (frames, 2, d) float64"""
         cupy, points = self.cupy, self.sorted
         n, d = points.shape
-        blocks = -(-n // FRAME)
-        # The last point again, to the end of the last block.
-        place = cupy.minimum(cupy.arange(blocks * FRAME), n - 1)
-        part = points[place].reshape(blocks, FRAME, d)
-        low, high = part.min(axis=1).astype(np.float64), part.max(axis=1).astype(np.float64)
-        return cupy.stack([low + (high - low) / 2, (high - low) / 2], axis=1)
+        frames = -(-n // FRAME)
+        out = cupy.empty((frames, 2, d), dtype=np.float64)
+        blocks = -(-frames * 32 // PLAIN_THREADS)  # a warp each
+        launch(cupy, f"frames<{real_name(points)}, {d}>", (blocks,), PLAIN_THREADS, (points, np.int64(n), out))
+        return out
 
     @cached_property
     def boxes(self) -> Array:

@@ -138,9 +138,9 @@ class Bursts:
             assert last is not None
             return made._replace(last=last, best=best, start=to_torch(made.start))
 
-    def average(self, mean: Array, terms: Terms) -> Averages:
+    def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
         with stream_of(self.like):
-            f, updated, mean, errors = self.bursts.average(to_cupy(mean), terms)
+            f, updated, mean, errors = self.bursts.average(to_cupy(mean), fresh, terms)
             return Averages(to_torch(f), to_torch(updated), to_torch(mean), errors)
 
 
@@ -183,9 +183,12 @@ class Vectors(vectors.Vectors):
     """The fused operations on tensors where they replace many; of two, PyTorch makes as little work as the exchange."""
 
     def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
+        return self.marginals(a, f, next_f, eps, rho, mass)[0]
+
+    def marginals(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> tuple[Array, Array]:
         with stream_of(a):
-            error = fused.Vectors().violation(to_cupy(a), to_cupy(f), to_cupy(next_f), eps, rho, mass)
-            return to_torch(error)
+            error, total = fused.Vectors().marginals(to_cupy(a), to_cupy(f), to_cupy(next_f), eps, rho, mass)
+            return to_torch(error), to_torch(total)
 
     def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
         with stream_of(log_a):

@@ -1,14 +1,67 @@
+// The box around points: its lowest coordinates, then its longest side. One block.
+template <typename T, int D>
+__global__ void __launch_bounds__(1024, 1) box(const T* x, const Index n, double* out)
+{
+    __shared__ double lows[D][32], highs[D][32];
+    double longest = 0;
+    for (int k = 0; k < D; ++k) {
+        double low = -minus_infinity(), high = minus_infinity();
+        for (Index i = threadIdx.x; i < n; i += blockDim.x) {
+            const double place = x[i * D + k];
+            low = place < low ? place : low;
+            high = larger(place, high);
+        }
+        low = -lane_max<32>(-low);
+        high = lane_max<32>(high);
+        if (threadIdx.x % 32 == 0) { lows[k][threadIdx.x / 32] = low; highs[k][threadIdx.x / 32] = high; }
+    }
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (int k = 0; k < D; ++k) {
+        double low = lows[k][0], high = highs[k][0];
+        for (int warp = 1; warp < blockDim.x / 32; ++warp) {
+            low = lows[k][warp] < low ? lows[k][warp] : low;
+            high = larger(highs[k][warp], high);
+        }
+        out[k] = low;
+        longest = larger(high - low, longest);
+    }
+    out[D] = longest;
+}
+
+// The middle and the half width of the box around every FRAME points. A warp for each.
+template <typename T, int D>
+__global__ void frames(const T* x, const Index n, double* out)
+{
+    const Index frame = (blockIdx.x * Index(blockDim.x) + threadIdx.x) / 32, first = frame * FRAME;
+    if (first >= n) return;
+    for (int k = 0; k < D; ++k) {
+        double low = -minus_infinity(), high = minus_infinity();
+        for (Index i = first + threadIdx.x % 32; i < smaller(first + FRAME, n); i += 32) {
+            const double place = x[i * D + k];
+            low = place < low ? place : low;
+            high = larger(place, high);
+        }
+        low = -lane_max<32>(-low);
+        high = lane_max<32>(high);
+        if (threadIdx.x % 32 == 0) {
+            out[frame * (2 * D) + k] = low + (high - low) / 2;
+            out[frame * (2 * D) + D + k] = (high - low) / 2;
+        }
+    }
+}
+
 // The place of points on a Hilbert curve (Skilling 2004, Programming the Hilbert curve). A run of neighbours on it is
 // compact: the curve has no jumps, which a curve of interleaved bits has.
 template <typename T, int D>
-__global__ void hilbert(const T* x, const Index n, const double* low, const double* span, long long* keys)
+__global__ void hilbert(const T* x, const Index n, const double* box, long long* keys)
 {
     constexpr int BITS = D == 2 ? 31 : 20;  // keys of 60 or 62 bits
     const Index i = blockIdx.x * Index(blockDim.x) + threadIdx.x;
     if (i >= n) return;
     unsigned cell[D];
     for (int k = 0; k < D; ++k) {
-        const double place = span[0] > 0 ? (x[i * D + k] - low[k]) / span[0] : 0;  // 0 to 1
+        const double place = box[D] > 0 ? (x[i * D + k] - box[k]) / box[D] : 0;  // 0 to 1
         cell[k] = unsigned(place * ((1u << BITS) - 1));
     }
     for (unsigned bit = 1u << (BITS - 1); bit > 1; bit >>= 1) {

@@ -75,12 +75,14 @@ __device__ __forceinline__ double log_marginal(double log_a, double f, double rh
     return rho < -minus_infinity() ? log_a - f / rho : log_a;
 }
 
-// What one point adds to the marginal error; slope = 1 / eps + 1 / rho.
-__device__ __forceinline__ double excess(double b, double g, double next, double slope, double rho)
+// What one point has too much, or too little where that is negative, and what it should have: `called_for`.
+// slope = 1 / eps + 1 / rho
+__device__ __forceinline__ double
+excess(double b, double g, double next, double slope, double rho, double& called_for)
 {
     const double exponent = (g - next) * slope;
-    const double marginal = rho < -minus_infinity() ? b * exp(-g / rho) : b;
-    return marginal * magnitude(expm1(exponent > MAX_EXPONENT ? MAX_EXPONENT : exponent));
+    called_for = rho < -minus_infinity() ? b * exp(-g / rho) : b;
+    return called_for * expm1(exponent > MAX_EXPONENT ? MAX_EXPONENT : exponent);
 }
 
 // out = log b + g / eps
@@ -92,17 +94,22 @@ density(const double* log_b, const double* g, const Index m, const double eps, d
     EPSOT_EVERY(j, m, gridDim.x) out[j] = log_b[j] + g[j] / eps;
 }
 
-// total[0] of the last stage: sum_i a[i] exp(-f[i] / rho) |expm1((f - next)[i] slope)|
+// The totals: sum_i a[i] exp(-f[i] / rho) |expm1((f - next)[i] slope)|, and the same with exp, which is the mass.
 template <int THREADS> struct Violation {
-    static constexpr int STAGES = 1, VALUES = 1;
+    static constexpr int STAGES = 1, VALUES = 2;
     const double *a, *f, *next;
     const Index n;
     const double slope, rho;
     __device__ __forceinline__ void run(Meeting<THREADS, STAGES, VALUES>& meeting, int stage) const
     {
-        double mine[1] = {0};
+        double mine[2] = {0, 0};
 #pragma unroll 1
-        EPSOT_EVERY(i, n, meeting.blocks) mine[0] += excess(a[i], f[i], next[i], slope, rho);
+        EPSOT_EVERY(i, n, meeting.blocks) {
+            double called_for;
+            const double more = excess(a[i], f[i], next[i], slope, rho, called_for);
+            mine[0] += magnitude(more);
+            mine[1] += called_for + more;
+        }
         meeting.close(stage, mine);
     }
 };
@@ -120,7 +127,10 @@ violation(const double* a, const double* f, const double* next, const Index n, c
     for (int stage = first; stage < last; ++stage) {
         meeting.open(stage);
         if (stage < Sums::STAGES) sums.run(meeting, stage);
-        else if (threadIdx.x == 0 && blockIdx.x == 0) out[0] = shared.total[0][0] / mass;
+        else if (threadIdx.x == 0 && blockIdx.x == 0) {
+            out[0] = shared.total[0][0] / mass;
+            out[1] = shared.total[0][1];
+        }
     }
 }
 
@@ -213,7 +223,8 @@ template <int THREADS, int ROWS> struct Advance {
 #pragma unroll 1
             EPSOT_EVERY(j, m, meeting.blocks) {
                 mine[0] += b[j] * ((result[j] - g[j]) / eps);
-                mine[1] += excess(b[j], g[j], updated[j], slope, rho);
+                double called_for;
+                mine[1] += magnitude(excess(b[j], g[j], updated[j], slope, rho, called_for));
             }
             meeting.close(stage, mine);
         } else if (stage == SIZES) {  // |r|^2, <change, c_k>, <r, c_k>

@@ -84,13 +84,16 @@ class Vectors(vectors.Vectors):
         return out
 
     def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
+        return self.marginals(a, f, next_f, eps, rho, mass)[0]
+
+    def marginals(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> tuple[Array, Array]:
         import cupy
 
-        n, out = f.shape[0], cupy.empty((), dtype=np.float64)
+        n, out = f.shape[0], cupy.empty(2, dtype=np.float64)
         f, next_f = cupy.ascontiguousarray(f), cupy.ascontiguousarray(next_f)
         numbers = (np.float64(1 / eps + 1 / rho), np.float64(rho), np.float64(mass))
-        staged(cupy, f"violation<{VECTOR_THREADS}>", n, 2, 1, (a, f, next_f, np.int64(n), *numbers, out))
-        return out
+        staged(cupy, f"violation<{VECTOR_THREADS}>", n, 2, 2, (a, f, next_f, np.int64(n), *numbers, out))
+        return out[0], out[1]
 
     def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
         import cupy
