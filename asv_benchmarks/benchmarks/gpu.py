@@ -7,10 +7,11 @@ The bound is what the units of a multiprocessor give in a clock. A pair of half 
     float64   d + 2 operations, and about 25 for an exponential that has no unit of its own, of 64 or 2 a clock
 
 Run as a script it runs the tests that need a GPU and prints the tables: python asv_benchmarks/benchmarks/gpu.py
-With --quick it takes small sizes only, with --no-tests it leaves the tests out.
+With --quick it takes small sizes only, with --no-tests it leaves the tests out; --tables chooses among the tables.
 """
 
 import argparse
+import contextlib
 import datetime
 import statistics
 import subprocess
@@ -24,10 +25,12 @@ import epsot
 from epsot import kernels
 from epsot.costs import HalfSquare
 from epsot.geometry import Multiscale
+from epsot.kernels.cuda import shapes
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
 SIZES = [10_000, 100_000, 1_000_000]
 DIMENSIONS = [1, 2, 3, 16, 64, 256]
+TABLES = ["kernels", "solves", "many", "peers"]
 OPERATIONS = ["softmin", "softmin_pair", "softmin_self", "apply", "cost_gradient"]
 SOLVES = [1000, 3000, 10_000, 30_000, 100_000]
 SCALINGS = [0.5, 0.7, 0.9]
@@ -266,18 +269,31 @@ def print_kernels(cupy, sizes, dimensions):
                 print(f"{dtype:<9}{d:>5}{n:>9}{cells}{most:12.2e}{rates[0] / most:7.2f}", flush=True)
 
 
+@contextlib.contextmanager
+def bursts(wanted):
+    """Many steps in one launch wherever that is possible, or nowhere: what `shapes.bursts` decides by size."""
+    rule = shapes.bursts
+    shapes.bursts = lambda n, m, *_: wanted and max(n, m) <= shapes.BURST_LONGEST
+    yield
+    shapes.bursts = rule
+
+
 def print_solves(cupy, sizes):
     """Of small problems most is the time between launches: it shows in that of an iteration."""
-    heads = f"{'n = m':>9}{'debiased':>12}{'transport':>12}{'iterations':>12}{'of each':>12}"
-    print(
-        f"\nseconds: a debiased value and gradient, and one transport; float32, d = 3, blur {BLUR}, tol 1e-3\n{heads}"
-    )
+    heads = ("n = m", "debiased", "transport", "iterations", "of each", "in bursts", "one by one")
+    print(f"\nseconds: a debiased value and gradient, and one transport; float32, d = 3, blur {BLUR}, tol 1e-3")
+    print(f"{heads[0]:>9}{''.join(f'{head:>12}' for head in heads[1:])}")
     for n in sizes:
         points = cubes(cupy, n)
-        debiased = seconds(cupy, lambda points=points: solve(*points), 3)
-        plain = seconds(cupy, lambda points=points: transport(*points), 3)
+        debiased = seconds(cupy, lambda points=points: solve(*points), 5)
+        plain = seconds(cupy, lambda points=points: transport(*points), 5)
         nit = transport(*points).nit
-        print(f"{n:>9}{debiased:>12.2e}{plain:>12.2e}{nit:>12}{plain / nit:>12.2e}", flush=True)
+        ways = []
+        for wanted in (True, False):
+            with bursts(wanted):
+                ways.append(seconds(cupy, lambda points=points: solve(*points), 5))
+        cells = "".join(f"{way:>12.2e}" for way in ways)
+        print(f"{n:>9}{debiased:>12.2e}{plain:>12.2e}{nit:>12}{plain / nit:>12.2e}{cells}", flush=True)
 
 
 def print_many(cupy, sizes):
@@ -295,7 +311,7 @@ def print_many(cupy, sizes):
 def print_peers(cupy, sizes):
     found = peers()
     if not found:
-        print("\nno peer can be imported: geomloss with pykeops, or flash_sinkhorn")
+        print("\nno peer can be imported: geomloss, or flash_sinkhorn")
         return
     heads = ("error", "seconds", "epsot, error", "epsot, passes")
     print(f"\n{'peer':<20}{'n = m':>9}{'scaling':>9}{heads[0]:>10}{heads[1]:>12}{heads[2]:>14}{heads[3]:>14}")
@@ -321,6 +337,8 @@ def main(arguments=None):
     parser.add_argument("--solves", type=int, nargs="+", default=SOLVES)
     parser.add_argument("--many", type=int, nargs="+", default=MANY)
     parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
+    parser.add_argument("--peers", type=int, nargs="+", help="sizes beside peers; by default those of the solves")
+    parser.add_argument("--tables", choices=TABLES, nargs="+", default=TABLES, help="by default all")
     options = parser.parse_args(arguments)
     cupy = device()
     if cupy is None:
@@ -333,10 +351,15 @@ def main(arguments=None):
         root = Path(__file__).parents[2]
         subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"], cwd=root, check=False)
     sizes, solves = (options.sizes[:1], options.solves[:3]) if options.quick else (options.sizes, options.solves)
-    print_kernels(cupy, sizes, options.dimensions)
-    print_solves(cupy, solves)
-    print_many(cupy, options.many[:1] if options.quick else options.many)
-    print_peers(cupy, solves)
+    for table in options.tables:
+        if table == "kernels":
+            print_kernels(cupy, sizes, options.dimensions)
+        elif table == "solves":
+            print_solves(cupy, solves)
+        elif table == "many":
+            print_many(cupy, options.many[:1] if options.quick else options.many)
+        else:
+            print_peers(cupy, options.peers or solves)
 
 
 if __name__ == "__main__":

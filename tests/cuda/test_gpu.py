@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import epsot
 from epsot import kernels
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import reference
+from epsot.kernels.cuda import shapes
 from tests import closed_forms
 from tests.test_namespaces import C_XX, C_YY, EXACT, POINTS, A, B, C, X, Y, of_any, of_clouds
 
@@ -170,6 +172,49 @@ def test_matrices_as_on_the_cpu(cupy: Any) -> None:
     theirs = epsot.divergence(geometry, cupy.asarray(A), cupy.asarray(B), eps=0.2, **EXACT)
     for name, value in of_any(theirs).items():
         np.testing.assert_allclose(value.get(), of_any(ours)[name], rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize("reach", [None, (1.0, 0.5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9)])
+@pytest.mark.parametrize(("n", "d"), [(40, 1), (1000, 3), (2500, 2), (700, 10)])
+def test_bursts_are_steps_one_by_one(
+    cupy: Any, n: int, d: int, dtype: Any, tolerance: float, reach: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All blocks at once, and in two places of the device: one that works on vectors, and several."""
+    rng = np.random.default_rng(n)
+    x, y = (cupy.asarray((rng.random((n + k, d)) + 0.2 * k).astype(dtype)) for k in (0, 1))
+    options: dict[str, Any] = {"blur": 0.2, "reach": reach, "tol": 1e-5}
+    assert epsot.sinkhorn(x, y, **options).instance.problem.bursts is not None
+    found = epsot.sinkhorn_divergence(x, y, **options)
+    again = epsot.sinkhorn_divergence(x, y, **options)
+    assert bool((found.f == again.f).all())
+    monkeypatch.setattr(shapes, "bursts", lambda *_: False)
+    wanted = epsot.sinkhorn_divergence(x, y, **options)
+    for part in ("xy", "xx", "yy"):
+        ours, theirs = getattr(found, part), getattr(wanted, part)
+        assert ours.status == theirs.status
+        if dtype == np.float64:
+            assert [check[:2] for check in ours.history] == [check[:2] for check in theirs.history]
+        close(ours.f, theirs.f.get(), tolerance)
+        close(ours.g, theirs.g.get(), tolerance)
+
+
+def test_bursts_of_many_threads(cupy: Any) -> None:
+    """Grids whose blocks wait for each other, of several streams at once: none starts before all of it can run."""
+    rng = np.random.default_rng(0)
+    clouds = [cupy.asarray(rng.random((1500, 3)).astype(np.float32)) for _ in range(9)]
+    wanted = [epsot.sinkhorn_divergence(x, clouds[0], blur=0.1).value.get() for x in clouds[1:]]
+    cupy.cuda.Device().synchronize()
+
+    def solve(x: Any) -> Any:
+        with cupy.cuda.Stream(non_blocking=True) as stream:
+            value = epsot.sinkhorn_divergence(x, clouds[0], blur=0.1).value
+            stream.synchronize()
+            return value.get()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(solve, clouds[1:] * 3))
+    np.testing.assert_array_equal(found, wanted * 3)
 
 
 def test_gaussians(cupy: Any) -> None:

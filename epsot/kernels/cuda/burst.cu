@@ -5,7 +5,7 @@
 // Logits are float64, of the coordinates as they come: nothing has to be put in order or centred first, and no search
 // comes before a sum. A pair costs 2 d + 2 operations and an exponential, little where the pairs are few; what counts
 // is that a warp's chain of instructions is short. A warp has BURST_ROWS rows, its lanes share the columns.
-constexpr int BURST_THREADS = 384;
+constexpr int BURST_THREADS = 384;  // three warps for each of four schedulers: 168 registers
 constexpr int BURST_ROWS = 2;
 constexpr int BURST_FOLD = 64;   // terms of a lane that are summed in the type of the points
 constexpr int MATRIX = 3;        // a cost that is stored, beside SQUARE, EUCLIDEAN and CITYBLOCK
@@ -110,8 +110,9 @@ template <typename T_, int COST, int DIM> struct Pairs {
     __device__ __forceinline__ void
     sum(const Rows& rows, const double* h, const double (&offset)[BURST_ROWS], double (&total)[BURST_ROWS]) const
     {
-        // Steps at once: their columns are on the way together. An exponential in float64 takes as long itself.
-        constexpr int STEPS = sizeof(T) == 4 ? 8 : 2;
+        // Steps at once: their columns are on the way together. An exponential in float64 takes as long itself, and
+        // absolute values take registers.
+        constexpr int STEPS = sizeof(T) == 8 ? 2 : COST == CITYBLOCK ? 4 : 8;
         const double times = factor();
         const int end = int(m);
         T part[BURST_ROWS];
