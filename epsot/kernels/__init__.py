@@ -4,7 +4,7 @@ NumPy arrays go to the fused Numba kernels, CuPy arrays to the fused CUDA kernel
 to these too where CuPy is installed, and everything else, like every cost without a `kind`, to `tiled`.
 
 A backend is imported when it is first chosen. Each offers `Points` and `Matrix` with the meaning of `reference`,
-and may offer `Vectors` with that of `vectors`.
+and may offer `Vectors` with that of `vectors`, and `Bursts` with that of `bursts`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from epsot.costs import Cost, Euclidean, HalfSquare
+from epsot.kernels.bursts import Marginal, Record, Rest, Terms
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda import vectors as cuda_vectors
 from epsot.kernels.vectors import WINDOW
@@ -24,6 +25,26 @@ def use(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None
     kernel.apply(k, h, 0.1, v)
     kernel.T.apply(h, k, 0.1, rng.normal(size=(n, 1)))
     kernel.cost_apply(h)
+
+
+def use_bursts(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None:
+    """Both kinds of steps, of one block and of two that share the vectors."""
+    shared = shapes.burst_shares
+    never = Rest(100, 0.0)
+    terms = Terms(0.1, 13, 0.0, never, never, 0.0, [1.0, 2.0])
+    a, b = (
+        Marginal(fake_cupy.asarray(rng.normal(size=k)), fake_cupy.asarray(rng.random(k)), k / 2, 1.0) for k in (n, m)
+    )
+    zero, g = fake_cupy.asarray(np.zeros(n)), fake_cupy.asarray(rng.normal(size=m))
+    for shares in (1, 2):
+        shapes.burst_shares = lambda _, blocks, shares=shares: min(shares, blocks)
+        bursts = kernel.kernel.bursts(a, b)
+        directions = cuda_vectors.Directions(b.weights, b.mass, 1.0, balanced=False)
+        made = bursts.alternate(directions, zero + 1e9, g, Record(np.inf, np.inf, 0), 100, terms)
+        bursts.alternate(directions, made.last.f, made.start, made.record, 100, terms)
+        if n == m:
+            bursts.average(zero, True, terms)
+    shapes.burst_shares = shared
 
 
 def use_vectors(m: int, rng: np.random.Generator) -> None:
@@ -47,14 +68,17 @@ def main() -> None:
     with fake_cupy.installed():
         for cost, d, dtype, boxes_from in clouds:
             shapes.BOXES_FROM = boxes_from
-            for n, m in ((1, 1), (259, 131), (3, 600)):
+            for n, m in ((1, 1), (259, 131), (3, 600), (65, 65)):
                 x, y = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(m, d)).astype(dtype)
                 kernel = bridge.points(x, y, cost)
                 use(kernel, n, m, rng)
                 kernel.source().softmin_self(rng.normal(size=n), 0.1)
                 kernel.cost_gradient(rng.normal(size=n), rng.normal(size=m), 0.1)
+                use_bursts(kernel, n, m, rng)
         for n, m in ((1, 1), (259, 131), (3, 600)):
-            use(bridge.matrix(rng.random((n, m)).astype(np.float32)), n, m, rng)
+            kernel = bridge.matrix(rng.random((n, m)).astype(np.float32))
+            use(kernel, n, m, rng)
+            use_bursts(kernel, n, m, rng)
         for m in (1, 513, shapes.ONE_BLOCK + 1):
             use_vectors(m, rng)
     print(f"{len(fake_cupy.launches)} launches")

@@ -257,6 +257,18 @@ def test_the_launches_of_a_small_solve(rng: np.random.Generator) -> None:
     assert "advance" not in started
 
 
+def test_the_requests_of_a_small_solve(rng: np.random.Generator) -> None:
+    """All that the host asks the device for: launches, operations on arrays, readings. It is most of the time."""
+    x, y = on_device(rng.random((1000, 3)), np.float32), on_device(rng.random((1000, 3)) * 0.8 + 0.3, np.float32)
+    fake_cupy.operations.clear()
+    fake_cupy.transfers.clear()
+    result = epsot.sinkhorn_divergence(x, y, blur=0.05)
+    assert np.isfinite(result.value.data_)
+    assert np.all(np.isfinite(result.grad_x.data_))
+    found = len(fake_cupy.launches), fake_cupy.operations.total(), fake_cupy.transfers.total()
+    assert all(count <= most for count, most in zip(found, (24, 125, 20), strict=True)), found
+
+
 def test_a_callback_sees_every_iteration(rng: np.random.Generator) -> None:
     x, y = on_device(rng.random((30, 2))), on_device(rng.random((20, 2)))
     seen: list[int] = []
