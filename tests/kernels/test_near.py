@@ -112,7 +112,7 @@ def test_rounding_hides_what_is_left_out_by_default(make: Any, dtype: Any, boxes
 def test_boxes_hold_their_columns(size: int, rng: np.random.Generator) -> None:
     """Of tiles of 128 columns in order, then of 64 of them; their largest weights; and the image of the rows."""
     kernel = bridge.points(uniform(rng, 3, 2), uniform(rng, size, 2), HalfSquare()).kernel
-    operands = kernel.operands._replace(groups=-(-size // 8192))
+    operands = kernel.operands._replace(groups=-(-size // 8192), y_extra=kernel.y_cloud.boxes)
     boxes, h = kernel.y_cloud.boxes.data_, np.where(rng.random(size) < 0.5, -np.inf, rng.normal(size=size))
     h[size // 2] = 0.0
     prepared = kernel.prepare(fake_cupy.asarray(h), 1.0, operands).data_
