@@ -187,15 +187,14 @@ template <class Form, int OP> struct Reduction {
     // they left out. partial: (chunks, parts, n, W), then (chunks, parts, blocks). -> whether this block is that one
     __device__ __forceinline__ bool join_parts(Index parts, bool peaks, double& left_out, double* partial, int* arrived)
     {
-        volatile double* store = partial;  // other blocks write it: no cache of this multiprocessor may stand in
         const Index n = form.p.n, first = form.first;
-        volatile double* masses = partial + gridDim.z * parts * n * W + chunk * parts * gridDim.x + blockIdx.x;
+        double* masses = partial + gridDim.z * parts * n * W + chunk * parts * gridDim.x + blockIdx.x;
         if (threadIdx.x == 0) masses[blockIdx.y * Index(gridDim.x)] = left_out;
 #pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
 #pragma unroll 1
             for (int c = 0; c < W; ++c)
-                store[((chunk * parts + blockIdx.y) * n + first + row) * W + c] =
+                partial[((chunk * parts + blockIdx.y) * n + first + row) * W + c] =
                     peaks ? shared.offset[row] : shared.total[row][c];
         __threadfence();
         __syncthreads();
@@ -203,17 +202,20 @@ template <class Form, int OP> struct Reduction {
         __syncthreads();
         if (!shared.last) return false;
         __threadfence();
+        // What other blocks wrote is read past the cache of this multiprocessor, several parts at once: one after the
+        // other they would take longer than the sums of a few thousand points.
         left_out = 0;
-#pragma unroll 1
-        for (Index part = 0; part < parts; ++part) left_out += masses[part * gridDim.x];
+#pragma unroll 8
+        for (int part = 0; part < int(parts); ++part) left_out += __ldcg(masses + part * Index(gridDim.x));
 #pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
 #pragma unroll 1
             for (int c = 0; c < W; ++c) {
                 double all = peaks ? LOST : 0;
-#pragma unroll 1
-                for (Index part = 0; part < parts; ++part) {
-                    const double one = store[((chunk * parts + part) * n + first + row) * W + c];
+                const double* from = partial + (chunk * parts * n + first + row) * W + c;
+#pragma unroll 8
+                for (int part = 0; part < int(parts); ++part) {
+                    const double one = __ldcg(from + part * (n * W));
                     if (!peaks) all += one;
                     else if (!lost(one)) all = lost(all) || one < all ? one : all;
                 }
@@ -260,7 +262,7 @@ template <class Form, int OP> struct Reduction {
 // grid: blocks of rows, parts of the columns, chunks of the q values. k: one number a row, log2(e) k = k_scale k[i].
 // v: (m, q) values in the order of y, or the float64 weights of COSTS.
 template <class Form, int OP>
-__global__ void __launch_bounds__(Form::THREADS, Form::RESIDENT)
+__global__ void __launch_bounds__(Form::THREADS, OP == SUMS || Form::SKIPS ? Form::RESIDENT : 1)
 reduce(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
        const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n,
        const Index m, const Index d, const Index down, const Index right, const Index groups, const double scale,
