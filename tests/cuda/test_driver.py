@@ -19,6 +19,7 @@ import epsot
 from epsot import kernels
 from epsot.costs import Euclidean, HalfSquare
 from epsot.kernels import reference
+from epsot.kernels.cuda import shapes
 from tests.cuda import bridge, emulation, fake_cupy
 from tests.cuda.instantiations import NAMES
 from tests.test_namespaces import C_XX, C_YY, EXACT, POINTS, A, B, C, X, Y, of_any, of_clouds
@@ -210,6 +211,22 @@ def test_columns_are_cut_into_parts_where_rows_are_few(rng: np.random.Generator,
     assert grids == [(3, 4, 1), (3, 16, 1)]  # enough for one multiprocessor, and as many as there are tiles
 
 
+def test_the_last_wave_of_blocks_is_full() -> None:
+    """Parts of the columns for 132 multiprocessors: of few points one wave, of many as many whole ones as needed."""
+    shape = shapes.near("float", 0, 3, 4)
+    for n, parts, waves in (
+        (1000, 8, 0.03),
+        (10_000, 26, 0.98),
+        (30_000, 53, 5.92),
+        (100_000, 27, 10),
+        (10**6, 4, 14.8),
+    ):
+        assert shapes.parts(shape, n, n, 1, 132) == parts
+        assert -(-n // shape.rows) * parts / (132 * shape.resident) == pytest.approx(waves, abs=0.01)
+    assert shapes.parts(shape, 10**6, 100, 1, 132) == 1
+    assert shapes.parts(shape, 100, 10**6, 1, 1) == 64
+
+
 def iterations(entry: Any, x: np.ndarray, y: np.ndarray, **options: Any) -> list[tuple[int, int, int]]:
     """Kernels of ours, operations of CuPy and readings in each iteration, those aside that began a temperature."""
     seen: list[tuple[float, int, int, int]] = []
@@ -251,8 +268,6 @@ def test_launches_and_readings_of_an_iteration(entry: Any, options: Any, most: A
 
 def test_long_vectors_have_a_launch_for_each_stage(rng: np.random.Generator, monkeypatch: Any) -> None:
     """And the same result up to rounding."""
-    from epsot.kernels.cuda import shapes
-
     x, y = rng.normal(size=(150, 2)), rng.normal(size=(140, 2))
     whole = epsot.sinkhorn(on_device(x), on_device(y), blur=0.3)
     monkeypatch.setattr(shapes, "vector_blocks", lambda n: 3)

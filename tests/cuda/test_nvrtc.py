@@ -20,7 +20,7 @@ import pytest
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import source
 from tests.cuda import nvrtc
-from tests.cuda.instantiations import groups
+from tests.cuda.instantiations import REALS, groups
 
 BUDGET = Path(__file__).with_name("budget.json")
 MAIN, OTHERS = 90, (75, 80, 100, 120)
@@ -56,6 +56,17 @@ def test_registers_and_shared_memory(architecture: int) -> None:
         registers, shared = budget[name]
         assert used.registers <= registers, f"{name} uses {used.registers} registers on sm_{architecture}"
         assert used.shared <= shared, f"{name} uses {used.shared} bytes of shared memory on sm_{architecture}"
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
+def test_so_many_blocks_fit_on_a_multiprocessor() -> None:
+    """As the table says. Each of four schedulers has 16384 registers for whole warps."""
+    shapes_of = [shapes.near(real, 0, d, 4) for real in REALS for d in (1, 2, 3)]
+    shapes_of += [shapes.tiled(real, 0, 8) for real in REALS] + [shapes.stored(real, True) for real in REALS]
+    for shape in shapes_of:
+        used = usage(MAIN)[f"reduce<{shape.name}, SUMS>"]
+        warps = 4 * (16384 // (32 * -(-used.registers // GRANULARITY) * GRANULARITY))
+        assert warps // (shape.threads // 32) == shape.resident, shape.name
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)

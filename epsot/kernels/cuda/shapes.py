@@ -42,7 +42,6 @@ WIDTH = 32  # and in shared memory
 BANDS = 32  # of rows and of columns in a two-sided sweep: 32 * 32 blocks of 4 warps fill 132 multiprocessors
 WAVES = 8  # blocks for each that fits on the device at once: short enough a tail where blocks skip tiles
 FEW_TILES = 4  # of a part: finding the image takes a block about as long as one
-RESIDENT = 8  # blocks of a multiprocessor, by registers
 MOST_PARTS = 65_535  # the limit of a grid's second axis
 PLAIN_THREADS = 256  # of a block whose threads work on one entry each
 BOX_THREADS = 1024  # of the one block that finds the box around a cloud: 0.1 ms for a million points
@@ -65,13 +64,15 @@ class Shape(NamedTuple):
     threads: int
     rows: int  # of a block
     tile: int  # columns that are handled at once
+    resident: int  # blocks that a multiprocessor has registers for, of plain sums
 
 
 def near(real: str, cost: int, dim: int, rows: int) -> Shape:
     """Points with d <= 3; `rows` of a thread."""
     threads, columns = 64, 4 if real == "float" else 2
     name = f"Near<{real}, {cost}, {dim}, {threads}, {rows}, {columns}, {NEAR_TILE}>"
-    return Shape(name, threads, threads * rows, NEAR_TILE)
+    resident = 8 if real == "float" else 4 if cost == 0 and rows == 4 else 6
+    return Shape(name, threads, threads * rows, NEAR_TILE, resident)
 
 
 def tiled(real: str, cost: int, rows: int) -> Shape:
@@ -82,6 +83,7 @@ def tiled(real: str, cost: int, rows: int) -> Shape:
         threads,
         threads // lanes * rows,
         lanes * columns,
+        3 if real == "float" and rows == 8 else 2,
     )
 
 
@@ -89,7 +91,7 @@ def stored(real: str, along: bool) -> Shape:
     """A matrix: `along` a warp reads neighbouring columns of 4 rows, else neighbouring rows, 2 for each thread."""
     threads, lanes, rows = (128, 32, 4) if along else (128, 1, 2)
     name = f"Stored<{real}, {'true' if along else 'false'}, {threads}, {rows}, 4, 256>"
-    return Shape(name, threads, threads // lanes * rows, 256)
+    return Shape(name, threads, threads // lanes * rows, 256, 3 if real == "double" else 4 if along else 6)
 
 
 def groups(m: int) -> int:
@@ -98,10 +100,16 @@ def groups(m: int) -> int:
 
 
 def parts(shape: Shape, n: int, m: int, chunks: int, multiprocessors: int) -> int:
-    """Into how many parts the columns are cut, so that few rows fill the device, too."""
-    blocks, tiles, slots = -(-n // shape.rows) * chunks, -(-m // shape.tile), multiprocessors * RESIDENT
-    once = min(slots // blocks, tiles)  # rounded down, as the tail of one block more would be a wave
-    return max(1, min(max(tiles // FEW_TILES, once), slots * WAVES // blocks, MOST_PARTS))
+    """Into how many parts the columns are cut: few rows fill the device, too, and the last wave of blocks is full."""
+    blocks, tiles, slots = -(-n // shape.rows) * chunks, -(-m // shape.tile), multiprocessors * shape.resident
+    most = max(1, tiles // FEW_TILES, min(slots // blocks, tiles))  # rounded down: one block more would be a wave
+    wanted = max(1, min(most, slots * WAVES // blocks, MOST_PARTS))
+
+    def filled(count: int) -> float:  # of the time of so many parts
+        return round(blocks * count / slots / -(-blocks * count // slots), 2)
+
+    near = range(-(-wanted // 2), min(2 * wanted, most, MOST_PARTS) + 1)
+    return max(near, key=lambda count: (filled(count), -abs(count - wanted)))
 
 
 def band(shape: Shape, n: int) -> int:

@@ -9,7 +9,8 @@ struct Tiled {
     static constexpr int TILE = LX * SJ, STEPS = 1, FOLD = 16, SLOPES = WIDTH, KIND = COST;
     static constexpr int PAD = 16 / sizeof(T);  // spreads the coordinates over the banks, and keeps 16-byte vectors
     static constexpr bool SKIPS = false;
-    static constexpr int RESIDENT = 1, UNROLL = 1;
+    static constexpr int RESIDENT = sizeof(T) == 4 && RI_ == 8 ? 3 : 1;  // blocks of a multiprocessor, of plain sums
+    static constexpr int UNROLL = 1;
     struct Shared {
         alignas(16) T rows[KC][R + PAD];
         alignas(16) T columns[KC][TILE + PAD];
@@ -24,9 +25,10 @@ struct Tiled {
     const Index first;
     const T scale;
     Index begin;
+    bool staged;
 
     __device__ Tiled(Shared& shared, const Source<T>& p, Index block)
-        : shared(shared), p(p), first(block * R), scale(T(p.scale)) {}
+        : shared(shared), p(p), first(block * R), scale(T(p.scale)), staged(false) {}
     __device__ __forceinline__ int row(int r) const { return threadIdx.x / LX * RI + r; }
     __device__ __forceinline__ int column(int, int s) const { return threadIdx.x % LX * SJ + s; }
     __device__ __forceinline__ double half_square(const double* squares, Index i) const
@@ -67,14 +69,16 @@ struct Tiled {
     template <int COUNT, int LENGTH> __device__ __forceinline__ void
     stage(T (&to)[KC][LENGTH], const T* points, Index start, Index size, Index coordinate) const
     {
+        const T* from = points + start * p.d + coordinate;
+        const unsigned last = unsigned(smaller(size - start, COUNT) - 1), dimension = unsigned(p.d);
+        const int there = int(smaller(p.d - coordinate, KC));
         for (int e = threadIdx.x; e < COUNT * KC; e += THREADS) {
-            const int point = e / KC, k = e % KC;
-            const Index at = smaller(start + point, size - 1) * p.d + coordinate + k;
-            to[k][point] = coordinate + k < p.d ? points[at] : T(0);
+            const unsigned point = e / KC, k = e % KC, known = point < last ? point : last;
+            to[k][point] = k < there ? from[(unsigned long long)known * dimension + k] : T(0);
         }
     }
 
-    __device__ __forceinline__ void logits(const Columns& c, T (&z)[RI][SJ], T (&t)[RI][SJ]) const
+    __device__ __forceinline__ void logits(const Columns& c, T (&z)[RI][SJ], T (&t)[RI][SJ])
     {
 #pragma unroll
         for (int r = 0; r < RI; ++r)
@@ -82,7 +86,8 @@ struct Tiled {
             for (int s = 0; s < SJ; ++s) t[r][s] = 0;
         for (Index coordinate = 0; coordinate < p.d; coordinate += KC) {
             __syncthreads();  // everybody is done with the coordinates before
-            stage<R>(shared.rows, p.x, first, p.n, coordinate);
+            if (!staged) stage<R>(shared.rows, p.x, first, p.n, coordinate);
+            staged = p.d <= KC;  // all of them are there, for all tiles
             stage<TILE>(shared.columns, p.y, begin, p.m, coordinate);
             __syncthreads();
 #pragma unroll 4
