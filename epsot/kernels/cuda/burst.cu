@@ -11,19 +11,19 @@ constexpr int BURST_FOLD = 64;   // terms of a lane that are summed in the type 
 constexpr int MATRIX = 3;        // a cost that is stored, beside SQUARE, EUCLIDEAN and CITYBLOCK
 constexpr int AGAIN = 0, ENDED = 1, RETREATED = 2;  // what a step decides
 
-// Where all blocks of a grid meet. arrived: zero at the launch.
+// Where all blocks of a grid meet. arrived: zero at first. Block 0 adds what the others lack of 2^31, so that a meeting
+// turns the highest bit and leaves the others as they were, for the next one, also of the next launch.
 struct Grid {
-    int* arrived;
-    int meetings;
-    __device__ __forceinline__ void meet()
+    unsigned* arrived;
+    __device__ __forceinline__ void meet() const
     {
+        constexpr unsigned TURN = 0x80000000u;
         __syncthreads();
-        ++meetings;
         if (threadIdx.x == 0) {
             __threadfence();  // what this block wrote is seen by all ...
-            atomicAdd(arrived, 1);
-            volatile int* seen = arrived;
-            while (*seen < meetings * int(gridDim.x)) __nanosleep(20);
+            const unsigned before = atomicAdd(arrived, blockIdx.x == 0 ? TURN - (gridDim.x - 1) : 1u);
+            const volatile unsigned* now = arrived;
+            while (((before ^ *now) & TURN) == 0) __nanosleep(20);
             __threadfence();  // ... and what they wrote by this one, whose caches may be older
         }
         __syncthreads();
@@ -250,8 +250,8 @@ __global__ void __launch_bounds__(BURST_THREADS, 1)
 alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n, const Index m, const Index d,
           const Index down, const Index right, const double scale, const double* log_a, const double* log_b,
           const double* b, const double* weights, const double* ease, const double* first_f, const double* first_start,
-          const double* first_past, double* moves, double* changes, double* work, double* numbers, int* arrived,
-          const double eps, const double rho_a, const double rho_b, const double mass, const int balanced,
+          const double* first_past, double* moves, double* changes, double* work, double* numbers,
+          unsigned* arrived, const double eps, const double rho_a, const double rho_b, const double mass, const int balanced,
           const int eased, const int moved, const int directions, const int first_slot, const double first_size,
           const double first_expected, const double lowest_error, const double lowest_norm, const int waited,
           const double bent, const double dependent, const double leap, const double longest, const int patience,
@@ -265,7 +265,7 @@ alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n,
         typename Meeting<BURST_THREADS, Mass::STAGES, Mass::VALUES>::Shared mass;
     } shared;
     constexpr int HEAD = 11, WINDOW = ROWS - 1;
-    Grid grid = {arrived, 0};
+    const Grid grid = {arrived};
     const Pairs rows = {x, y, n, m, d, down, right, scale}, columns = rows.transposed();
     const Side a_side = {log_a, rho_a, 1 + eps / rho_a, eps}, b_side = {log_b, rho_b, 1 + eps / rho_b, eps};
     const Terms terms = {steps, tol, restless, {still, still_factor}, {slow, slow_factor}, numbers + HEAD, known};
@@ -382,14 +382,14 @@ template <class Pairs>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
 average(const typename Pairs::T* x, const Index n, const Index d, const Index down, const Index right,
         const double scale, const double* log_a, const double* a, const double* first_mean, double* work,
-        double* numbers, int* arrived, const double eps, const double rho, const double mass, const int fresh,
+        double* numbers, unsigned* arrived, const double eps, const double rho, const double mass, const int fresh,
         const int shares, const int steps, const double tol, const int still, const double still_factor, const int known)
 {
     typedef Violation<BURST_THREADS> Sums;
     typedef Meeting<BURST_THREADS, Sums::STAGES, Sums::VALUES> Meet;
     __shared__ typename Meet::Shared shared;
     constexpr int HEAD = 3, THREADS = BURST_THREADS;
-    Grid grid = {arrived, 0};
+    const Grid grid = {arrived};
     const Pairs rows = {x, x, n, n, d, down, right, scale};
     const Side side = {log_a, rho, 1 + eps / rho, eps};
     const Rest rest = {still, still_factor};

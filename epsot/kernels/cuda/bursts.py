@@ -14,6 +14,7 @@ from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch_together
 from epsot.kernels.cuda.shapes import BURST_THREADS
 from epsot.kernels.cuda.vectors import LIMITS, ROWS, VALUES, Directions
+from epsot.lazy import cached_property
 
 LOG2_E = math.log2(math.e)
 MATRIX = 3  # the kind of a stored cost, as in burst.cu
@@ -63,22 +64,26 @@ class Bursts:
 
         return cupy
 
-    def numbers(self, head: int, terms: Terms) -> tuple[Array, Array, int, int]:
-        """The counter of the blocks, zero; numbers with the last errors in place; how many; and steps to make."""
+    @cached_property
+    def arrived(self) -> Array:
+        """Where blocks count each other: zero, or 2^31."""
+        return self.cupy.zeros(1, dtype=np.uint32)
+
+    def numbers(self, head: int, terms: Terms) -> tuple[Array, int, int]:
+        """Numbers with the last errors in place, how many of these, and the steps to make."""
         last = terms.errors[-max(terms.still.steps, terms.slow.steps) :]
         steps = min(terms.steps, shapes.BURST_STEPS)
-        memory = self.cupy.zeros(1 + head + len(last) + steps, dtype=np.float64)
-        numbers = memory[1:]
+        numbers = self.cupy.empty(head + len(last) + steps, dtype=np.float64)
         if len(last):
             numbers[head : head + len(last)] = self.cupy.asarray(np.array(last))
-        return memory[:1], numbers, len(last), steps
+        return numbers, len(last), steps
 
     def alternate(
         self, directions: Directions, f: Array, start: Array, record: Record, patience: int, terms: Terms
     ) -> Alternations:
         cupy, pairs, (n, m), balanced = self.cupy, self.pairs, self.pairs[5:7], directions.balanced
         shares = shapes.burst_shares(m, self.blocks)
-        arrived, numbers, known, steps = self.numbers(ALTERNATE_HEAD, terms)
+        numbers, known, steps = self.numbers(ALTERNATE_HEAD, terms)
         part = n + 3 * m
         work = cupy.empty(2 * part + 6 * m + n + STAGES * shares * VALUES, dtype=np.float64)
         moved, eased = directions.past is not None, directions.scale is not None
@@ -87,7 +92,7 @@ class Bursts:
             self.a.log_weights, self.b.log_weights, self.b.weights,
             directions.weights, directions.scale if eased else self.b.weights,
             cupy.ascontiguousarray(f), cupy.ascontiguousarray(start), directions.past if moved else work,
-            directions.moves, directions.changes, work, numbers, arrived,
+            directions.moves, directions.changes, work, numbers, self.arrived,
             *map(np.float64, (terms.eps, self.a.rho, self.b.rho, self.b.mass)),
             *map(np.int32, (balanced, eased, moved, directions.count, directions.slot)),
             *map(np.float64, (directions.size, directions.expected, record.error, record.norm)),
@@ -114,11 +119,11 @@ class Bursts:
     def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
         cupy, pairs, n = self.cupy, self.pairs, self.pairs.n
         shares = shapes.burst_shares(n, self.blocks)
-        arrived, numbers, known, steps = self.numbers(AVERAGE_HEAD, terms)
+        numbers, known, steps = self.numbers(AVERAGE_HEAD, terms)
         work = cupy.empty(5 * n + 2 * shares, dtype=np.float64)
         arguments = (
             pairs.x, *map(np.int64, (n, pairs.d, pairs.down, pairs.right)), pairs.scale(terms.eps),
-            self.a.log_weights, self.a.weights, cupy.ascontiguousarray(mean), work, numbers, arrived,
+            self.a.log_weights, self.a.weights, cupy.ascontiguousarray(mean), work, numbers, self.arrived,
             *map(np.float64, (terms.eps, self.a.rho, self.a.mass)), np.int32(fresh), np.int32(shares), np.int32(steps),
             np.float64(terms.tol), np.int32(terms.still.steps), np.float64(terms.still.factor), np.int32(known),
         )  # fmt: skip
