@@ -81,6 +81,15 @@ class Averages(NamedTuple):
     errors: list[float]  # of each
 
 
+class Descent(NamedTuple):
+    """Where averaged steps of both sides, one at each of some temperatures, have led; `past` is the pair before."""
+
+    f: Array
+    g: Array
+    past: tuple[Array, Array]
+    updated: tuple[Array, Array]
+
+
 class Bursts(Protocol):
     """What makes many steps of one problem."""
 
@@ -91,3 +100,9 @@ class Bursts(Protocol):
 
     def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
         """Steps of the first measure with itself from `mean`, or if it is no more than a guess, from its update."""
+
+    def descend(self, f: Array, g: Array, fresh: bool, temperatures: Sequence[float]) -> Descent:
+        """A step at each temperature, both sides from the old pair, without a look at errors; `fresh` as above."""
+
+    def descend_self(self, mean: Array, fresh: bool, temperatures: Sequence[float]) -> Averages:
+        """The same of the first measure with itself; no errors."""

@@ -56,6 +56,12 @@ class Update(Protocol):
         state = self.step(state, level.eps)
         return state, [float(self.error(state, level.eps))]
 
+    def descend(self, state: Any, temperatures: Sequence[float]) -> Any:
+        """One iteration at each temperature, without a look at errors."""
+        for eps in temperatures:
+            state = self.step(state, eps)
+        return state
+
     def pair(self, state: Any) -> tuple[Array, Array]:
         """The current potentials, for an observer."""
 
@@ -129,6 +135,7 @@ class SymmetricState:
     g: Array
     past: tuple[Array, Array]
     updated: tuple[Array, Array]
+    fresh: bool = False  # nothing is known yet: the first step starts from the plain update of the pair
 
 
 @dataclass(frozen=True)
@@ -141,14 +148,24 @@ class Symmetric(Update):
     problem: Problem
 
     def init(self, eps: float, f: Array | None, g: Array | None) -> SymmetricState:
-        zero_f, zero_g = self.problem.zeros()
         if f is None or g is None:
-            f, g = self.problem.next_pair(zero_f, zero_g, eps)
+            pair = self.problem.zeros()
+            return SymmetricState(*pair, pair, pair, fresh=True)
         return SymmetricState(f, g, (f, g), (f, g))
 
     def step(self, state: SymmetricState, eps: float) -> SymmetricState:
-        f, g = self.problem.next_pair(state.f, state.g, eps)
-        return SymmetricState((state.f + f) / 2, (state.g + g) / 2, (state.f, state.g), (f, g))
+        past = state.f, state.g
+        if state.fresh:
+            past = self.problem.next_pair(*past, eps)
+        f, g = self.problem.next_pair(*past, eps)
+        return SymmetricState((past[0] + f) / 2, (past[1] + g) / 2, past, (f, g))
+
+    def descend(self, state: SymmetricState, temperatures: Sequence[float]) -> SymmetricState:
+        bursts = self.problem.bursts
+        if bursts is None:
+            state = super().descend(state, temperatures)
+            return state
+        return SymmetricState(*bursts.descend(state.f, state.g, state.fresh, temperatures))
 
     def pair(self, state: SymmetricState) -> tuple[Array, Array]:
         return state.f, state.g
@@ -208,6 +225,14 @@ class SelfTransport(Update):
         terms = Terms(level.eps, most, level.tol, HALVING, HALVING, level.restless, errors)
         *made, found = bursts.average(state.mean, state.fresh, terms)
         return SelfState(*made), found
+
+    def descend(self, state: SelfState, temperatures: Sequence[float]) -> SelfState:
+        bursts = self.problem.bursts
+        if bursts is None:
+            state = super().descend(state, temperatures)
+            return state
+        *made, _ = bursts.descend_self(state.mean, state.fresh, temperatures)
+        return SelfState(*made)
 
     def pair(self, state: SelfState) -> tuple[Array, Array]:
         return state.f, state.f

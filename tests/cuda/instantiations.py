@@ -31,7 +31,7 @@ def stored(real: str, along: bool) -> list[str]:
 
 def bursts(real: str, kind: int, dim: int) -> list[str]:
     name = pairs_name(real, kind, dim)
-    return [f"alternate<{name}, {ROWS}>", f"average<{name}>"]
+    return [f"alternate<{name}, {ROWS}>", f"average<{name}>", f"descend<{name}>"]
 
 
 def groups() -> dict[str, list[str]]:

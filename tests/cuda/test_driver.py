@@ -422,6 +422,9 @@ def test_tensors_go_through_the_cuda_kernels(monkeypatch: Any, dtype: str) -> No
     single = dtype == "float32"
     options = {"tol": 1e-6} if single else EXACT
     theirs = epsot.sinkhorn_divergence(x, y, torch.asarray(A), torch.asarray(B), blur=0.6, **options)
+    descended = epsot.sinkhorn_divergence(x, y, torch.asarray(A), torch.asarray(B), blur=0.6, tol=None)
+    wanted = epsot.sinkhorn_divergence(X, Y, A, B, blur=0.6, tol=None)
+    np.testing.assert_allclose(descended.f.numpy(), wanted.f, rtol=1e-5, atol=1e-5)
     points = torch.asarray(POINTS, dtype=x.dtype)
     desired, tolerance = of_any(ours) | of_clouds(ours, POINTS), 1e-4 if single else 1e-10
     for name, value in (of_any(theirs) | of_clouds(theirs, points)).items():

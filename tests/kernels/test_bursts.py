@@ -118,6 +118,44 @@ def test_the_order_of_lanes_does_not_matter(
     assert_alike(found[0].xy, desired.xy, 1e-5)
 
 
+@pytest.mark.parametrize("what", ["clouds", "matrix"])
+@pytest.mark.parametrize("rho", [None, (0.5, 2.0)])
+@pytest.mark.parametrize("scaling", [0.5, 0.97])
+def test_a_solve_without_a_tolerance_is_one_launch(
+    what: str, rho: Any, scaling: float, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each of its three problems; more temperatures than a launch takes are two."""
+    x, y = rng.random((50, 3)), rng.random((41, 3)) + 0.3
+    a, b = rng.random(50) + 0.1, rng.random(41) + 0.1
+    a, b = a / a.sum(), b / b.sum()
+    cost = HalfSquare()
+    geometry: Any = epsot.PointCloud(on_device(x), on_device(y))
+    if what == "matrix":
+        C, C_xx, C_yy = (on_device(cost.value(u[:, None], v[None])) for u, v in ((x, y), (x, x), (y, y)))
+        geometry = epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy)
+
+    def run() -> Any:
+        return epsot.divergence(
+            geometry, on_device(a), on_device(b), eps=0.02, rho=rho, tol=None, scaling=scaling, max_iter=1000
+        )
+
+    desired = one_by_one(monkeypatch, run)
+    actual = run()
+    started = [name.split("<")[0] for name, _, _ in fake_cupy.launches]
+    assert started.count("descend") == sum(
+        -(-part.nit // shapes.BURST_STEPS) for part in (actual.xy, actual.xx, actual.yy)
+    )
+    for part in ("xy", "xx", "yy"):
+        ours, theirs = getattr(actual, part), getattr(desired, part)
+        assert (ours.status, ours.nit, ours.history) == (theirs.status, theirs.nit, ())
+        for name in ("f", "g", "marginal_error", "value"):
+            np.testing.assert_allclose(
+                *(np.asarray(getattr(getattr(z, name), "data_", getattr(z, name))) for z in (ours, theirs)),
+                rtol=1e-10, atol=1e-10, err_msg=name,
+            )  # fmt: skip
+    np.testing.assert_allclose(actual.value.data_, desired.value.data_, rtol=1e-9, atol=1e-10)
+
+
 def terms(**changes: Any) -> bursts.Terms:
     usual = bursts.Terms(eps=0.05, steps=5, tol=0.0, still=NEVER, slow=NEVER, restless=0.0, errors=[])
     return usual._replace(**changes)

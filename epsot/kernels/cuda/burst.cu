@@ -431,3 +431,50 @@ average(const typename Pairs::T* x, const Index n, const Index d, const Index do
         if (numbers[2] != AGAIN) return;
     }
 }
+
+// Symmetric.step, or SelfTransport.step if `own`, at one temperature after the other, with nothing to decide:
+// updated <- (next_f(g), next_g(f)), (f, g) <- ((f, g) + updated) / 2. If it is fresh, the first pair is an update.
+//
+// work: two of each of f, g (n, m) and of the log-densities k, h (n, m), then the update (n, m); step number k reads
+// those of k % 2. Of a measure and itself f and k alone are used.
+template <class Pairs>
+__global__ void __launch_bounds__(BURST_THREADS, 1)
+descend(const typename Pairs::T* x, const typename Pairs::T* y, const Index n, const Index m, const Index d,
+        const Index down, const Index right, const double factor, const double* log_a, const double* log_b,
+        const double* first_f, const double* first_g, const double* temperatures, double* work, unsigned* arrived,
+        const double rho_a, const double rho_b, const int own, const int fresh, const int steps)
+{
+    constexpr int THREADS = BURST_THREADS;
+    const Grid grid = {arrived};
+    const Index part = n + m;
+    double *densities = work + 2 * part, *updated = work + 4 * part;
+    const Index begin = fresh ? part : 0;
+    EPSOT_EVERY(i, part, gridDim.x) {
+        const double first = i < n ? first_f[i] : first_g[i - n], eps = temperatures[0];
+        work[begin + i] = first;
+        densities[begin + i] = LOG2_E * ((i < n ? log_a[i] : log_b[i - n]) + first / eps);
+    }
+    grid.meet();
+#pragma unroll 1
+    for (int number = fresh ? -1 : 0; number < steps; ++number) {
+        const double eps = temperatures[number < 0 ? 0 : number];
+        const double next = temperatures[number + 1 < steps ? number + 1 : steps - 1];
+        const Index now = (number & 1) * part, then = part - now;
+#pragma unroll 1
+        for (int side = 0; side < (own ? 1 : 2); ++side) {
+            const Pairs rows = {x, y, n, m, d, down, right, LOG2_E * factor / eps};
+            const Index at = side ? n : 0, across = own || side ? 0 : n;
+            const double rho = side ? rho_b : rho_a;
+            const Side measure = {side ? log_b : log_a, rho, 1 + eps / rho, eps};
+            (side ? rows.transposed() : rows).softmin(
+                densities + now + across, work + now + at, measure.guess_scale(), eps, [&](Index i, double softmin) {
+                    const double to = measure.damped(softmin), f = work[now + at + i];
+                    const double mean = number < 0 ? to : (f + to) / 2;
+                    updated[at + i] = to;
+                    work[then + at + i] = mean;
+                    densities[then + at + i] = LOG2_E * (measure.log_weights[i] + mean / next);
+                });
+        }
+        grid.meet();
+    }
+}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from epsot.costs import Array
-from epsot.kernels.bursts import Alternation, Alternations, Averages, Marginal, Record, Terms
+from epsot.kernels.bursts import Alternation, Alternations, Averages, Descent, Marginal, Record, Terms
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch_together
 from epsot.kernels.cuda.shapes import BURST_THREADS
@@ -131,3 +131,37 @@ class Bursts:
         made, last, _, *errors = numbers.get().tolist()
         means: Sequence[Array] = (work[:n], work[n : 2 * n])
         return Averages(means[int(last)], work[2 * n : 3 * n], means[1 - int(last)], errors[known : known + int(made)])
+
+    def descend(self, f: Array, g: Array, fresh: bool, temperatures: Sequence[float]) -> Descent:
+        n = self.pairs.n
+        past, (updated, last) = self.steps(f, g, fresh, temperatures, own=False)
+        return Descent(last[:n], last[n:], (past[:n], past[n:]), (updated[:n], updated[n:]))
+
+    def descend_self(self, mean: Array, fresh: bool, temperatures: Sequence[float]) -> Averages:
+        n = self.pairs.n
+        past, (updated, last) = self.steps(mean, mean, fresh, temperatures, own=True)
+        return Averages(past[:n], updated[:n], last[:n], [])
+
+    def steps(
+        self, f: Array, g: Array, fresh: bool, temperatures: Sequence[float], *, own: bool
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """The pair before the last of these steps, and its update and mean, each (n + m,)."""
+        cupy, pairs = self.cupy, self.pairs
+        b, m = (self.a, pairs.n) if own else (self.b, pairs.m)
+        part = pairs.n + m
+        eps = cupy.asarray(np.array(temperatures))
+        for begin in range(0, len(temperatures), shapes.BURST_STEPS):
+            some = eps[begin : begin + shapes.BURST_STEPS]
+            work = cupy.empty(5 * part, dtype=np.float64)
+            arguments = (
+                pairs.x, pairs.x if own else pairs.y, *map(np.int64, (pairs.n, m, pairs.d, pairs.down, pairs.right)),
+                np.float64(pairs.factor), self.a.log_weights, b.log_weights,
+                cupy.ascontiguousarray(f), cupy.ascontiguousarray(g), some, work, self.arrived,
+                *map(np.float64, (self.a.rho, b.rho)), np.int32(own), np.int32(fresh and begin == 0),
+                np.int32(some.shape[0]),
+            )  # fmt: skip
+            launch_together(cupy, f"descend<{pairs.name}>", self.blocks, BURST_THREADS, arguments)
+            pair = [work[:part], work[part : 2 * part]]
+            past, last = pair if some.shape[0] % 2 else pair[::-1]
+            f, g = last[: pairs.n], last[pairs.n :]
+        return past, (work[4 * part :], last)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from epsot.costs import Array, Cost
 from epsot.kernels import vectors
-from epsot.kernels.bursts import Alternation, Alternations, Averages, Marginal, Record, Terms
+from epsot.kernels.bursts import Alternation, Alternations, Averages, Descent, Marginal, Record, Terms
 from epsot.kernels.cuda import bursts as cuda
 from epsot.kernels.cuda import vectors as fused
 from epsot.kernels.vectors import Advance
@@ -141,6 +141,17 @@ class Bursts:
     def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
         with stream_of(self.like):
             f, updated, mean, errors = self.bursts.average(to_cupy(mean), fresh, terms)
+            return Averages(to_torch(f), to_torch(updated), to_torch(mean), errors)
+
+    def descend(self, f: Array, g: Array, fresh: bool, temperatures: Sequence[float]) -> Descent:
+        with stream_of(self.like):
+            f, g, *pairs = self.bursts.descend(to_cupy(f), to_cupy(g), fresh, temperatures)
+            past, updated = ((to_torch(one), to_torch(other)) for one, other in pairs)
+            return Descent(to_torch(f), to_torch(g), past, updated)
+
+    def descend_self(self, mean: Array, fresh: bool, temperatures: Sequence[float]) -> Averages:
+        with stream_of(self.like):
+            f, updated, mean, errors = self.bursts.descend_self(to_cupy(mean), fresh, temperatures)
             return Averages(to_torch(f), to_torch(updated), to_torch(mean), errors)
 
 

@@ -202,10 +202,11 @@ template <class Form, int OP> struct Reduction {
         __syncthreads();
         if (!shared.last) return false;
         __threadfence();
+        constexpr int AT_ONCE = W == 1 ? 8 : 4;
         // What other blocks wrote is read past the cache of this multiprocessor, several parts at once: one after the
         // other they would take longer than the sums of a few thousand points.
         left_out = 0;
-#pragma unroll 8
+#pragma unroll AT_ONCE
         for (int part = 0; part < int(parts); ++part) left_out += __ldcg(masses + part * Index(gridDim.x));
 #pragma unroll 1
         for (int row = threadIdx.x; row < R && first + row < n; row += THREADS)
@@ -213,7 +214,7 @@ template <class Form, int OP> struct Reduction {
             for (int c = 0; c < W; ++c) {
                 double all = peaks ? LOST : 0;
                 const double* from = partial + (chunk * parts * n + first + row) * W + c;
-#pragma unroll 8
+#pragma unroll AT_ONCE
                 for (int part = 0; part < int(parts); ++part) {
                     const double one = __ldcg(from + part * (n * W));
                     if (!peaks) all += one;
