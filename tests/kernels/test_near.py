@@ -128,8 +128,8 @@ def test_boxes_hold_their_columns(size: int, rng: np.random.Generator) -> None:
     assert place == len(boxes) == len(tops)
     centres = kernel.x_cloud.frames.data_[:, 0]
     values = weights / np.log(2) - 0.5 * ((centres[:, None] - columns) ** 2).sum(axis=2)
-    np.testing.assert_allclose(prepared[-2], values.max(), rtol=1e-12)
-    assert prepared[-1] == values.argmax()
+    np.testing.assert_allclose(prepared[-2], values[0, int(prepared[-1])], rtol=1e-12)
+    assert prepared[-2] >= values.max() - 4  # bits
 
 
 def test_columns_are_prepared_once_a_call(boxes: str, rng: np.random.Generator) -> None:

@@ -255,7 +255,7 @@ alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n,
           const int eased, const int moved, const int directions, const int first_slot, const double first_size,
           const double first_expected, const double lowest_error, const double lowest_norm, const int waited,
           const double bent, const double dependent, const double leap, const double longest, const int patience,
-          const int shares, const int steps, const double tol, const double restless, const int still,
+          const int most_shares, const int steps, const double tol, const double restless, const int still,
           const double still_factor, const int slow, const double slow_factor, const int known)
 {
     typedef Advance<BURST_THREADS, ROWS> Step;
@@ -266,6 +266,7 @@ alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n,
     } shared;
     constexpr int HEAD = 11, WINDOW = ROWS - 1;
     const Grid grid = {arrived};
+    const int shares = most_shares < int(gridDim.x) ? most_shares : int(gridDim.x);  // a grid may get fewer blocks
     const Pairs rows = {x, y, n, m, d, down, right, scale}, columns = rows.transposed();
     const Side a_side = {log_a, rho_a, 1 + eps / rho_a, eps}, b_side = {log_b, rho_b, 1 + eps / rho_b, eps};
     const Terms terms = {steps, tol, restless, {still, still_factor}, {slow, slow_factor}, numbers + HEAD, known};
@@ -383,13 +384,14 @@ __global__ void __launch_bounds__(BURST_THREADS, 1)
 average(const typename Pairs::T* x, const Index n, const Index d, const Index down, const Index right,
         const double scale, const double* log_a, const double* a, const double* first_mean, double* work,
         double* numbers, unsigned* arrived, const double eps, const double rho, const double mass, const int fresh,
-        const int shares, const int steps, const double tol, const int still, const double still_factor, const int known)
+        const int most_shares, const int steps, const double tol, const int still, const double still_factor, const int known)
 {
     typedef Violation<BURST_THREADS> Sums;
     typedef Meeting<BURST_THREADS, Sums::STAGES, Sums::VALUES> Meet;
     __shared__ typename Meet::Shared shared;
     constexpr int HEAD = 3, THREADS = BURST_THREADS;
     const Grid grid = {arrived};
+    const int shares = most_shares < int(gridDim.x) ? most_shares : int(gridDim.x);
     const Pairs rows = {x, x, n, n, d, down, right, scale};
     const Side side = {log_a, rho, 1 + eps / rho, eps};
     const Rest rest = {still, still_factor};

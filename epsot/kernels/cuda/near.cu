@@ -5,6 +5,7 @@
 // Columns far below the sums are left out, tile by tile: on the boxes around GROUP tiles and around one, GROUP of them
 // at once, before anything of them is read, then on a closer bound of the columns themselves. The bounds are those of
 // the CPU kernels. Many columns have boxes; a few (groups == 0) only the closer bound.
+constexpr double NEAR_BITS = 4;   // a column so near to the best is as good an image: rows of a block differ by more
 constexpr double SHARE_BITS = 4;  // no tile, nor group of them, takes more than 2^-4 of what may be left out
 
 template <typename T, int COST, int D, int THREADS_, int RI_, int SJ_, int TILE_>
@@ -161,7 +162,7 @@ struct Near {
     {
         double most = best;
         Index place = image;
-#pragma unroll 1
+#pragma unroll 2
         for (Index j = begin + threadIdx.x * stride; j < end; j += THREADS * stride) {
             double length = 0;
             for (int k = 0; k < D; ++k) {
@@ -200,8 +201,8 @@ struct Near {
         return best;
     }
 
-    // The same among many: in the tile that promises most, of the group that does, then in all tiles that promise more
-    // than was found there.
+    // The same among many: in the tile that promises most, of the group that does, then in all tiles that promise
+    // NEAR_BITS more than was found there: at a high temperature none.
     __device__ __forceinline__ double find_image_in_boxes()
     {
         double best = minus_infinity(), most = best;
@@ -218,7 +219,7 @@ struct Near {
         search(node * TILE, smaller(node * TILE + TILE, p.m), 1, best);
         Walk walk(*this, 0, p.m, false);
         for (Index begin;;) {
-            walk.set(best > minus_infinity() ? -best : -LOST, 0, -minus_infinity());
+            walk.set(best > minus_infinity() ? -best - NEAR_BITS : -LOST, 0, -minus_infinity());
             if (!walk.next(begin)) return best;
             search(begin, smaller(begin + TILE, p.m), 1, best);
         }

@@ -202,7 +202,7 @@ template <class Form, int OP> struct Reduction {
         __syncthreads();
         if (!shared.last) return false;
         __threadfence();
-        constexpr int AT_ONCE = W == 1 ? 8 : 4;
+        constexpr int AT_ONCE = W == 1 ? 8 : 2;
         // What other blocks wrote is read past the cache of this multiprocessor, several parts at once: one after the
         // other they would take longer than the sums of a few thousand points.
         left_out = 0;
