@@ -69,12 +69,15 @@ struct Tiled {
     template <int COUNT, int LENGTH> __device__ __forceinline__ void
     stage(T (&to)[KC][LENGTH], const T* points, Index start, Index size, Index coordinate) const
     {
-        const T* from = points + start * p.d + coordinate;
-        const unsigned last = unsigned(smaller(size - start, COUNT) - 1), dimension = unsigned(p.d);
-        const int there = int(smaller(p.d - coordinate, KC));
-        for (int e = threadIdx.x; e < COUNT * KC; e += THREADS) {
-            const unsigned point = e / KC, k = e % KC, known = point < last ? point : last;
-            to[k][point] = k < there ? from[(unsigned long long)known * dimension + k] : T(0);
+        static_assert(THREADS % KC == 0, "each thread has one coordinate");
+        const int k = threadIdx.x % KC, last = int(smaller(size - start, COUNT)) - 1;
+        const bool there = coordinate + k < p.d;
+        const T* from = points + start * p.d + (there ? coordinate + k : 0);
+#pragma unroll
+        for (int first = 0; first < COUNT; first += THREADS / KC) {
+            const int point = first + threadIdx.x / KC, known = point < last ? point : last;
+            const T place = from[Index(known) * p.d];
+            to[k][point] = there ? place : T(0);
         }
     }
 
