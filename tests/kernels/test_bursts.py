@@ -267,8 +267,8 @@ def test_a_diverged_solve_says_so(rng: np.random.Generator) -> None:
 
 def test_where_bursts_are_used(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """Where a sum takes less than asking for it: few pairs, cheap ones, on a device that is good at float64."""
-    assert shapes.bursts(8192, 8192, 3, "float", 2)
-    assert not shapes.bursts(10_000, 10_000, 3, "float", 2)
+    assert shapes.bursts(11_000, 11_000, 3, "float", 2)
+    assert not shapes.bursts(12_000, 12_000, 3, "float", 2)
     assert not shapes.bursts(8192, 8192, 3, "float", 64)
     assert shapes.bursts(1000, 1000, 3, "float", 64)
     assert not shapes.bursts(8192, 8192, 30, "float", 2)
@@ -304,7 +304,7 @@ def test_the_requests_of_a_small_solve(rng: np.random.Generator) -> None:
     assert np.isfinite(result.value.data_)
     assert np.all(np.isfinite(result.grad_x.data_))
     found = len(fake_cupy.launches), fake_cupy.operations.total(), fake_cupy.transfers.total()
-    assert all(count <= most for count, most in zip(found, (22, 115, 19), strict=True)), found
+    assert all(count <= most for count, most in zip(found, (22, 117, 19), strict=True)), found
 
 
 def test_a_callback_sees_every_iteration(rng: np.random.Generator) -> None:

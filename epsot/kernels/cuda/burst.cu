@@ -2,9 +2,10 @@
 // than the device to make it. All blocks of the grid run at once, as a cooperative launch promises, and meet between
 // the parts of a step; the host reads a few numbers at the end.
 //
-// Logits are float64, of the coordinates as they come: nothing has to be put in order or centred first, and no search
-// comes before a sum. A pair costs 2 d + 2 operations and an exponential, little where the pairs are few; what counts
-// is that a warp's chain of instructions is short. A warp has BURST_ROWS rows, its lanes share the columns.
+// Logits are float64, of coordinates in float64: nothing has to be put in order or centred first, and no search comes
+// before a sum. A pair costs 2 d + 2 operations, an exponential and a conversion, little where the pairs are few; what
+// counts is that a warp's chain of instructions is short. A warp has BURST_ROWS rows, its lanes share the columns.
+// (Coordinates in float32 would have to be converted for every pair of rows, by the unit of the exponentials.)
 constexpr int BURST_THREADS = 384;  // three warps for each of four schedulers: 168 registers
 constexpr int BURST_ROWS = 2;
 constexpr int BURST_FOLD = 64;   // terms of a lane that are summed in the type of the points
@@ -30,11 +31,15 @@ struct Grid {
     }
 };
 
+template <bool FIRST, class A, class B> struct Choose { typedef B type; };
+template <class A, class B> struct Choose<true, A, B> { typedef A type; };
+
 // The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (n, d) and (m, d) points, with DIM = d, or 0 for any;
 // or x is a matrix, `down` and `right` its strides.
 template <typename T_, int COST, int DIM> struct Pairs {
-    typedef T_ T;
-    const T *x, *y;
+    typedef T_ T;  // of the exponentials
+    typedef typename Choose<COST == MATRIX, T_, double>::type Place;
+    const Place *x, *y;
     const Index n, m, d, down, right;
     const double scale;
     __device__ __forceinline__ Pairs transposed() const
@@ -43,7 +48,7 @@ template <typename T_, int COST, int DIM> struct Pairs {
     }
 
     struct Rows {
-        const T* at[BURST_ROWS];
+        const Place* at[BURST_ROWS];
         double x[BURST_ROWS][DIM > 0 ? DIM : 1];
     };
     __device__ __forceinline__ void open(Rows& rows, const Index (&i)[BURST_ROWS]) const
@@ -74,7 +79,7 @@ template <typename T_, int COST, int DIM> struct Pairs {
         return COST == SQUARE ? 0.5 * scale : COST == EUCLIDEAN ? 1 : scale;
     }
 
-    __device__ __forceinline__ void measure(const Rows& rows, const T* point, double (&length)[BURST_ROWS]) const
+    __device__ __forceinline__ void measure(const Rows& rows, const Place* point, double (&length)[BURST_ROWS]) const
     {
 #pragma unroll
         for (int r = 0; r < BURST_ROWS; ++r) length[r] = 0;
@@ -247,7 +252,7 @@ struct Terms {
 // the last set, the best one or -1; then errors. The shapes of the rest are those of `advance`.
 template <class Pairs, int ROWS>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
-alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n, const Index m, const Index d,
+alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const Index n, const Index m, const Index d,
           const Index down, const Index right, const double scale, const double* log_a, const double* log_b,
           const double* b, const double* weights, const double* ease, const double* first_f, const double* first_start,
           const double* first_past, double* moves, double* changes, double* work, double* numbers,
@@ -381,7 +386,7 @@ alternate(const typename Pairs::T* x, const typename Pairs::T* y, const Index n,
 // made, the mean whose update is the last (0 or 1), whether to go on; then errors.
 template <class Pairs>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
-average(const typename Pairs::T* x, const Index n, const Index d, const Index down, const Index right,
+average(const typename Pairs::Place* x, const Index n, const Index d, const Index down, const Index right,
         const double scale, const double* log_a, const double* a, const double* first_mean, double* work,
         double* numbers, unsigned* arrived, const double eps, const double rho, const double mass, const int fresh,
         const int most_shares, const int steps, const double tol, const int still, const double still_factor, const int known)
@@ -441,7 +446,7 @@ average(const typename Pairs::T* x, const Index n, const Index d, const Index do
 // those of k % 2. Of a measure and itself f and k alone are used.
 template <class Pairs>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
-descend(const typename Pairs::T* x, const typename Pairs::T* y, const Index n, const Index m, const Index d,
+descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const Index n, const Index m, const Index d,
         const Index down, const Index right, const double factor, const double* log_a, const double* log_b,
         const double* first_f, const double* first_g, const double* temperatures, double* work, unsigned* arrived,
         const double rho_a, const double rho_b, const int own, const int fresh, const int steps)

@@ -24,11 +24,11 @@ RETREATED = 2
 
 
 class Pairs(NamedTuple):
-    """What the kernels read of a cost: two clouds, or one matrix with its strides."""
+    """What the kernels read of a cost: two clouds in float64, or one matrix with its strides."""
 
     x: Array
     y: Array
-    real: str
+    real: str  # the C++ type of the exponentials
     kind: int
     factor: float
     n: int

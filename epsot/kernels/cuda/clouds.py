@@ -89,6 +89,11 @@ class Cloud:
         return cupy.concatenate(found)
 
     @cached_property
+    def points64(self) -> Array:
+        """The points in float64, for sums so small that nothing is gained by less.  (n, d)"""
+        return self.points.astype(np.float64, copy=False)
+
+    @cached_property
     def plain_order(self) -> Array:
         return identity(self.cupy, self.points.shape[0])
 

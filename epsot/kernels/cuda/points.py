@@ -93,7 +93,8 @@ class Points(Fused, reference.Points):
         return Operands(x.centred, y.centred, x.squares, y.squares, x.plain_order, y.plain_order, *self.shape, self.dim)
 
     def pairs(self) -> Pairs:
-        return Pairs(self.x, self.y, real_name(self.x), self.kind, self.factor, *self.shape, self.dim)
+        clouds = self.x_cloud.points64, self.y_cloud.points64
+        return Pairs(*clouds, real_name(self.x), self.kind, self.factor, *self.shape, self.dim)
 
     def form(self, operation: str) -> Shape:
         real = real_name(self.x)

@@ -21,9 +21,11 @@ vectors One block goes through all stages of a computation in one launch; longer
         for each column: 20 microseconds for 8192 of them.
 
 burst   Many steps of a small problem in one launch. A pair of points in space costs 8 operations in float64, of which a
-        multiprocessor of this generation gives 64 in a clock, and others 2: 1000 points a side are 0.6 microseconds
-        of a sum on 132 of them, 8192 are 40. What counts at 1000 is latency: a warp has two rows and reads 32 columns
-        with each load, eight loads at once. Predicted, not yet measured.
+        multiprocessor of this generation gives 64 in a clock, and others 2; an exponential and a conversion to float32
+        come from one unit, 16 in a clock. Both are an eighth of a clock: 1000 points a side are 0.6 microseconds of a
+        sum on 132 multiprocessors, 8192 are 36, 11 600 are 73. An iteration one by one takes 330. What counts at 1000
+        is latency: a warp has two rows and reads 32 columns with each load, eight loads at once. Predicted from the
+        compiled loop, not yet measured.
 
 Kernels that sum values in registers have fewer rows a thread. More than a few values of `tiled` points, and the
 coordinates of their gradients, are a second product of 4 x 4 results in each thread, 2 x 4 in float64.
@@ -52,7 +54,7 @@ BURST_THREADS = 384  # of a block that makes many steps with all others, as in b
 BURST_ROWS = 2  # of a warp of such a block
 BURST_STEPS = 64  # so many at most: the host can be interrupted in between
 BURST_LONGEST = 16_384  # points of a side
-BURST_PAIRS = 2**26  # of points in space, in float32, where float64 has half the rate: 0.05 ms a sum on an H200
+BURST_PAIRS = 2**27  # of points in space, in float32, where float64 has half the rate: 0.07 ms a sum on an H200
 BURST_SHARE = 1024  # entries of a vector for each block that works on it between two sums ...
 BURST_SHARES = 8  # ... and so many blocks at most
 
