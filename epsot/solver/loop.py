@@ -62,10 +62,10 @@ def anneal(
     """
     history, target = [], schedule[-1].eps
     status = Status.SCHEDULE_ENDED
-    if observe is None and all(level.tol is None for level in schedule):  # nothing to decide
+    watched = observe is not None or logger.isEnabledFor(logging.INFO)
+    if not watched and all(level.tol is None for level in schedule):  # nothing to decide
         temperatures = [level.eps for level in schedule for _ in range(level.steps)][: max_iter - nit]
         state, nit = update.descend(state, temperatures), nit + len(temperatures)
-        logger.info("eps %.3e: iteration %d", target, nit)
         return Outcome(update.finish(state, target), status, nit, ())
     for level in schedule:
         status = Status.SCHEDULE_ENDED if level.tol is None else Status.MAX_ITER

@@ -52,11 +52,8 @@ class Cloud:
             return identity(cupy, n)
         if d == 1:
             return cupy.argsort(points[:, 0]).astype(np.int64, copy=False)
-        form, box, keys = (
-            f"{real_name(points)}, {d}",
-            cupy.empty(d + 1, dtype=np.float64),
-            cupy.empty(n, dtype=np.int64),
-        )
+        form = f"{real_name(points)}, {d}"
+        box, keys = cupy.empty(d + 1, dtype=np.float64), cupy.empty(n, dtype=np.int64)
         launch(cupy, f"box<{form}>", (1,), BOX_THREADS, (points, np.int64(n), box))
         launch(cupy, f"hilbert<{form}>", (shapes.plain_blocks(n),), PLAIN_THREADS, (points, np.int64(n), box, keys))
         return cupy.argsort(keys).astype(np.int64, copy=False)
