@@ -268,7 +268,10 @@ template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask) { return em
 #define __ballot_sync(mask, vote) emulator::warp_ballot(vote)
 inline int __ffsll(unsigned long long bits) { return __builtin_ffsll(bits); }
 inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST); }
-inline unsigned atomicAdd(unsigned* address, unsigned value) { return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST); }
+inline unsigned atomicAdd(unsigned* address, unsigned value)
+{
+    return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST);
+}
 inline double __ldcg(const double* address) { return *address; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __longlong_as_double(long long v) { double r; memcpy(&r, &v, sizeof r); return r; }

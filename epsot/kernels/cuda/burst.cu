@@ -34,8 +34,8 @@ struct Grid {
 template <bool FIRST, class A, class B> struct Choose { typedef B type; };
 template <class A, class B> struct Choose<true, A, B> { typedef A type; };
 
-// The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (n, d) and (m, d) points, with DIM = d, or 0 for any;
-// or x is a matrix, `down` and `right` its strides.
+// The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (n, d) and
+// (m, d) points, with DIM = d, or 0 for any; or x is a matrix, `down` and `right` its strides.
 template <typename T_, int COST, int DIM> struct Pairs {
     typedef T_ T;  // of the exponentials
     typedef typename Choose<COST == MATRIX, T_, double>::type Place;
@@ -166,8 +166,8 @@ template <typename T_, int COST, int DIM> struct Pairs {
         }
     }
 
-    // take(i, softmin) for every row, softmin = -eps log sum_j exp(..), by one thread; h in base 2. guess_scale guess[i]
-    // is log2(e) / eps times an earlier softmin: the sum around it is near 1, or is done again around its largest term.
+    // take(i, softmin) for every row, softmin = -eps log sum_j exp(..), by one thread; h in base 2. guess_scale guess is
+    // log2(e) / eps times an earlier softmin: the sum around it is near 1, or is done again around its largest term.
     template <class Take>
     __device__ __forceinline__ void
     softmin(const double* h, const double* guess, double guess_scale, double eps, const Take& take) const
@@ -255,8 +255,8 @@ __global__ void __launch_bounds__(BURST_THREADS, 1)
 alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const Index n, const Index m, const Index d,
           const Index down, const Index right, const double scale, const double* log_a, const double* log_b,
           const double* b, const double* weights, const double* ease, const double* first_f, const double* first_start,
-          const double* first_past, double* moves, double* changes, double* work, double* numbers,
-          unsigned* arrived, const double eps, const double rho_a, const double rho_b, const double mass, const int balanced,
+          const double* first_past, double* moves, double* changes, double* work, double* numbers, unsigned* arrived,
+          const double eps, const double rho_a, const double rho_b, const double mass, const int balanced,
           const int eased, const int moved, const int directions, const int first_slot, const double first_size,
           const double first_expected, const double lowest_error, const double lowest_norm, const int waited,
           const double bent, const double dependent, const double leap, const double longest, const int patience,
@@ -389,7 +389,8 @@ __global__ void __launch_bounds__(BURST_THREADS, 1)
 average(const typename Pairs::Place* x, const Index n, const Index d, const Index down, const Index right,
         const double scale, const double* log_a, const double* a, const double* first_mean, double* work,
         double* numbers, unsigned* arrived, const double eps, const double rho, const double mass, const int fresh,
-        const int most_shares, const int steps, const double tol, const int still, const double still_factor, const int known)
+        const int most_shares, const int steps, const double tol, const int still, const double still_factor,
+        const int known)
 {
     typedef Violation<BURST_THREADS> Sums;
     typedef Meeting<BURST_THREADS, Sums::STAGES, Sums::VALUES> Meet;
