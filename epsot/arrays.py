@@ -100,8 +100,8 @@ def check_finite(name: str, array: Array, what: str, place: Place) -> None:
         )
 
 
-def as_points(name: str, array: Any, place: Place) -> Array:
-    """A cloud of points, (n, d), checked."""
+def as_points(name: str, array: Any, place: Place, *, finite: bool = True) -> Array:
+    """A cloud of points, (n, d), checked; whether they are finite only if asked."""
     points = as_real(name, array, place)
     if points.ndim == 1 and points.shape[0] > 0:
         raise ValueError(
@@ -112,7 +112,8 @@ def as_points(name: str, array: Any, place: Place) -> Array:
         raise ValueError(f"`{name}` must be an (n, d) array of points, got shape {tuple(points.shape)}")
     if 0 in points.shape:
         raise ValueError(f"`{name}` must hold at least one point with one coordinate, got shape {tuple(points.shape)}")
-    check_finite(name, points, "coordinates", place)
+    if finite:
+        check_finite(name, points, "coordinates", place)
     return points
 
 

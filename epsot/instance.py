@@ -172,7 +172,7 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     side_a = Support.of(a, place) if given_a else Support(n)
     side_b = Support.of(b, place) if given_b else Support(m)
     kl_a, kl_b = (MarginalKL(math.inf if value is None else value) for value in rho)
-    mass_a, mass_b = float(xp.sum(a)), float(xp.sum(b))
+    mass_a, mass_b = (float(xp.sum(z)) if given else 1.0 for z, given in ((a, given_a), (b, given_b)))
     if kl_a.balanced and kl_b.balanced and mass_a != mass_b:
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
         mass_b = float(xp.sum(b))

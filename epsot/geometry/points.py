@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from epsot import kernels
-from epsot.arrays import Place, as_points, common_place, to_numpy
+from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
 from epsot.devices import resident
 from epsot.kernels import PointsKernel
@@ -70,7 +70,7 @@ class PointCloud:
         self.cost = ground_cost(p, cost)
         self.place: Place = common_place(x=x, y=y)
         xp = self.place.xp
-        x, y = as_points("x", x, self.place), as_points("y", y, self.place)
+        x, y = (as_points(name, cloud, self.place, finite=False) for name, cloud in (("x", x), ("y", y)))
         if x.shape[1] != y.shape[1]:
             raise ValueError(
                 f"`x` and `y` must have points of the same dimension, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
@@ -79,6 +79,9 @@ class PointCloud:
         same = x is y
         x = xp.astype(x, self.dtype)  # a copy: results outlive changes of the inputs
         self._set(x, x if same else xp.astype(y, self.dtype))
+        if not np.all(np.isfinite(self._corners)):  # as they are where any coordinate is
+            for name, cloud in (("x", self.x), ("y", self.y)):
+                check_finite(name, cloud, "coordinates", self.place)
         if isinstance(self.cost, Cosine):
             self.cost.check("x", self.x)
             self.cost.check("y", self.y)
@@ -112,10 +115,15 @@ class PointCloud:
         return self._diameter
 
     @cached_property
-    def _diameter(self) -> float:
+    def _corners(self) -> np.ndarray:
+        """The lowest coordinates of x and of y, and the highest, on the host.  (4, d) float64"""
         xp = self.place.xp
         corners = xp.stack([corner(cloud, axis=0) for corner in (xp.min, xp.max) for cloud in (self.x, self.y)])
-        x_low, y_low, x_high, y_high = to_numpy(corners).astype(np.float64) / 2  # halves do not overflow
+        return to_numpy(corners).astype(np.float64)
+
+    @cached_property
+    def _diameter(self) -> float:
+        x_low, y_low, x_high, y_high = self._corners / 2  # halves do not overflow
         extent = np.maximum(x_high, y_high) - np.minimum(x_low, y_low)
         largest = float(extent.max())
         return 2 * largest * math.sqrt(float(((extent / largest) ** 2).sum())) if largest > 0 else 0.0
