@@ -46,6 +46,14 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     assert "no peer can be imported: geomloss, or flash_sinkhorn" in lines
 
 
+def test_tables_can_be_chosen(script: Any, capsys: Any) -> None:
+    with fake_cupy.installed():
+        script.main(["--no-tests", "--tables", "solves", "--solves", "20", "30"])
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows[-2:] == ["20", "30"]
+    assert not {"dtype", "geometry", "peer"} & set(rows)
+
+
 def test_a_peer_is_put_beside(script: Any, capsys: Any) -> None:
     """A peer that returns our own potentials has our error."""
     torch = pytest.importorskip("torch")
