@@ -3,20 +3,25 @@ template <typename T, int D>
 __global__ void __launch_bounds__(1024, 1) box(const T* x, const Index n, double* out)
 {
     __shared__ double lows[D][32], highs[D][32];
-    double longest = 0;
-    for (int k = 0; k < D; ++k) {
-        double low = -minus_infinity(), high = minus_infinity();
-        for (Index i = threadIdx.x; i < n; i += blockDim.x) {
-            const double place = x[i * D + k];
-            low = place < low ? place : low;
-            high = larger(place, high);
+    T lowest[D], highest[D];
+#pragma unroll
+    for (int k = 0; k < D; ++k) { lowest[k] = T(-minus_infinity()); highest[k] = T(minus_infinity()); }
+#pragma unroll 4
+    for (Index i = threadIdx.x; i < n; i += blockDim.x)
+#pragma unroll
+        for (int k = 0; k < D; ++k) {
+            const T place = x[i * D + k];
+            lowest[k] = place < lowest[k] ? place : lowest[k];
+            highest[k] = larger(place, highest[k]);
         }
-        low = -lane_max<32>(-low);
-        high = lane_max<32>(high);
+#pragma unroll
+    for (int k = 0; k < D; ++k) {
+        const double low = -lane_max<32>(-lowest[k]), high = lane_max<32>(highest[k]);
         if (threadIdx.x % 32 == 0) { lows[k][threadIdx.x / 32] = low; highs[k][threadIdx.x / 32] = high; }
     }
     __syncthreads();
     if (threadIdx.x > 0) return;
+    double longest = 0;
     for (int k = 0; k < D; ++k) {
         double low = lows[k][0], high = highs[k][0];
         for (int warp = 1; warp < blockDim.x / 32; ++warp) {
