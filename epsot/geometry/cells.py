@@ -79,18 +79,22 @@ class GridCells:
         unit = (xp.astype(points, xp.float64) - low[None, :]) / span  # (n, d) in [0, 1]
         number = xp.astype(unit * 2**BITS, xp.int64)
         number = xp.where(number < 2**BITS, number, xp.full_like(number, 2**BITS - 1))
-        key = xp.zeros_like(number[:, 0])
-        for k in range(d):
-            bits = number[:, k]
-            for shift, mask in SPREADING[d]:
-                bits = (bits | (bits << shift)) & mask
-            key = key | (bits << k)
+        bits = number
+        for shift, mask in SPREADING[d]:
+            bits = (bits | (bits << shift)) & mask
+        key = bits[:, 0]
+        for k in range(1, d):
+            key = key | (bits[:, k] << k)
         order = xp.argsort(key)
         self.key, self.number = xp.take(key, order), xp.take(number, order, axis=0)
         self.sums = Sums(unit, weights, order, place)
+        self.found: dict[int, Array] = {}
 
     def starts(self, depth: int) -> Array:
-        return beginnings(self.key >> (self.number.shape[1] * (BITS - depth)), self.xp)
+        """Where the cells of a resolution begin; once for their number and for themselves."""
+        if depth not in self.found:
+            self.found[depth] = beginnings(self.key >> (self.number.shape[1] * (BITS - depth)), self.xp)
+        return self.found[depth]
 
     def count(self, depth: int) -> int:
         return int(self.starts(depth).shape[0])
