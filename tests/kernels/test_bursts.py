@@ -282,6 +282,18 @@ def test_where_bursts_are_used(monkeypatch: pytest.MonkeyPatch, rng: np.random.G
     assert cuda.Points(x, x, HalfSquare()).bursts(a, a) is None
 
 
+def test_many_points_are_not_copied(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Whether a problem is small enough is known before anything is made for a burst."""
+    x, a = on_device(rng.random((20, 2)), np.float32), marginal(np.full(20, 0.05))
+    kernel = cuda.Points(x, x, HalfSquare())
+    with monkeypatch.context() as patch:
+        patch.setattr(shapes, "BURST_LONGEST", 10)
+        assert kernel.bursts(a, a) is None
+    assert "points64" not in vars(kernel.x_cloud)
+    assert kernel.bursts(a, a) is not None
+    assert "points64" in vars(kernel.x_cloud)
+
+
 def test_the_launches_of_a_small_solve(rng: np.random.Generator) -> None:
     """One for each temperature and one for each self term, but for the columns that are looked at after 20 steps."""
     x, y = on_device(rng.random((150, 3)), np.float32), on_device(rng.random((140, 3)) + 0.2, np.float32)

@@ -79,11 +79,13 @@ class Fused(Dense):
     ----------
     device : where everything lies
     factor : the cost is `factor` times its family
+    dim : the coordinates of a point; 0: the cost is stored
     wide : whether there are kernels for WIDTH columns of values at once
     two_sided : whether one sweep for both sides is faster than one for each
     """
 
     factor: float = 1.0
+    dim: int = 0
     wide: bool = False
     two_sided: bool = True
 
@@ -162,19 +164,22 @@ class Fused(Dense):
         )  # fmt: skip
         return out
 
+    @property
+    def real(self) -> str:
+        """The C++ type of the costs."""
+        raise TypeError("the cost belongs to the subclass")
+
     def pairs(self) -> Pairs:
-        """What bursts read of the cost."""
+        """What bursts read of the cost; of points copies in float64."""
         raise TypeError("the cost belongs to the subclass")
 
     @on_device
     def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
-        pairs, cupy = self.pairs(), self.cupy
-        if not shapes.bursts(pairs.n, pairs.m, pairs.d, pairs.real, attribute(cupy, self.device.id, DOUBLE_RATIO)):
+        cupy, here = self.cupy, self.device.id
+        few = shapes.bursts(*self.shape, self.dim, self.real, attribute(cupy, here, DOUBLE_RATIO))
+        if not few or not attribute(cupy, here, COOPERATIVE):
             return None
-        if not attribute(cupy, self.device.id, COOPERATIVE):
-            return None
-        blocks = shapes.burst_blocks(pairs.n, pairs.m, multiprocessors(cupy, self.device.id))
-        return Bursts(pairs, blocks, a, b)
+        return Bursts(self.pairs(), shapes.burst_blocks(*self.shape, multiprocessors(cupy, here)), a, b)
 
     @on_device
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:

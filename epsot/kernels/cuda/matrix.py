@@ -44,11 +44,15 @@ class Matrix(Fused, reference.Matrix):
         return Operands(self.C, self.C, none, none, rows, columns, n, m, 0, down, right)
 
     def pairs(self) -> Pairs:
-        n, m, _, down, right = self.operands[6:11]
-        return Pairs(self.C, self.C, real_name(self.C), MATRIX, self.factor, n, m, 0, down, right)
+        strides = self.operands.down, self.operands.right
+        return Pairs(self.C, self.C, self.real, MATRIX, self.factor, *self.shape, self.dim, *strides)
+
+    @property
+    def real(self) -> str:
+        return real_name(self.C)
 
     def form(self, operation: str) -> Shape:
-        return shapes.stored(real_name(self.C), self.C.strides[0] != self.C.itemsize or self.shape[0] == 1)
+        return shapes.stored(self.real, self.C.strides[0] != self.C.itemsize or self.shape[0] == 1)
 
     @on_device
     def cost_apply(self, v: Array) -> Array:

@@ -94,10 +94,14 @@ class Points(Fused, reference.Points):
 
     def pairs(self) -> Pairs:
         clouds = self.x_cloud.points64, self.y_cloud.points64
-        return Pairs(*clouds, real_name(self.x), self.kind, self.factor, *self.shape, self.dim)
+        return Pairs(*clouds, self.real, self.kind, self.factor, *self.shape, self.dim)
+
+    @property
+    def real(self) -> str:
+        return real_name(self.x)
 
     def form(self, operation: str) -> Shape:
-        real = real_name(self.x)
+        real = self.real
         if self.x_cloud.near:
             return shapes.near(real, self.kind, self.dim, 4 if operation == "SUMS" else 2)
         few = operation == "VALUES" or (real == "double" and operation in ("WIDE", "SLOPES"))
@@ -133,7 +137,7 @@ class Points(Fused, reference.Points):
         if self.kind == KINDS["square"]:
             return self._square_moments(v)
         out = self.cupy.empty(n, dtype=np.float64)
-        form = shapes.tiled(real_name(self.x), self.kind, 4)
+        form = shapes.tiled(self.real, self.kind, 4)
         return self.reduce("COSTS", v, 1.0, v, out, values=v, operands=self.centred_operands, form=form, scale=1.0)
 
     def _square_moments(self, v: Array) -> Array:
