@@ -274,8 +274,10 @@ def bursts(wanted):
     """Many steps in one launch wherever that is possible, or nowhere: what `shapes.bursts` decides by size."""
     rule = shapes.bursts
     shapes.bursts = lambda n, m, *_: wanted and max(n, m) <= shapes.BURST_LONGEST
-    yield
-    shapes.bursts = rule
+    try:
+        yield
+    finally:
+        shapes.bursts = rule
 
 
 def print_solves(cupy, sizes):

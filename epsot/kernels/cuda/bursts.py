@@ -81,7 +81,8 @@ class Bursts:
     def alternate(
         self, directions: Directions, f: Array, start: Array, record: Record, patience: int, terms: Terms
     ) -> Alternations:
-        cupy, pairs, (n, m), balanced = self.cupy, self.pairs, self.pairs[5:7], directions.balanced
+        cupy, pairs, balanced = self.cupy, self.pairs, directions.balanced
+        n, m = pairs.n, pairs.m
         shares = shapes.burst_shares(m, self.blocks)
         numbers, known, steps = self.numbers(ALTERNATE_HEAD, terms)
         part = n + 3 * m

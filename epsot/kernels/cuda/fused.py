@@ -12,13 +12,12 @@ import numpy as np
 from epsot.costs import Array
 from epsot.kernels.bursts import Marginal
 from epsot.kernels.cuda import shapes
-from epsot.kernels.cuda.bursts import Bursts, Pairs
+from epsot.kernels.cuda.bursts import LOG2_E, Bursts, Pairs
 from epsot.kernels.cuda.modules import launch
 from epsot.kernels.cuda.shapes import CHUNK, FRAME, NEAR_TILE, PLAIN_THREADS, WIDTH, Shape
 from epsot.kernels.reference import Dense
 from epsot.lazy import cached_property
 
-LOG2_E = math.log2(math.e)
 COOPERATIVE, DOUBLE_RATIO = "CooperativeLaunch", "SingleToDoublePrecisionPerfRatio"
 MOST_CHUNKS = 2**14  # the third axis of a grid ends at 2^16
 ALL, MARKED, PEAKS = (np.int32(mode) for mode in range(3))  # as in reduce.cu

@@ -1,13 +1,12 @@
-// The box around points: its lowest coordinates, then its longest side. One block.
-template <typename T, int D>
-__global__ void __launch_bounds__(1024, 1) box(const T* x, const Index n, double* out)
+// The lowest and the highest coordinates of the points first, first + stride, ... of a warp, below end.
+template <typename T, int D> __device__ __forceinline__ void
+extent(const T* x, Index first, Index end, int stride, double (&low)[D], double (&high)[D])
 {
-    __shared__ double lows[D][32], highs[D][32];
     T lowest[D], highest[D];
 #pragma unroll
     for (int k = 0; k < D; ++k) { lowest[k] = T(-minus_infinity()); highest[k] = T(minus_infinity()); }
 #pragma unroll 4
-    for (Index i = threadIdx.x; i < n; i += blockDim.x)
+    for (Index i = first; i < end; i += stride)
 #pragma unroll
         for (int k = 0; k < D; ++k) {
             const T place = x[i * D + k];
@@ -15,10 +14,19 @@ __global__ void __launch_bounds__(1024, 1) box(const T* x, const Index n, double
             highest[k] = larger(place, highest[k]);
         }
 #pragma unroll
-    for (int k = 0; k < D; ++k) {
-        const double low = -lane_max<32>(-lowest[k]), high = lane_max<32>(highest[k]);
-        if (threadIdx.x % 32 == 0) { lows[k][threadIdx.x / 32] = low; highs[k][threadIdx.x / 32] = high; }
-    }
+    for (int k = 0; k < D; ++k) { low[k] = -lane_max<32>(-lowest[k]); high[k] = lane_max<32>(highest[k]); }
+}
+
+// The box around points: its lowest coordinates, then its longest side. One block.
+template <typename T, int D>
+__global__ void __launch_bounds__(1024, 1) box(const T* x, const Index n, double* out)
+{
+    __shared__ double lows[D][32], highs[D][32];
+    double lowest[D], highest[D];
+    extent<T, D>(x, threadIdx.x, n, blockDim.x, lowest, highest);
+#pragma unroll
+    for (int k = 0; k < D; ++k)
+        if (threadIdx.x % 32 == 0) { lows[k][threadIdx.x / 32] = lowest[k]; highs[k][threadIdx.x / 32] = highest[k]; }
     __syncthreads();
     if (threadIdx.x > 0) return;
     double longest = 0;
@@ -40,20 +48,14 @@ __global__ void frames(const T* x, const Index n, double* out)
 {
     const Index frame = (blockIdx.x * Index(blockDim.x) + threadIdx.x) / 32, first = frame * FRAME;
     if (first >= n) return;
-    for (int k = 0; k < D; ++k) {
-        double low = -minus_infinity(), high = minus_infinity();
-        for (Index i = first + threadIdx.x % 32; i < smaller(first + FRAME, n); i += 32) {
-            const double place = x[i * D + k];
-            low = place < low ? place : low;
-            high = larger(place, high);
-        }
-        low = -lane_max<32>(-low);
-        high = lane_max<32>(high);
+    double low[D], high[D];
+    extent<T, D>(x, first + threadIdx.x % 32, smaller(first + FRAME, n), 32, low, high);
+#pragma unroll
+    for (int k = 0; k < D; ++k)
         if (threadIdx.x % 32 == 0) {
-            out[frame * (2 * D) + k] = low + (high - low) / 2;
-            out[frame * (2 * D) + D + k] = (high - low) / 2;
+            out[frame * (2 * D) + k] = low[k] + (high[k] - low[k]) / 2;
+            out[frame * (2 * D) + D + k] = (high[k] - low[k]) / 2;
         }
-    }
 }
 
 // The place of points on a Hilbert curve (Skilling 2004, Programming the Hilbert curve). A run of neighbours on it is
