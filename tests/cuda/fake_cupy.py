@@ -33,7 +33,7 @@ MULTIPROCESSORS = 2  # of every device; few, so that small problems have several
 RESIDENT = 1  # blocks that a multiprocessor is sure to run at once
 # Functions that look at an array, or make one that nothing is written to.
 FREE = {
-    "broadcast_to", "can_cast", "empty", "empty_like", "expand_dims", "finfo", "iinfo", "isdtype", "moveaxis", "ndim",
+    "broadcast_to", "can_cast", "expand_dims", "finfo", "iinfo", "isdtype", "moveaxis", "ndim",
     "ravel", "reshape", "result_type", "shape", "squeeze", "swapaxes", "transpose",
 }  # fmt: skip
 
@@ -301,6 +301,20 @@ def ascontiguousarray(array: Any, dtype: Any = None) -> ndarray:
     return array if array.flags.c_contiguous else array.copy()
 
 
+def unwritten(array: np.ndarray) -> ndarray:
+    """Not what some memory happened to hold, but what is seen where it is read before it is written."""
+    array.reshape(-1).view(np.uint8)[...] = 0xFF  # nan, or -1
+    return ndarray(array)
+
+
+def empty(shape: Any, dtype: Any = float, **_: Any) -> ndarray:
+    return unwritten(np.empty(shape, dtype))
+
+
+def empty_like(prototype: Any, dtype: Any = None, **_: Any) -> ndarray:
+    return unwritten(np.empty_like(unwrap(prototype), dtype, order="C"))
+
+
 def make() -> dict[str, types.ModuleType]:
     """The modules by name."""
     names = ("cupy", "cupy.linalg", "cupy.fft", "cupy.cuda", "cupy.cuda.device")
@@ -313,7 +327,8 @@ def make() -> dict[str, types.ModuleType]:
                 setattr(module, name, value if plain else lifted(value))
     ours = {
         "ndarray": ndarray, "RawModule": RawModule, "from_dlpack": from_dlpack, "asarray": asarray,
-        "ascontiguousarray": ascontiguousarray, "array": lambda obj, dtype=None, copy=True: asarray(obj, dtype).copy(),
+        "ascontiguousarray": ascontiguousarray, "empty": empty, "empty_like": empty_like,
+        "array": lambda obj, dtype=None, copy=True: asarray(obj, dtype).copy(),
         "linalg": linalg, "fft": fft, "cuda": cuda, "__version__": "0",
     }  # fmt: skip
     for name, value in ours.items():
