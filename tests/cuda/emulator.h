@@ -6,8 +6,13 @@
 // run: run every kernel in both orders and demand the same bits. A barrier that only some lanes of a warp reach, and
 // a stack overflow, abort.
 //
-// It shows no races between blocks, no coalescing, no speed, and nothing that only NVRTC rejects. It knows what the
-// kernels of this package use, and no more: no inline PTX (use `#ifdef __CUDA_ARCH__`), no `extern __shared__`.
+// With -fsanitize=thread every lane is a thread to the sanitizer, ordered with others by what CUDA promises alone:
+// the barriers of its block, and fences of memory. Shuffles and atomic operations order nothing. So it finds the reads
+// and writes of shared and global memory, in a block and between blocks, that no barrier or fence separates, whatever
+// the order in which they ran.
+//
+// It shows no coalescing, no speed, and nothing that only NVRTC rejects. It knows what the kernels of this package
+// use, and no more: no inline PTX (use `#ifdef __CUDA_ARCH__`), no `extern __shared__`.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -25,6 +30,21 @@
 #define PORTABLE_FIBERS 1
 #include <ucontext.h>
 #endif
+#ifdef __SANITIZE_THREAD__
+extern "C" {
+void* __tsan_get_current_fiber();
+void* __tsan_create_fiber(unsigned);
+void __tsan_switch_to_fiber(void*, unsigned);
+void __tsan_acquire(void*);
+void __tsan_release(void*);
+// What waits for a number to change: --param tsan-distinguish-volatile=1
+__attribute__((visibility("hidden"), weak)) void __tsan_volatile_read4(void*) {}
+}
+#define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))  // the emulator itself has its own order
+#else
+#define EMULATOR_UNSEEN
+#endif
+
 // Otherwise the loader merges the variables of all libraries in a process.
 #pragma GCC visibility push(hidden)
 #define EMULATOR_PUBLIC extern "C" __attribute__((visibility("default"), used))
@@ -63,13 +83,38 @@ emulator_switch:
 )");
 #endif
 
+// What orders the lanes for the sanitizer: each acquires what others released. To go on with another lane orders nothing:
+// that is the 1.
+#ifdef __SANITIZE_THREAD__
+inline void* sanitized_self() { return __tsan_get_current_fiber(); }
+inline void* sanitized_lane() { return __tsan_create_fiber(0); }
+inline void sanitized_switch(void* lane) { __tsan_switch_to_fiber(lane, 1); }
+inline void acquire(char& order) { __tsan_acquire(&order); }
+inline void release(char& order) { __tsan_release(&order); }
+constexpr auto ATOMIC = __ATOMIC_RELAXED;
+#else
+inline void* sanitized_self() { return nullptr; }
+inline void* sanitized_lane() { return nullptr; }
+inline void sanitized_switch(void*) {}
+inline void acquire(char&) {}
+inline void release(char&) {}
+constexpr auto ATOMIC = __ATOMIC_SEQ_CST;
+#endif
+inline char launched, finished, fenced;
+inline thread_local char met[2], block_begun, block_done;
+
+struct Warp {
+    uint64_t slot[32];
+    char met[2];
+};
 struct Fiber {
     Context context;
-    unsigned index, votes;
+    Warp* warp;
+    unsigned index, votes, barriers, warp_barriers;
     State state;
     std::vector<char> stack;
+    void* sanitized = nullptr;
 };
-struct Warp { uint64_t slot[32]; };
 
 inline int order = 0;  // 0: lanes and warps in ascending order; 1: in descending order
 inline thread_local uint3 thread_index, block_index, block_size, grid_size;
@@ -78,6 +123,7 @@ inline thread_local std::vector<Warp> warps;
 inline thread_local bool ballot[3];
 inline thread_local Fiber* current;
 inline thread_local Context scheduler;
+inline thread_local void* sanitized_scheduler;
 inline thread_local void (*entry)(void*);
 inline thread_local void* entry_argument;
 EMULATOR_PUBLIC inline void emulator_set_order(int value) { order = value; }
@@ -88,23 +134,45 @@ EMULATOR_PUBLIC inline void emulator_set_order(int value) { order = value; }
     std::abort();
 }
 
-inline void leave(State state)
+EMULATOR_UNSEEN inline void leave(State state)
 {
-    current->state = state;
+    Fiber& fiber = *current;
+    fiber.state = state;
+    sanitized_switch(sanitized_scheduler);
 #ifdef PORTABLE_FIBERS
-    swapcontext(&current->context, &scheduler);
+    swapcontext(&fiber.context, &scheduler);
 #else
-    emulator_switch(&current->context, scheduler);
+    emulator_switch(&fiber.context, scheduler);
 #endif
 }
 
-inline void run_fiber()
+// Two orders take turns, so that who leaves a barrier is not ordered with who has come to the next one.
+EMULATOR_UNSEEN inline void meet_block()
 {
+    char& order = met[current->barriers++ % 2];
+    release(order);
+    leave(AT_BLOCK_BARRIER);
+    acquire(order);
+}
+
+EMULATOR_UNSEEN inline void meet_warp()
+{
+    char& order = current->warp->met[current->warp_barriers++ % 2];
+    release(order);
+    leave(AT_WARP_BARRIER);
+    acquire(order);
+}
+
+EMULATOR_UNSEEN inline void run_fiber()
+{
+    acquire(block_begun);
     entry(entry_argument);
+    release(block_done);
+    release(finished);
     leave(DONE);
 }
 
-inline void start(Fiber& fiber, size_t stack_size)
+EMULATOR_UNSEEN inline void start(Fiber& fiber, size_t stack_size)
 {
     if (fiber.stack.size() < stack_size) fiber.stack.resize(stack_size);
     memcpy(fiber.stack.data(), &CANARY, sizeof CANARY);
@@ -122,13 +190,15 @@ inline void start(Fiber& fiber, size_t stack_size)
     fiber.context = top;
 #endif
     fiber.state = READY;
-    fiber.votes = 0;
+    fiber.votes = fiber.barriers = fiber.warp_barriers = 0;
+    if (!fiber.sanitized) fiber.sanitized = sanitized_lane();
 }
 
-inline void resume(Fiber& fiber)
+EMULATOR_UNSEEN inline void resume(Fiber& fiber)
 {
     current = &fiber;
     thread_index = {fiber.index, 0, 0};
+    sanitized_switch(fiber.sanitized);
 #ifdef PORTABLE_FIBERS
     swapcontext(&scheduler, &fiber.context);
 #else
@@ -139,7 +209,7 @@ inline void resume(Fiber& fiber)
     if (canary != CANARY) fail("stack overflow in a kernel");
 }
 
-inline void run_warp(unsigned low, unsigned high)
+EMULATOR_UNSEEN inline void run_warp(unsigned low, unsigned high)
 {
     for (;;) {
         for (unsigned k = 0; k < high - low; ++k) {
@@ -158,14 +228,19 @@ inline void run_warp(unsigned low, unsigned high)
     }
 }
 
-inline void run_block(unsigned threads, size_t stack_size)
+EMULATOR_UNSEEN inline void run_block(unsigned threads, size_t stack_size)
 {
     const unsigned count = (threads + 31) / 32;
+    sanitized_scheduler = sanitized_self();
+    acquire(launched);
+    acquire(block_done);  // the last block of this thread, which had the same shared memory
+    release(block_begun);
     if (fibers.size() < threads) fibers.resize(threads);
     warps.resize(count);
     ballot[0] = ballot[1] = ballot[2] = false;
     for (unsigned k = 0; k < threads; ++k) {
         fibers[k].index = k;
+        fibers[k].warp = &warps[k / 32];
         start(fibers[k], stack_size);
     }
     for (bool waiting = true; waiting;) {
@@ -193,11 +268,12 @@ template <class... A, size_t... I> inline void call(void (*kernel)(A...), void**
 
 // together: every block has a thread of the system, so that blocks may wait for each other.
 template <class... A>
-inline void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** args, size_t stack_size,
-                   bool together)
+EMULATOR_UNSEEN inline void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** args,
+                                   size_t stack_size, bool together)
 {
     struct Call { void (*kernel)(A...); void** args; } the_call{kernel, args};
     const long long blocks = (long long)grid[0] * grid[1] * grid[2];
+    release(launched);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(together ? int(blocks) : omp_get_max_threads())
     for (long long number = 0; number < blocks; ++number) {
         if (together && omp_get_num_threads() < blocks) fail("too few threads of the system for blocks that meet");
@@ -213,12 +289,13 @@ inline void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
         };
         run_block(block[0] * block[1] * block[2], stack_size);
     }
+    acquire(finished);
 }
 
-template <class T> inline T shuffle_xor(T value, unsigned mask)
+template <class T> EMULATOR_UNSEEN inline T shuffle_xor(T value, unsigned mask)
 {
     static_assert(sizeof(T) <= 8, "at most 8 bytes a lane");
-    Warp& warp = warps[current->index / 32];
+    Warp& warp = *current->warp;
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof(T));
     warp.slot[current->index & 31] = bits;
@@ -233,9 +310,9 @@ template <class T> inline T shuffle_xor(T value, unsigned mask)
 inline std::atomic<long long> counters[3];
 EMULATOR_PUBLIC inline long long emulator_count(int counter) { return counters[counter].exchange(0); }
 
-inline unsigned warp_ballot(bool vote)
+EMULATOR_UNSEEN inline unsigned warp_ballot(bool vote)
 {
-    Warp& warp = warps[current->index / 32];
+    Warp& warp = *current->warp;
     warp.slot[current->index & 31] = vote;
     leave(AT_WARP_BARRIER);
     unsigned votes = 0;
@@ -244,12 +321,19 @@ inline unsigned warp_ballot(bool vote)
     return votes;
 }
 
-inline int any(bool vote)
+inline void fence()
+{
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    release(fenced);
+    acquire(fenced);
+}
+
+EMULATOR_UNSEEN inline int any(bool vote)
 {
     // Of three boxes one is open, one is read, and one is emptied for the vote after the next: one barrier is enough.
     const unsigned number = current->votes++;
     if (vote) ballot[number % 3] = true;
-    leave(AT_BLOCK_BARRIER);
+    meet_block();
     ballot[(number + 2) % 3] = false;
     return ballot[number % 3];
 }
@@ -260,17 +344,18 @@ inline int any(bool vote)
 #define blockIdx emulator::block_index
 #define blockDim emulator::block_size
 #define gridDim emulator::grid_size
-#define __syncthreads() emulator::leave(emulator::AT_BLOCK_BARRIER)
+#define __syncthreads() emulator::meet_block()
+#define __syncwarp() emulator::meet_warp()
 #define __syncthreads_or(vote) emulator::any(vote)
 #define __nanosleep(time) sched_yield()
-#define __threadfence() std::atomic_thread_fence(std::memory_order_seq_cst)
+#define __threadfence() emulator::fence()
 template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask) { return emulator::shuffle_xor(v, mask); }
 #define __ballot_sync(mask, vote) emulator::warp_ballot(vote)
 inline int __ffsll(unsigned long long bits) { return __builtin_ffsll(bits); }
-inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST); }
+inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, emulator::ATOMIC); }
 inline unsigned atomicAdd(unsigned* address, unsigned value)
 {
-    return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST);
+    return __atomic_fetch_add(address, value, emulator::ATOMIC);
 }
 inline double __ldcg(const double* address) { return *address; }
 inline double __dmul_rn(double a, double b) { return a * b; }

@@ -1,12 +1,18 @@
-"""Kernels of every form on ragged sizes, to be run under the address sanitizer: python -m tests.cuda.sanitized"""
+"""Kernels of every form on ragged sizes, to be run under a sanitizer: python -m tests.cuda.sanitized [races]
+
+races: for the thread sanitizer, to which each lane is a thread. Fewer forms, and blocks of fewer threads.
+"""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 
 from epsot.costs import Cost, Euclidean, HalfSquare
 from epsot.kernels.bursts import Marginal, Record, Rest, Terms
-from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda import bursts as cuda_bursts
+from epsot.kernels.cuda import modules, shapes
 from epsot.kernels.cuda import vectors as cuda_vectors
 from epsot.kernels.vectors import WINDOW
 from tests.cuda import bridge, fake_cupy
@@ -27,11 +33,11 @@ def use(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None
     kernel.cost_apply(h)
 
 
-def use_bursts(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None:
-    """Both kinds of steps, of one block and of two that share the vectors."""
+def use_bursts(kernel: bridge.Bridge, n: int, m: int, steps: int, rng: np.random.Generator) -> None:
+    """Every kind of steps, of one block and of two that share the vectors."""
     shared = shapes.burst_shares
     never = Rest(100, 0.0)
-    terms = Terms(0.1, 13, 0.0, never, never, 0.0, [1.0, 2.0])
+    terms = Terms(0.1, steps, 0.0, never, never, 0.0, [1.0, 2.0])
     a, b = (
         Marginal(fake_cupy.asarray(rng.normal(size=k)), fake_cupy.asarray(rng.random(k)), k / 2, 1.0) for k in (n, m)
     )
@@ -41,48 +47,63 @@ def use_bursts(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) 
         bursts = kernel.kernel.bursts(a, b)
         directions = cuda_vectors.Directions(b.weights, b.mass, 1.0, balanced=False)
         made = bursts.alternate(directions, zero + 1e9, g, Record(np.inf, np.inf, 0), 100, terms)
-        bursts.alternate(directions, made.last.f, made.start, made.record, 100, terms)
+        unbeaten = Record(0.0, 0.0, 0)  # so that the last step and the next are in the same place
+        bursts.alternate(directions, made.last.f, made.start, unbeaten, 100, terms)
+        bursts.descend(zero, g, True, [0.2, 0.1, 0.1])
         if n == m:
             bursts.average(zero, True, terms)
+            bursts.descend_self(zero, True, [0.2, 0.1, 0.1])
     shapes.burst_shares = shared
 
 
-def use_vectors(m: int, rng: np.random.Generator) -> None:
-    """Every method, and more steps than directions are kept."""
+def use_vectors(m: int, steps: int, rng: np.random.Generator) -> None:
+    """Every method."""
     b, g = fake_cupy.asarray(rng.random(m)), fake_cupy.asarray(rng.normal(size=m))
     ours = cuda_vectors.Vectors()
     ours.violation(b, ours.density(b, g, 0.1), g, 0.1, 1.0, 1.0)
     ours.log_mass(b, g, 1.0)
     directions = ours.directions(b, 1.0, 1.0, balanced=False)
-    for step in range(WINDOW + 3):
+    for step in range(steps):
         directions.advance(g, g * 0.5, fake_cupy.asarray(0.5**step * rng.normal(size=m)), 1.0)
 
 
-def main() -> None:
+def few_threads() -> None:
+    """Bursts of two warps a block: the sanitizer's work grows with the square of the threads."""
+    code, threads = modules.source(), "constexpr int BURST_THREADS = {};"
+    assert threads.format(shapes.BURST_THREADS) in code
+    modules.source = lambda: code.replace(threads.format(shapes.BURST_THREADS), threads.format(64))  # type: ignore[assignment]
+    cuda_bursts.BURST_THREADS = 64
+
+
+def main(races: bool) -> None:
     rng = np.random.default_rng(0)
     clouds: list[tuple[Cost, int, type, int]] = [  # the last: columns from which there are boxes
         (HalfSquare(), 2, np.float32, shapes.BOXES_FROM),
         (HalfSquare(), 2, np.float32, 0),
         (Euclidean(), 17, np.float64, 0),
     ]
+    sizes, steps = ((1, 1), (259, 131), (3, 600), (65, 65)), WINDOW + 3  # more than directions are kept
+    if races:
+        few_threads()
+        sizes, steps = ((300, 300),), 3
     with fake_cupy.installed():
         for cost, d, dtype, boxes_from in clouds:
             shapes.BOXES_FROM = boxes_from
-            for n, m in ((1, 1), (259, 131), (3, 600), (65, 65)):
+            for n, m in sizes:
                 x, y = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(m, d)).astype(dtype)
                 kernel = bridge.points(x, y, cost)
                 use(kernel, n, m, rng)
                 kernel.source().softmin_self(rng.normal(size=n), 0.1)
                 kernel.cost_gradient(rng.normal(size=n), rng.normal(size=m), 0.1)
-                use_bursts(kernel, n, m, rng)
-        for n, m in ((1, 1), (259, 131), (3, 600)):
+                use_bursts(kernel, n, m, steps, rng)
+        for n, m in sizes:
             kernel = bridge.matrix(rng.random((n, m)).astype(np.float32))
             use(kernel, n, m, rng)
-            use_bursts(kernel, n, m, rng)
+            use_bursts(kernel, n, m, steps, rng)
         for m in (1, 513, shapes.ONE_BLOCK + 1):
-            use_vectors(m, rng)
+            use_vectors(m, steps, rng)
     print(f"{len(fake_cupy.launches)} launches")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] == ["races"])

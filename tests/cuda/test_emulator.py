@@ -19,27 +19,51 @@ pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulat
 ROOT = Path(__file__).parents[2]
 
 
-def sanitizer() -> str | None:
-    """The library that has to be loaded before Python."""
-    path = subprocess.check_output(["g++", "-print-file-name=libasan.so"], text=True).strip()
-    return path if Path(path).is_absolute() else None
+def run(command: list[str], sanitizer: str, flags: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Python with a sanitizer of g++, which has to be loaded before it."""
+    library = subprocess.check_output(["g++", f"-print-file-name=lib{sanitizer}.so"], text=True).strip()
+    if not Path(library).is_absolute():
+        pytest.skip(f"g++ has no lib{sanitizer}")
+    environment = {**os.environ, "LD_PRELOAD": library, "EPSOT_EMULATION_FLAGS": f"{flags} -g", **settings}
+    command = [sys.executable, *command]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def run_racing(command: list[str]) -> subprocess.CompletedProcess[str]:
+    flags = "-fsanitize=thread --param tsan-distinguish-volatile=1 -Wno-tsan"
+    found = run(command, "tsan", flags, TSAN_OPTIONS="history_size=0", OMP_NUM_THREADS="2")
+    if "unexpected memory mapping" in found.stderr:
+        pytest.skip("the thread sanitizer has no place in the memory of this system: sysctl vm.mmap_rnd_bits=28")
+    return found
 
 
 def test_no_access_out_of_bounds() -> None:
-    library = sanitizer()
-    if library is None:
-        pytest.skip("g++ has no address sanitizer")
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": library,
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "OMP_NUM_THREADS": "1",
-        "EPSOT_EMULATION_FLAGS": "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g",
-    }
-    command = [sys.executable, "-m", "tests.cuda.sanitized"]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-4000:]
-    assert "launches" in run.stdout
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    options = "detect_leaks=0:detect_stack_use_after_return=0"
+    found = run(["-m", "tests.cuda.sanitized"], "asan", flags, ASAN_OPTIONS=options, OMP_NUM_THREADS="1")
+    assert found.returncode == 0, found.stderr[-4000:]
+    assert "launches" in found.stdout
+
+
+def test_no_races() -> None:
+    found = run_racing(["-m", "tests.cuda.sanitized", "races"])
+    assert found.returncode == 0, found.stderr[-4000:]
+    assert "launches" in found.stdout
+
+
+FILLED = "bound;\n            __syncthreads();"  # after a tile of near points is filled
+STEP = "grid.meet();\n    }\n}"  # after a step of a descent
+WARP = "__syncwarp();"  # between the guesses of a warp and its results, which lie in the same place
+FENCE = "__threadfence();  // ... and what"  # when blocks have met
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("", ""), (FILLED, "bound;"), (STEP, "}\n}"), (WARP, ""), (FENCE, "//")], ids=str
+)
+def test_a_race_is_seen(old: str, new: str) -> None:
+    found = run_racing(["-m", "tests.cuda.racing", old, new])
+    assert "done" in found.stdout, found.stderr[-4000:]
+    assert ("data race" in found.stderr) is bool(old)
 
 
 def softmin(kernels: emulation.Kernels, name: str, shape: shapes.Shape, order: int) -> np.ndarray:

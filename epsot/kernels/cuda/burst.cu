@@ -194,6 +194,7 @@ template <typename T_, int COST, int DIM> struct Pairs {
                 if (fine || attempt == 1) break;
                 peak(rows, h, offset);
             }
+            __syncwarp();  // all lanes have read the guesses, which may lie where the results go
 #pragma unroll
             for (int r = 0; r < BURST_ROWS; ++r)
                 if (threadIdx.x % 32 == r && first + r < n)
@@ -272,6 +273,7 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
     constexpr int HEAD = 11, WINDOW = ROWS - 1;
     const Grid grid = {arrived};
     const int shares = most_shares < int(gridDim.x) ? most_shares : int(gridDim.x);  // a grid may get fewer blocks
+    const bool sharing = int(blockIdx.x) < shares;
     const Pairs rows = {x, y, n, m, d, down, right, scale}, columns = rows.transposed();
     const Side a_side = {log_a, rho_a, 1 + eps / rho_a, eps}, b_side = {log_b, rho_b, 1 + eps / rho_b, eps};
     const Terms terms = {steps, tol, restless, {still, still_factor}, {slow, slow_factor}, numbers + HEAD, known};
@@ -332,20 +334,22 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
         int kept = 0;
         for (int back = 1; back <= count; ++back) kept |= 1 << (slot - back + ROWS) % ROWS;
         typename Step::Meet meeting(shared.step, partial, shares, Step::PEAK);
+        // The others do not read what block 0 may have written by now.
+        const double size = sharing ? numbers[2] : 0, expected = sharing ? numbers[3] : 0;
         const Step step = {b, weights, ease, g, updated, result,
                            number ? pairs + (number + 1) % 2 * (2 * m) : first_past, moves, changes, m, eps,
                            1 / eps + 1 / rho_b, rho_b, mass, balanced != 0, eased != 0, number > 0 || moved, kept,
-                           count == WINDOW ? 1 << (slot + 1) % ROWS : 0, slot, numbers[2], numbers[3],
+                           count == WINDOW ? 1 << (slot + 1) % ROWS : 0, slot, size, expected,
                            {bent, dependent, leap, longest}, pairs + number % 2 * (2 * m), start};
 #pragma unroll 1
         for (int stage = 0; stage < Step::STAGES; ++stage) {
-            if (blockIdx.x < shares) {
+            if (sharing) {
                 meeting.open(stage);
                 step.run(meeting, stage);
             }
             if (shares > 1) grid.meet();
         }
-        if (blockIdx.x < shares) {
+        if (sharing) {
             meeting.open(Step::STAGES);
             const double part = step.part(meeting);
             EPSOT_EVERY(j, m, shares) {
