@@ -206,4 +206,5 @@ class Problem:
         """The error of (f + g - C) / eps by the rounding of f and g to float64."""
         xp = self.place.xp
         largest = xp.max(xp.abs(f))
-        return 2.0**-53 * float(2 * largest if f is g else largest + xp.max(xp.abs(g))) / eps
+        both = 2 * float(largest) if f is g else float(largest + xp.max(xp.abs(g)))
+        return 2.0**-53 * both / eps

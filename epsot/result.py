@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from epsot import certificates
 from epsot.arrays import Place
 from epsot.costs import Array
@@ -21,8 +23,6 @@ from epsot.side import Side
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 from epsot.status import Status
-
-LARGEST_SINGLE = 3.4e38
 
 
 class Result:
@@ -76,9 +76,8 @@ class Result:
 
     def _cast(self, array: Array) -> Array:
         xp, dtype = self.instance.place.xp, self.instance.geometry.dtype
-        if array.ndim == 0 and dtype == xp.float32:  # a bound may leave its range, which is infinite, not an overflow
-            array = xp.where(array > LARGEST_SINGLE, xp.inf, xp.where(array < -LARGEST_SINGLE, -xp.inf, array))
-        return xp.astype(array, dtype)  # a copy, the user's own
+        with np.errstate(over="ignore"):  # a bound beyond the range of float32 is infinite
+            return xp.astype(array, dtype)  # a copy, the user's own
 
 
 @resident

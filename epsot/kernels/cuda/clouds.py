@@ -24,17 +24,30 @@ def identity(cupy: Any, size: int) -> Array:
     return cupy.arange(size, dtype=np.int64)
 
 
+class Middle:
+    """The mean of the points of a problem, for those who need one."""
+
+    def __init__(self, x: Array, y: Array) -> None:
+        self.x, self.y = x, y
+
+    @cached_property
+    def point(self) -> Array:
+        """(d,), float64"""
+        total = self.x.sum(axis=0, dtype=np.float64) + self.y.sum(axis=0, dtype=np.float64)
+        return total / max(1, self.x.shape[0] + self.y.shape[0])
+
+
 class Cloud:
     """One cloud, as rows and as columns of a cost.
 
     Attributes
     ----------
     points : (n, d) array, C-contiguous
-    centre : (d,) float64 array, common to the clouds of a problem
+    middle : of all clouds of a problem
     """
 
-    def __init__(self, points: Array, centre: Array) -> None:
-        self.points, self.centre = points, centre
+    def __init__(self, points: Array, middle: Middle) -> None:
+        self.points, self.middle = points, middle
         self.near = points.shape[1] <= NEAR_DIMENSIONS
 
     @property
@@ -96,8 +109,8 @@ class Cloud:
 
     @cached_property
     def centred(self) -> Array:
-        """The points from the centre, rounded once.  (n, d)"""
-        return self.cupy.ascontiguousarray((self.points - self.centre).astype(self.points.dtype))
+        """The points from the middle, rounded once.  (n, d)"""
+        return self.cupy.ascontiguousarray((self.points - self.middle.point).astype(self.points.dtype))
 
     @cached_property
     def squares(self) -> Array:

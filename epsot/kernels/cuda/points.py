@@ -10,7 +10,7 @@ from epsot.costs import Array, Cost
 from epsot.kernels import reference, tiled
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import Pairs
-from epsot.kernels.cuda.clouds import Cloud, real_name
+from epsot.kernels.cuda.clouds import Cloud, Middle, real_name
 from epsot.kernels.cuda.fused import Fused, Operands, on_device
 from epsot.kernels.cuda.shapes import WIDTH, Shape
 from epsot.lazy import cached_property
@@ -35,10 +35,9 @@ class Points(Fused, reference.Points):
             shared = y is x
             x = cupy.ascontiguousarray(x)
             y = x if shared else cupy.ascontiguousarray(y)
-            total = x.sum(axis=0, dtype=np.float64) + y.sum(axis=0, dtype=np.float64)
-            centre = total / max(1, x.shape[0] + y.shape[0])
-            cloud = Cloud(x, centre)
-            self._join(cloud, cloud if shared else Cloud(y, centre), cost)
+            middle = Middle(x, y)
+            cloud = Cloud(x, middle)
+            self._join(cloud, cloud if shared else Cloud(y, middle), cost)
 
     def _join(self, x_cloud: Cloud, y_cloud: Cloud, cost: Cost) -> None:
         reference.Points.__init__(self, x_cloud.points, y_cloud.points, cost)
@@ -72,7 +71,7 @@ class Points(Fused, reference.Points):
     @on_device
     def at(self, points: Array) -> Points:
         """The kernel of other points, (r, d), with y; what was prepared for y is shared."""
-        return self._with(Cloud(self.cupy.ascontiguousarray(points), self.y_cloud.centre), self.y_cloud)
+        return self._with(Cloud(self.cupy.ascontiguousarray(points), self.y_cloud.middle), self.y_cloud)
 
     def rows_of(self, other: Any) -> Points:
         """The kernel of the first cloud of another kernel with y; what was prepared for near points is shared."""
@@ -142,7 +141,7 @@ class Points(Fused, reference.Points):
 
     def _square_moments(self, v: Array) -> Array:
         """factor / 2 sum_j |x_i - y_j|^2 v_j = factor / 2 (|x_i|^2 sum v - 2 <x_i, sum v y> + sum v |y|^2), centred."""
-        cupy, centre = self.cupy, self.y_cloud.centre
+        cupy, centre = self.cupy, self.y_cloud.middle.point
         step = max(1, tiled.BLOCK_ELEMENTS // self.dim)
         first, second = cupy.zeros(self.dim), cupy.zeros(())
         for begin in range(0, v.shape[0], step):
