@@ -110,7 +110,9 @@ def parts(shape: Shape, n: int, m: int, chunks: int, multiprocessors: int) -> in
     def filled(count: int) -> float:  # of the time of so many parts
         return round(blocks * count / slots / -(-blocks * count // slots), 2)
 
-    near = range(-(-wanted // 2), min(2 * wanted, most, MOST_PARTS) + 1)
+    waves = range(1, 2 * max(WAVES, -(-blocks // slots)) + 1)
+    counts = sorted({wanted, *(slots * many // blocks for many in waves)})  # the most in so many waves
+    near = [count for count in counts if wanted <= 2 * count and count <= min(2 * wanted, most, MOST_PARTS)]
     return max(near, key=lambda count: (filled(count), -abs(count - wanted)))
 
 
