@@ -25,14 +25,16 @@ import epsot
 from epsot import kernels
 from epsot.costs import HalfSquare
 from epsot.geometry import Multiscale
-from epsot.kernels.cuda import shapes
+from epsot.kernels.cuda import fused, shapes
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
 SIZES = [10_000, 100_000, 1_000_000]
 DIMENSIONS = [1, 2, 3, 16, 64, 256]
-TABLES = ["kernels", "solves", "many", "peers"]
+TABLES = ["kernels", "solves", "bursts", "many", "peers"]
 OPERATIONS = ["softmin", "softmin_pair", "softmin_self", "apply", "cost_gradient"]
 SOLVES = [1000, 3000, 10_000, 30_000, 100_000]
+SMALL = [500, 1000, 2000, 4000, 8000]
+COSTS = {"d = 3": 3, "d = 10": 10, "d = 50": 50, "matrix": 0}
 SCALINGS = [0.5, 0.7, 0.9]
 EPS = 10.0  # so high that every pair counts: none may be left out
 BLUR = 0.05
@@ -298,6 +300,33 @@ def print_solves(cupy, sizes):
         print(f"{n:>9}{debiased:>12.2e}{plain:>12.2e}{nit:>12}{plain / nit:>12.2e}{cells}", flush=True)
 
 
+def print_bursts(cupy, sizes):
+    """An iteration of a transport both ways: where one way is better, and what the rule for bursts says."""
+    print(f"\nmicroseconds of an iteration; float32, blur {BLUR} times the root of d / 3, tol 1e-3")
+    print(f"{'cost':<9}{'n = m':>9}{'iterations':>12}{'in bursts':>12}{'one by one':>12}  rule")
+    for name, d in COSTS.items():
+        for n in sizes:
+            x, y = cubes(cupy, n, d or 3)
+            geometry = epsot.PointCloud(x, y)
+            if name == "matrix":
+                geometry = epsot.CostMatrix(((x[:, None, :] - y[None, :, :]) ** 2).sum(axis=2) / 2)
+            eps = BLUR**2 * (d or 3) / 3
+
+            def transport(geometry=geometry, eps=eps):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", epsot.ConvergenceWarning)
+                    return epsot.solve(geometry, eps=eps)
+
+            nit, ways = transport().nit, []
+            for wanted in (True, False):
+                with bursts(wanted):
+                    ways.append(1e6 * seconds(cupy, transport, 5) / nit)
+            here = x.device.id
+            device_is = fused.multiprocessors(cupy, here), fused.attribute(cupy, here, fused.DOUBLE_RATIO)
+            rule = "in bursts" if shapes.bursts(n, n, d, "float", *device_is) else "one by one"
+            print(f"{name:<9}{n:>9}{nit:>12}{''.join(f'{way:>12.1f}' for way in ways)}  {rule}", flush=True)
+
+
 def print_many(cupy, sizes):
     """From where on it pays to go from coarse to fine."""
     print(f"\nseconds: a debiased value and gradient; float32, d = 3, blur {SMALL_BLUR}, tol 1e-3")
@@ -337,6 +366,7 @@ def main(arguments=None):
     parser.add_argument("--no-tests", action="store_true", help="no tests, only the tables")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--solves", type=int, nargs="+", default=SOLVES)
+    parser.add_argument("--small", type=int, nargs="+", default=SMALL)
     parser.add_argument("--many", type=int, nargs="+", default=MANY)
     parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
     parser.add_argument("--peers", type=int, nargs="+", help="sizes beside peers; by default those of the solves")
@@ -358,6 +388,8 @@ def main(arguments=None):
             print_kernels(cupy, sizes, options.dimensions)
         elif table == "solves":
             print_solves(cupy, solves)
+        elif table == "bursts":
+            print_bursts(cupy, options.small[:1] if options.quick else options.small)
         elif table == "many":
             print_many(cupy, options.many[:1] if options.quick else options.many)
         else:

@@ -68,7 +68,10 @@ class Kernels:
             # Arrays by address, sized scalars by value. Anything else would be a guess about its size.
             values: list[Any] = []
             for argument in arguments:
-                if isinstance(argument, np.ndarray):
+                if isinstance(argument, np.ndarray) and argument.dtype.kind == "V":  # a struct, by value
+                    assert argument.size == 1
+                    values.append(argument)
+                elif isinstance(argument, np.ndarray):
                     assert argument.flags.c_contiguous or argument.ndim == 2
                     values.append(np.array(argument.ctypes.data, np.uintp))
                 else:

@@ -78,7 +78,7 @@ def unwrap(value: Any) -> Any:
                 f"an array on device {value.device.id} is used while device {Device.stack[-1]} is current"
             )
         return value.data_
-    if isinstance(value, np.ndarray) and value.ndim > 0:
+    if isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind != "V":  # which is a struct
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
     if isinstance(value, list | tuple):
         return type(value)(map(unwrap, value)) if not hasattr(value, "_fields") else value

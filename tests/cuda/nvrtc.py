@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+OPTIONS = (b"--std=c++17", b"-ftz=true", b"--device-as-default-execution-space")  # the last two are CuPy's own
 MISSING = "NVRTC is not installed: pip install nvidia-cuda-nvrtc, which needs no GPU"
 
 
@@ -57,7 +58,7 @@ def _compiled(architecture: str, code: str, names: Sequence[str]) -> Any:
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
     for name in names:
         nvrtc.nvrtcAddNameExpression(program, name.encode())
-    options = [b"--std=c++17", f"--gpu-architecture={architecture}".encode(), b"--ptxas-options=-v"]
+    options = [*OPTIONS, f"--gpu-architecture={architecture}".encode(), b"--ptxas-options=-v"]
     status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     log = _text(program, "ProgramLog")
     assert status == 0, log

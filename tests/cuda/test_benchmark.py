@@ -31,7 +31,8 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     monkeypatch.setattr(script, "peers", dict)
     monkeypatch.setattr(script, "SMALL_BLUR", 0.3)
     with fake_cupy.installed():
-        script.main(["--no-tests", "--sizes", "40", "--solves", "30", "--many", "50", "--dimensions", "1", "3", "16"])
+        sizes = ["--sizes", "40", "--solves", "30", "--small", "20", "--many", "50"]
+        script.main(["--no-tests", *sizes, "--dimensions", "1", "3", "16"])
     lines = capsys.readouterr().out.splitlines()
     table = [line.split() for line in lines if line.startswith("float")]
     assert [row[:3] for row in table] == [[t, d, "40"] for t in ("float32", "float64") for d in ("1", "3", "16")]
@@ -40,6 +41,9 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     assert int(row[3]) > 0
     assert float(row[2]) > float(row[4]) > 0
     assert all(float(cell) > 0 for cell in row[5:7])
+    small = [line for line in lines if line.startswith(tuple(script.COSTS))]
+    assert len(small) == len(script.COSTS)
+    assert all(line.endswith("in bursts") for line in small)
     many = [line.split() for line in lines if line.startswith(tuple(script.GEOMETRIES))]
     assert [row[:2] for row in many] == [[name, "50"] for name in script.GEOMETRIES]
     assert all(float(row[2]) > 0 < int(row[3]) for row in many)

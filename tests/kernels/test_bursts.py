@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ import epsot
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import bursts, cuda, reference
 from epsot.kernels.cuda import fused, shapes
+from epsot.kernels.cuda.bursts import ALTERNATE, AVERAGE, DESCEND, Fields
+from epsot.kernels.cuda.modules import source
 from epsot.kernels.cuda.vectors import Directions
 from epsot.problem import MarginalKL
 from epsot.status import Status
@@ -264,16 +267,34 @@ def test_a_diverged_solve_says_so(rng: np.random.Generator) -> None:
     assert result.status is Status.DIVERGED
 
 
+@pytest.mark.parametrize(("name", "fields"), [("Alternate", ALTERNATE), ("Average", AVERAGE), ("Descend", DESCEND)])
+def test_what_the_kernels_are_told(name: str, fields: Fields) -> None:
+    """The bytes are the struct, field by field."""
+    found = re.search(rf"struct {name}Task {{(.*?)}};", source(), re.DOTALL)
+    assert found is not None
+    kinds = {"Index": np.int64, "double": np.float64, "int": np.int32}
+    lines = re.findall(r"(\w+) ([\w, ]+);", found[1])
+    desired = np.dtype([(field, kinds[kind]) for kind, names in lines for field in names.split(", ")], align=True)
+    values = dict(zip(fields.names, range(1, 100), strict=False))
+    (actual,) = fields(**values).view(desired)
+    assert {field: actual[field] for field in desired.names} == values
+
+
 def test_where_bursts_are_used(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """Where a sum takes less than asking for it: few pairs, cheap ones, on a device that is good at float64."""
-    assert shapes.bursts(11_000, 11_000, 3, "float", 2)
-    assert not shapes.bursts(12_000, 12_000, 3, "float", 2)
-    assert not shapes.bursts(8192, 8192, 3, "float", 64)
-    assert shapes.bursts(1000, 1000, 3, "float", 64)
-    assert not shapes.bursts(8192, 8192, 30, "float", 2)
-    assert not shapes.bursts(8192, 8192, 3, "double", 2)
-    assert not shapes.bursts(1, 1_000_000, 3, "float", 2)
-    assert not shapes.bursts(0, 5, 3, "float", 2)
+    fast, slow = (132, 2), (132, 64)  # multiprocessors, and how much slower they are in float64
+    assert shapes.bursts(11_000, 11_000, 3, "float", *fast)
+    assert not shapes.bursts(12_000, 12_000, 3, "float", *fast)
+    assert not shapes.bursts(11_000, 11_000, 3, "float", 66, 2)
+    assert not shapes.bursts(8192, 8192, 3, "float", *slow)
+    assert shapes.bursts(1000, 1000, 3, "float", *slow)
+    assert shapes.bursts(2000, 2000, 50, "float", *fast)
+    assert not shapes.bursts(4000, 4000, 50, "float", *fast)
+    assert not shapes.bursts(8192, 8192, 3, "double", *fast)
+    assert shapes.bursts(5000, 5000, 0, "float", *fast)
+    assert not shapes.bursts(6000, 6000, 0, "float", *fast)
+    assert not shapes.bursts(1, 1_000_000, 3, "float", *fast)
+    assert not shapes.bursts(0, 5, 3, "float", *fast)
     assert shapes.burst_blocks(10, 7, 132) == 5
     assert shapes.burst_blocks(1000, 900, 132) == 132
     assert [shapes.burst_shares(n, 132) for n in (1, 2048, 2049, 8192, 16_384)] == [1, 1, 3, 8, 8]

@@ -12,6 +12,13 @@ constexpr int BURST_FOLD = 64;   // terms of a lane that are summed in the type 
 constexpr int MATRIX = 3;        // a cost that is stored, beside SQUARE, EUCLIDEAN and CITYBLOCK
 constexpr int AGAIN = 0, ENDED = 1, RETREATED = 2;  // what a step decides
 
+__device__ __forceinline__ void pause()
+{
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 700  // older ones have no such instruction
+    __nanosleep(20);
+#endif
+}
+
 // Where all blocks of a grid meet. arrived: zero at first. Block 0 adds what the others lack of 2^31, so that a meeting
 // turns the highest bit and leaves the others as they were, for the next one, also of the next launch.
 struct Grid {
@@ -24,7 +31,7 @@ struct Grid {
             __threadfence();  // what this block wrote is seen by all ...
             const unsigned before = atomicAdd(arrived, blockIdx.x == 0 ? TURN - (gridDim.x - 1) : 1u);
             const volatile unsigned* now = arrived;
-            while (((before ^ *now) & TURN) == 0) __nanosleep(20);
+            while (((before ^ *now) & TURN) == 0) pause();
             __threadfence();  // ... and what they wrote by this one, whose caches may be older
         }
         __syncthreads();
@@ -34,8 +41,9 @@ struct Grid {
 template <bool FIRST, class A, class B> struct Choose { typedef B type; };
 template <class A, class B> struct Choose<true, A, B> { typedef A type; };
 
-// The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (n, d) and
-// (m, d) points, with DIM = d, or 0 for any; or x is a matrix, `down` and `right` its strides.
+// The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (d, n) and
+// (d, m) coordinates, one after the other, so that lanes read neighbours, with DIM = d, or 0 for any; or x is a matrix,
+// `down` and `right` its strides.
 template <typename T_, int COST, int DIM> struct Pairs {
     typedef T_ T;  // of the exponentials
     typedef typename Choose<COST == MATRIX, T_, double>::type Place;
@@ -55,22 +63,51 @@ template <typename T_, int COST, int DIM> struct Pairs {
     {
 #pragma unroll
         for (int r = 0; r < BURST_ROWS; ++r) {
-            rows.at[r] = x + i[r] * (COST == MATRIX ? down : d);
+            rows.at[r] = x + i[r] * (COST == MATRIX ? down : 1);
 #pragma unroll
-            for (int k = 0; k < DIM; ++k) rows.x[r][k] = rows.at[r][k];
+            for (int k = 0; k < DIM; ++k) rows.x[r][k] = rows.at[r][k * n];
         }
     }
 
-    __device__ __forceinline__ void costs(const Rows& rows, Index j, double (&cost)[BURST_ROWS]) const
+    // Those of some columns at once, whose numbers are on the way together.
+    template <int STEPS>
+    __device__ __forceinline__ void
+    costs(const Rows& rows, const int (&j)[STEPS], double (&cost)[STEPS][BURST_ROWS]) const
     {
         if constexpr (COST == MATRIX) {
 #pragma unroll
-            for (int r = 0; r < BURST_ROWS; ++r) cost[r] = rows.at[r][j * right];
-        } else {
-            measure(rows, y + j * (DIM > 0 ? DIM : d), cost);
+            for (int step = 0; step < STEPS; ++step)
 #pragma unroll
-            for (int r = 0; r < BURST_ROWS; ++r)
-                if (COST == EUCLIDEAN) cost[r] = root(T(cost[r]));
+                for (int r = 0; r < BURST_ROWS; ++r) cost[step][r] = rows.at[r][j[step] * right];
+        } else {
+#pragma unroll
+            for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+                for (int r = 0; r < BURST_ROWS; ++r) cost[step][r] = 0;
+            if constexpr (DIM > 0) {
+#pragma unroll
+                for (int k = 0; k < DIM; ++k) {
+                    double here[BURST_ROWS];
+#pragma unroll
+                    for (int r = 0; r < BURST_ROWS; ++r) here[r] = rows.x[r][k];
+                    lengthen(here, y + k * m, j, cost);
+                }
+            } else {
+                constexpr int AHEAD = COST == CITYBLOCK || STEPS > 8 ? 1 : 8 / STEPS;
+#pragma unroll AHEAD
+                for (Index k = 0; k < d; ++k) {
+                    double here[BURST_ROWS];
+#pragma unroll
+                    for (int r = 0; r < BURST_ROWS; ++r) here[r] = rows.at[r][k * n];
+                    lengthen(here, y + k * m, j, cost);
+                }
+            }
+            if (COST == EUCLIDEAN) {
+#pragma unroll
+                for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+                    for (int r = 0; r < BURST_ROWS; ++r) cost[step][r] = root(T(cost[step][r]));
+            }
         }
     }
     // The costs over what `costs` returns.
@@ -79,24 +116,16 @@ template <typename T_, int COST, int DIM> struct Pairs {
         return COST == SQUARE ? 0.5 * scale : COST == EUCLIDEAN ? 1 : scale;
     }
 
-    __device__ __forceinline__ void measure(const Rows& rows, const Place* point, double (&length)[BURST_ROWS]) const
+    // By one coordinate, of rows and of columns.
+    template <int STEPS>
+    __device__ __forceinline__ void lengthen(const double (&here)[BURST_ROWS], const Place* there,
+                                             const int (&j)[STEPS], double (&length)[STEPS][BURST_ROWS]) const
     {
 #pragma unroll
-        for (int r = 0; r < BURST_ROWS; ++r) length[r] = 0;
-        if constexpr (DIM > 0) {
+        for (int step = 0; step < STEPS; ++step) {
+            const double coordinate = there[j[step]];
 #pragma unroll
-            for (int k = 0; k < DIM; ++k) {
-                const double coordinate = point[k];
-#pragma unroll
-                for (int r = 0; r < BURST_ROWS; ++r) lengthen(length[r], rows.x[r][k] - coordinate);
-            }
-        } else {
-#pragma unroll 4
-            for (Index k = 0; k < d; ++k) {
-                const double coordinate = point[k];
-#pragma unroll
-                for (int r = 0; r < BURST_ROWS; ++r) lengthen(length[r], double(rows.at[r][k]) - coordinate);
-            }
+            for (int r = 0; r < BURST_ROWS; ++r) lengthen(length[step][r], here[r] - coordinate);
         }
     }
 
@@ -116,8 +145,9 @@ template <typename T_, int COST, int DIM> struct Pairs {
     sum(const Rows& rows, const double* h, const double (&offset)[BURST_ROWS], double (&total)[BURST_ROWS]) const
     {
         // Steps at once: their columns are on the way together. An exponential in float64 takes as long itself, and
-        // absolute values take registers.
-        constexpr int STEPS = sizeof(T) == 8 ? 2 : COST == CITYBLOCK ? 4 : 8;
+        // absolute values take registers, as do many coordinates, of which several are on the way.
+        constexpr bool MANY = COST != MATRIX && DIM == 0;
+        constexpr int STEPS = sizeof(T) == 8 ? 2 : COST == CITYBLOCK || MANY ? 4 : 8;
         const double times = factor();
         const int end = int(m);
         T part[BURST_ROWS];
@@ -126,14 +156,20 @@ template <typename T_, int COST, int DIM> struct Pairs {
         for (int r = 0; r < BURST_ROWS; ++r) { total[r] = 0; part[r] = 0; }
 #pragma unroll 1
         for (int begin = threadIdx.x % 32; begin < end; begin += 32 * STEPS) {
+            int place[STEPS];
+            double cost[STEPS][BURST_ROWS];
 #pragma unroll
             for (int step = 0; step < STEPS; ++step) {
-                const int j = begin + 32 * step, place = j < end ? j : end - 1;
-                double cost[BURST_ROWS];
-                costs(rows, place, cost);
-                const double there = h[place], weight = j < end ? there : minus_infinity();
+                const int j = begin + 32 * step;
+                place[step] = j < end ? j : end - 1;
+            }
+            costs(rows, place, cost);
 #pragma unroll
-                for (int r = 0; r < BURST_ROWS; ++r) part[r] += exponential(T(weight + offset[r] - times * cost[r]));
+            for (int step = 0; step < STEPS; ++step) {
+                const double there = h[place[step]], weight = begin + 32 * step < end ? there : minus_infinity();
+#pragma unroll
+                for (int r = 0; r < BURST_ROWS; ++r)
+                    part[r] += exponential(T(weight + offset[r] - times * cost[step][r]));
             }
             since += STEPS;
             if (since < BURST_FOLD) continue;
@@ -153,11 +189,12 @@ template <typename T_, int COST, int DIM> struct Pairs {
 #pragma unroll
         for (int r = 0; r < BURST_ROWS; ++r) top[r] = minus_infinity();
 #pragma unroll 1
-        for (Index j = threadIdx.x % 32; j < m; j += 32) {
-            double cost[BURST_ROWS];
-            costs(rows, j, cost);
+        for (int j = threadIdx.x % 32; j < int(m); j += 32) {
+            const int place[1] = {j};
+            double cost[1][BURST_ROWS];
+            costs(rows, place, cost);
 #pragma unroll
-            for (int r = 0; r < BURST_ROWS; ++r) top[r] = larger(h[j] - times * cost[r], top[r]);  // nan is no peak
+            for (int r = 0; r < BURST_ROWS; ++r) top[r] = larger(h[j] - times * cost[0][r], top[r]);  // nan is no peak
         }
 #pragma unroll
         for (int r = 0; r < BURST_ROWS; ++r) {
@@ -244,6 +281,25 @@ struct Terms {
     }
 };
 
+// What the kernels are told beside arrays: the records of `bursts.py`, passed by value, since a launch takes the host
+// longer for each argument. The names are those below.
+struct AlternateTask {
+    Index n, m, d, down, right;
+    double scale, eps, rho_a, rho_b, mass, size, expected, lowest_error, lowest_norm;
+    double bent, dependent, leap, longest, tol, restless, still_factor, slow_factor;
+    int balanced, eased, moved, directions, slot, waited, patience, shares, steps, still, slow, known;
+};
+struct AverageTask {
+    Index n, d, down, right;
+    double scale, eps, rho, mass, tol, still_factor;
+    int fresh, shares, steps, still, known;
+};
+struct DescendTask {
+    Index n, m, d, down, right;
+    double factor, rho_a, rho_b;
+    int own, fresh, steps;
+};
+
 // ConjugateResiduals.step, again and again, where nothing unusual happens: f <- next_f(g), updated <- next_g(f), and
 // the mix of the steps before, as `advance` makes it.
 //
@@ -253,16 +309,10 @@ struct Terms {
 // the last set, the best one or -1; then errors. The shapes of the rest are those of `advance`.
 template <class Pairs, int ROWS>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
-alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const Index n, const Index m, const Index d,
-          const Index down, const Index right, const double scale, const double* log_a, const double* log_b,
+alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const double* log_a, const double* log_b,
           const double* b, const double* weights, const double* ease, const double* first_f, const double* first_start,
           const double* first_past, double* moves, double* changes, double* work, double* numbers, unsigned* arrived,
-          const double eps, const double rho_a, const double rho_b, const double mass, const int balanced,
-          const int eased, const int moved, const int directions, const int first_slot, const double first_size,
-          const double first_expected, const double lowest_error, const double lowest_norm, const int waited,
-          const double bent, const double dependent, const double leap, const double longest, const int patience,
-          const int most_shares, const int steps, const double tol, const double restless, const int still,
-          const double still_factor, const int slow, const double slow_factor, const int known)
+          const AlternateTask task)
 {
     typedef Advance<BURST_THREADS, ROWS> Step;
     typedef LogMass<BURST_THREADS> Mass;
@@ -272,21 +322,25 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
     } shared;
     constexpr int HEAD = 11, WINDOW = ROWS - 1;
     const Grid grid = {arrived};
-    const int shares = most_shares < int(gridDim.x) ? most_shares : int(gridDim.x);  // a grid may get fewer blocks
+    const Index n = task.n, m = task.m;
+    const double eps = task.eps, rho_a = task.rho_a, rho_b = task.rho_b;
+    const bool balanced = task.balanced != 0;
+    const int shares = task.shares < int(gridDim.x) ? task.shares : int(gridDim.x);  // a grid may get fewer blocks
     const bool sharing = int(blockIdx.x) < shares;
-    const Pairs rows = {x, y, n, m, d, down, right, scale}, columns = rows.transposed();
+    const Pairs rows = {x, y, n, m, task.d, task.down, task.right, task.scale}, columns = rows.transposed();
     const Side a_side = {log_a, rho_a, 1 + eps / rho_a, eps}, b_side = {log_b, rho_b, 1 + eps / rho_b, eps};
-    const Terms terms = {steps, tol, restless, {still, still_factor}, {slow, slow_factor}, numbers + HEAD, known};
+    const Terms terms = {task.steps, task.tol, task.restless, {task.still, task.still_factor},
+                         {task.slow, task.slow_factor}, numbers + HEAD, task.known};
     double* start = work + 2 * (n + 3 * m);
     double *pairs = start + m, *k = pairs + 4 * m, *h = k + n, *partial = h + m;
     if (blockIdx.x == 0 && threadIdx.x == 0) {
-        numbers[2] = first_size;
-        numbers[3] = first_expected;
-        numbers[4] = directions;
-        numbers[5] = first_slot;
-        numbers[6] = lowest_error;
-        numbers[7] = lowest_norm;
-        numbers[8] = waited;
+        numbers[2] = task.size;
+        numbers[3] = task.expected;
+        numbers[4] = task.directions;
+        numbers[5] = task.slot;
+        numbers[6] = task.lowest_error;
+        numbers[7] = task.lowest_norm;
+        numbers[8] = task.waited;
         numbers[10] = -1;
     }
     constexpr int THREADS = BURST_THREADS;
@@ -338,9 +392,9 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
         const double size = sharing ? numbers[2] : 0, expected = sharing ? numbers[3] : 0;
         const Step step = {b, weights, ease, g, updated, result,
                            number ? pairs + (number + 1) % 2 * (2 * m) : first_past, moves, changes, m, eps,
-                           1 / eps + 1 / rho_b, rho_b, mass, balanced != 0, eased != 0, number > 0 || moved, kept,
+                           1 / eps + 1 / rho_b, rho_b, task.mass, balanced, task.eased != 0, number > 0 || task.moved, kept,
                            count == WINDOW ? 1 << (slot + 1) % ROWS : 0, slot, size, expected,
-                           {bent, dependent, leap, longest}, pairs + number % 2 * (2 * m), start};
+                           {task.bent, task.dependent, task.leap, task.longest}, pairs + number % 2 * (2 * m), start};
 #pragma unroll 1
         for (int stage = 0; stage < Step::STAGES; ++stage) {
             if (sharing) {
@@ -362,7 +416,7 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
             const double error = step.error(meeting);
             const bool better = error < numbers[6], nearer = found.size < numbers[7];
             const int since = nearer ? 0 : better ? 0 : int(numbers[8]) + 1;
-            const bool finite = magnitude(error) < -minus_infinity(), retreats = finite && since >= patience;
+            const bool finite = magnitude(error) < -minus_infinity(), retreats = finite && since >= task.patience;
             numbers[0] = number + 1;
             numbers[2] = found.size;
             numbers[3] = step.expectation(meeting);
@@ -390,22 +444,22 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
 // made, the mean whose update is the last (0 or 1), whether to go on; then errors.
 template <class Pairs>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
-average(const typename Pairs::Place* x, const Index n, const Index d, const Index down, const Index right,
-        const double scale, const double* log_a, const double* a, const double* first_mean, double* work,
-        double* numbers, unsigned* arrived, const double eps, const double rho, const double mass, const int fresh,
-        const int most_shares, const int steps, const double tol, const int still, const double still_factor,
-        const int known)
+average(const typename Pairs::Place* x, const double* log_a, const double* a, const double* first_mean, double* work,
+        double* numbers, unsigned* arrived, const AverageTask task)
 {
     typedef Violation<BURST_THREADS> Sums;
     typedef Meeting<BURST_THREADS, Sums::STAGES, Sums::VALUES> Meet;
     __shared__ typename Meet::Shared shared;
     constexpr int HEAD = 3, THREADS = BURST_THREADS;
     const Grid grid = {arrived};
-    const int shares = most_shares < int(gridDim.x) ? most_shares : int(gridDim.x);
-    const Pairs rows = {x, x, n, n, d, down, right, scale};
+    const Index n = task.n;
+    const double eps = task.eps, rho = task.rho;
+    const bool fresh = task.fresh != 0;
+    const int shares = task.shares < int(gridDim.x) ? task.shares : int(gridDim.x);
+    const Pairs rows = {x, x, n, n, task.d, task.down, task.right, task.scale};
     const Side side = {log_a, rho, 1 + eps / rho, eps};
-    const Rest rest = {still, still_factor};
-    const Terms terms = {steps, tol, -minus_infinity(), rest, rest, numbers + HEAD, known};
+    const Rest rest = {task.still, task.still_factor};
+    const Terms terms = {task.steps, task.tol, -minus_infinity(), rest, rest, numbers + HEAD, task.known};
     double *updated = work + 2 * n, *densities = updated + n, *partial = densities + 2 * n;
     const Index begin = fresh ? n : 0;
     EPSOT_EVERY(i, n, gridDim.x) {
@@ -436,7 +490,7 @@ average(const typename Pairs::Place* x, const Index n, const Index d, const Inde
             if (threadIdx.x == 0) {
                 numbers[0] = number + 1;
                 numbers[1] = number % 2;
-                numbers[2] = terms.over(number, shared.total[0][0] / mass) ? ENDED : AGAIN;
+                numbers[2] = terms.over(number, shared.total[0][0] / task.mass) ? ENDED : AGAIN;
             }
         }
         grid.meet();
@@ -451,14 +505,15 @@ average(const typename Pairs::Place* x, const Index n, const Index d, const Inde
 // those of k % 2. Of a measure and itself f and k alone are used.
 template <class Pairs>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
-descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const Index n, const Index m, const Index d,
-        const Index down, const Index right, const double factor, const double* log_a, const double* log_b,
+descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const double* log_a, const double* log_b,
         const double* first_f, const double* first_g, const double* temperatures, double* work, unsigned* arrived,
-        const double rho_a, const double rho_b, const int own, const int fresh, const int steps)
+        const DescendTask task)
 {
     constexpr int THREADS = BURST_THREADS;
     const Grid grid = {arrived};
-    const Index part = n + m;
+    const Index n = task.n, m = task.m, part = n + m;
+    const bool own = task.own != 0, fresh = task.fresh != 0;
+    const int steps = task.steps;
     double *densities = work + 2 * part, *updated = work + 4 * part;
     const Index begin = fresh ? part : 0;
     EPSOT_EVERY(i, part, gridDim.x) {
@@ -474,9 +529,9 @@ descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const In
         const Index now = (number & 1) * part, then = part - now;
 #pragma unroll 1
         for (int side = 0; side < (own ? 1 : 2); ++side) {
-            const Pairs rows = {x, y, n, m, d, down, right, LOG2_E * factor / eps};
+            const Pairs rows = {x, y, n, m, task.d, task.down, task.right, LOG2_E * task.factor / eps};
             const Index at = side ? n : 0, across = own || side ? 0 : n;
-            const double rho = side ? rho_b : rho_a;
+            const double rho = side ? task.rho_b : task.rho_a;
             const Side measure = {side ? log_b : log_a, rho, 1 + eps / rho, eps};
             (side ? rows.transposed() : rows).softmin(
                 densities + now + across, work + now + at, measure.guess_scale(), eps, [&](Index i, double softmin) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from epsot.kernels.bursts import Alternation, Alternations, Averages, Descent, M
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch_together
 from epsot.kernels.cuda.shapes import BURST_THREADS
-from epsot.kernels.cuda.vectors import LIMITS, ROWS, VALUES, Directions
+from epsot.kernels.cuda.vectors import ROWS, VALUES, Directions
+from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST
 from epsot.lazy import cached_property
 
 LOG2_E = math.log2(math.e)
@@ -21,6 +23,34 @@ MATRIX = 3  # the kind of a stored cost, as in burst.cu
 ALTERNATE_HEAD, AVERAGE_HEAD = 11, 3  # numbers before the errors
 STAGES = 4  # of a step, at the end of which blocks leave VALUES numbers each
 RETREATED = 2
+
+
+class Fields:
+    """A struct of burst.cu: numbers of 64 bits, then of float64, then of 32 bits.
+
+    CuPy passes an array of one entry by value, and a struct of 34 numbers in 9 microseconds; one by one they take 22,
+    and 50 as a structured array, whose fields it would describe anew at each launch.
+    """
+
+    def __init__(self, integers: str, numbers: str, small: str) -> None:
+        kinds = (("q", integers.split()), ("d", numbers.split()), ("i", small.split()))
+        self.names = [name for _, names in kinds for name in names]
+        self.layout = struct.Struct("@" + "".join(kind * len(names) for kind, names in kinds) + "0q")
+        self.dtype = np.dtype((np.void, self.layout.size))
+
+    def __call__(self, **values: float) -> np.ndarray:
+        """The struct as one argument of a launch."""
+        return np.frombuffer(self.layout.pack(*map(values.__getitem__, self.names)), self.dtype)
+
+
+ALTERNATE = Fields(
+    "n m d down right",
+    "scale eps rho_a rho_b mass size expected lowest_error lowest_norm "
+    "bent dependent leap longest tol restless still_factor slow_factor",
+    "balanced eased moved directions slot waited patience shares steps still slow known",
+)
+AVERAGE = Fields("n d down right", "scale eps rho mass tol still_factor", "fresh shares steps still known")
+DESCEND = Fields("n m d down right", "factor rho_a rho_b", "own fresh steps")
 
 
 class Pairs(NamedTuple):
@@ -42,8 +72,13 @@ class Pairs(NamedTuple):
         """The form, as C++."""
         return pairs_name(self.real, self.kind, self.d)
 
-    def scale(self, eps: float) -> np.float64:
-        return np.float64(LOG2_E * self.factor / eps)
+    def scale(self, eps: float) -> float:
+        return LOG2_E * self.factor / eps
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What every kernel is told."""
+        return {"n": self.n, "m": self.m, "d": self.d, "down": self.down, "right": self.right}
 
 
 def pairs_name(real: str, kind: int, d: int) -> str:
@@ -52,7 +87,7 @@ def pairs_name(real: str, kind: int, d: int) -> str:
 
 
 class Bursts:
-    """Many steps for one problem on one device."""
+    """Many steps for one problem on one device, and one stream at a time: all launches count with `arrived`."""
 
     def __init__(self, pairs: Pairs, blocks: int, a: Marginal, b: Marginal) -> None:
         self.pairs, self.blocks, self.a, self.b = pairs, blocks, a, b
@@ -88,18 +123,19 @@ class Bursts:
         part = n + 3 * m
         work = cupy.empty(2 * part + 6 * m + n + STAGES * shares * VALUES, dtype=np.float64)
         moved, eased = directions.past is not None, directions.scale is not None
+        told = ALTERNATE(
+            **pairs.sizes, scale=pairs.scale(terms.eps), eps=terms.eps, rho_a=self.a.rho, rho_b=self.b.rho,
+            mass=self.b.mass, size=directions.size, expected=directions.expected, lowest_error=record.error,
+            lowest_norm=record.norm, bent=BENT, dependent=DEPENDENT, leap=LEAP, longest=LONGEST, tol=terms.tol,
+            restless=terms.restless, still_factor=terms.still.factor, slow_factor=terms.slow.factor, balanced=balanced,
+            eased=eased, moved=moved, directions=directions.count, slot=directions.slot, waited=record.waited,
+            patience=patience, shares=shares, steps=steps, still=terms.still.steps, slow=terms.slow.steps, known=known,
+        )  # fmt: skip
         arguments = (
-            pairs.x, pairs.y, *map(np.int64, (n, m, pairs.d, pairs.down, pairs.right)), pairs.scale(terms.eps),
-            self.a.log_weights, self.b.log_weights, self.b.weights,
+            pairs.x, pairs.y, self.a.log_weights, self.b.log_weights, self.b.weights,
             directions.weights, directions.scale if eased else self.b.weights,
             cupy.ascontiguousarray(f), cupy.ascontiguousarray(start), directions.past if moved else work,
-            directions.moves, directions.changes, work, numbers, self.arrived,
-            *map(np.float64, (terms.eps, self.a.rho, self.b.rho, self.b.mass)),
-            *map(np.int32, (balanced, eased, moved, directions.count, directions.slot)),
-            *map(np.float64, (directions.size, directions.expected, record.error, record.norm)),
-            np.int32(record.waited), *LIMITS, *map(np.int32, (patience, shares, steps)),
-            np.float64(terms.tol), np.float64(terms.restless), np.int32(terms.still.steps),
-            np.float64(terms.still.factor), np.int32(terms.slow.steps), np.float64(terms.slow.factor), np.int32(known),
+            directions.moves, directions.changes, work, numbers, self.arrived, told,
         )  # fmt: skip
         launch_together(cupy, f"alternate<{pairs.name}, {ROWS}>", self.blocks, BURST_THREADS, arguments)
         made, verdict, size, expected, count, slot, error, norm, waited, last, best, *errors = numbers.get().tolist()
@@ -122,11 +158,14 @@ class Bursts:
         shares = shapes.burst_shares(n, self.blocks)
         numbers, known, steps = self.numbers(AVERAGE_HEAD, terms)
         work = cupy.empty(5 * n + 2 * shares, dtype=np.float64)
+        told = AVERAGE(
+            **pairs.sizes, scale=pairs.scale(terms.eps), eps=terms.eps, rho=self.a.rho, mass=self.a.mass,
+            tol=terms.tol, still_factor=terms.still.factor, fresh=fresh, shares=shares, steps=steps,
+            still=terms.still.steps, known=known,
+        )  # fmt: skip
         arguments = (
-            pairs.x, *map(np.int64, (n, pairs.d, pairs.down, pairs.right)), pairs.scale(terms.eps),
-            self.a.log_weights, self.a.weights, cupy.ascontiguousarray(mean), work, numbers, self.arrived,
-            *map(np.float64, (terms.eps, self.a.rho, self.a.mass)), np.int32(fresh), np.int32(shares), np.int32(steps),
-            np.float64(terms.tol), np.int32(terms.still.steps), np.float64(terms.still.factor), np.int32(known),
+            pairs.x, self.a.log_weights, self.a.weights, cupy.ascontiguousarray(mean), work, numbers, self.arrived,
+            told,
         )  # fmt: skip
         launch_together(cupy, f"average<{pairs.name}>", self.blocks, BURST_THREADS, arguments)
         made, last, _, *errors = numbers.get().tolist()
@@ -154,12 +193,13 @@ class Bursts:
         for begin in range(0, len(temperatures), shapes.BURST_STEPS):
             some = eps[begin : begin + shapes.BURST_STEPS]
             work = cupy.empty(5 * part, dtype=np.float64)
+            told = DESCEND(
+                **{**pairs.sizes, "m": m}, factor=pairs.factor, rho_a=self.a.rho, rho_b=b.rho, own=own,
+                fresh=fresh and begin == 0, steps=some.shape[0],
+            )  # fmt: skip
             arguments = (
-                pairs.x, pairs.x if own else pairs.y, *map(np.int64, (pairs.n, m, pairs.d, pairs.down, pairs.right)),
-                np.float64(pairs.factor), self.a.log_weights, b.log_weights,
-                cupy.ascontiguousarray(f), cupy.ascontiguousarray(g), some, work, self.arrived,
-                *map(np.float64, (self.a.rho, b.rho)), np.int32(own), np.int32(fresh and begin == 0),
-                np.int32(some.shape[0]),
+                pairs.x, pairs.x if own else pairs.y, self.a.log_weights, b.log_weights,
+                cupy.ascontiguousarray(f), cupy.ascontiguousarray(g), some, work, self.arrived, told,
             )  # fmt: skip
             launch_together(cupy, f"descend<{pairs.name}>", self.blocks, BURST_THREADS, arguments)
             pair = [work[:part], work[part : 2 * part]]

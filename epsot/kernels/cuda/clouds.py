@@ -100,8 +100,8 @@ class Cloud:
 
     @cached_property
     def points64(self) -> Array:
-        """The points in float64, for sums so small that nothing is gained by less.  (n, d)"""
-        return self.points.astype(np.float64, copy=False)
+        """The coordinates one after the other, in float64: for sums so small that nothing is gained by less.  (d, n)"""
+        return self.points.T.astype(np.float64, order="C")
 
     @cached_property
     def plain_order(self) -> Array:

@@ -175,10 +175,11 @@ class Fused(Dense):
     @on_device
     def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
         cupy, here = self.cupy, self.device.id
-        few = shapes.bursts(*self.shape, self.dim, self.real, attribute(cupy, here, DOUBLE_RATIO))
+        fits, ratio = multiprocessors(cupy, here), attribute(cupy, here, DOUBLE_RATIO)
+        few = shapes.bursts(*self.shape, self.dim, self.real, fits, ratio)
         if not few or not attribute(cupy, here, COOPERATIVE):
             return None
-        return Bursts(self.pairs(), shapes.burst_blocks(*self.shape, multiprocessors(cupy, here)), a, b)
+        return Bursts(self.pairs(), shapes.burst_blocks(*self.shape, fits), a, b)
 
     @on_device
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:

@@ -24,8 +24,9 @@ burst   Many steps of a small problem in one launch. A pair of points in space c
         multiprocessor of this generation gives 64 in a clock, and others 2; an exponential and a conversion to float32
         come from one unit, 16 in a clock. Both are an eighth of a clock: 1000 points a side are 0.6 microseconds of a
         sum on 132 multiprocessors, 8192 are 36, 11 600 are 73. An iteration one by one takes 330. What counts at 1000
-        is latency: a warp has two rows and reads 32 columns with each load, eight loads at once. Predicted from the
-        compiled loop, not yet measured.
+        is latency: a warp has two rows and reads 32 columns with each load, eight loads at once. Of more coordinates
+        a pair needs two operations each, and a load for two rows that comes from the second level cache where warps
+        are apart. Predicted from the compiled loop, not yet measured.
 
 Kernels that sum values in registers have fewer rows a thread. More than a few values of `tiled` points, and the
 coordinates of their gradients, are a second product of 4 x 4 results in each thread, 2 x 4 in float64.
@@ -54,7 +55,12 @@ BURST_THREADS = 384  # of a block that makes many steps with all others, as in b
 BURST_ROWS = 2  # of a warp of such a block
 BURST_STEPS = 64  # so many at most: the host can be interrupted in between
 BURST_LONGEST = 16_384  # points of a side
-BURST_PAIRS = 2**27  # of points in space, in float32, where float64 has half the rate: 0.07 ms a sum on an H200
+BURST_PAIRS = (
+    2**20
+)  # for a multiprocessor, of points in space, in float32, where float64 has half the rate: 0.07 ms a sum
+BURST_ENTRIES = (
+    2**25
+)  # of a matrix, whose columns are read a sector for every two numbers: 0.1 ms of a second level cache
 BURST_SHARE = 1024  # entries of a vector for each block that works on it between two sums ...
 BURST_SHARES = 8  # ... and so many blocks at most
 
@@ -123,13 +129,14 @@ def band(shape: Shape, n: int) -> int:
     return -(-units // BANDS) * unit
 
 
-def bursts(n: int, m: int, d: int, real: str, double_ratio: int) -> bool:
+def bursts(n: int, m: int, d: int, real: str, multiprocessors: int, double_ratio: int) -> bool:
     """Whether many steps are worth a launch of their own. double_ratio: by which a device is slower in float64."""
 
-    def operations(d: int, real: str, double_ratio: int) -> int:  # of a pair
-        return (2 * d + 5 + (0 if real == "float" else 25)) * double_ratio
+    def operations(d: int, real: str, double_ratio: int) -> int:  # of a pair; other d than 2 and 3 wait for coordinates
+        return ((2 if d in (2, 3) else 6) * d + 5 + (0 if real == "float" else 25)) * double_ratio
 
-    few = n * m * operations(d, real, double_ratio) <= BURST_PAIRS * operations(3, "float", 2)
+    most = BURST_PAIRS * multiprocessors * operations(3, "float", 2)
+    few = n * m * operations(d, real, double_ratio) <= most and (d > 0 or n * m <= BURST_ENTRIES)
     return 0 < n <= BURST_LONGEST and 0 < m <= BURST_LONGEST and few
 
 
