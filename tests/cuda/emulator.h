@@ -7,9 +7,9 @@
 // a stack overflow, abort.
 //
 // With -fsanitize=thread every lane is a thread to the sanitizer, ordered with others by what CUDA promises alone:
-// the barriers of its block, and fences of memory. Shuffles and atomic operations order nothing. So it finds the reads
-// and writes of shared and global memory, in a block and between blocks, that no barrier or fence separates, whatever
-// the order in which they ran.
+// the barriers of its block, and a fence before an atomic operation with a fence after one that saw it. Shuffles order
+// nothing. So it finds the reads and writes of shared and global memory, in a block and between blocks, that nothing
+// separates, whatever the order in which they ran.
 //
 // It shows no coalescing, no speed, and nothing that only NVRTC rejects. It knows what the kernels of this package
 // use, and no more: no inline PTX (use `#ifdef __CUDA_ARCH__`), no `extern __shared__`.
@@ -37,8 +37,7 @@ void* __tsan_create_fiber(unsigned);
 void __tsan_switch_to_fiber(void*, unsigned);
 void __tsan_acquire(void*);
 void __tsan_release(void*);
-// What waits for a number to change: --param tsan-distinguish-volatile=1
-__attribute__((visibility("hidden"), weak)) void __tsan_volatile_read4(void*) {}
+void __tsan_volatile_read4(void*);
 }
 #define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))  // the emulator itself has its own order
 #else
@@ -91,16 +90,14 @@ inline void* sanitized_lane() { return __tsan_create_fiber(0); }
 inline void sanitized_switch(void* lane) { __tsan_switch_to_fiber(lane, 1); }
 inline void acquire(char& order) { __tsan_acquire(&order); }
 inline void release(char& order) { __tsan_release(&order); }
-constexpr auto ATOMIC = __ATOMIC_RELAXED;
 #else
 inline void* sanitized_self() { return nullptr; }
 inline void* sanitized_lane() { return nullptr; }
 inline void sanitized_switch(void*) {}
 inline void acquire(char&) {}
 inline void release(char&) {}
-constexpr auto ATOMIC = __ATOMIC_SEQ_CST;
 #endif
-inline char launched, finished, fenced;
+inline char launched, finished;
 inline thread_local char met[2], block_begun, block_done;
 
 struct Warp {
@@ -114,6 +111,8 @@ struct Fiber {
     State state;
     std::vector<char> stack;
     void* sanitized = nullptr;
+    bool fenced;     // before what it does next
+    char* observed;  // what it looked at last, of that which blocks tell each other
 };
 
 inline int order = 0;  // 0: lanes and warps in ascending order; 1: in descending order
@@ -191,6 +190,8 @@ EMULATOR_UNSEEN inline void start(Fiber& fiber, size_t stack_size)
 #endif
     fiber.state = READY;
     fiber.votes = fiber.barriers = fiber.warp_barriers = 0;
+    fiber.fenced = false;
+    fiber.observed = nullptr;
     if (!fiber.sanitized) fiber.sanitized = sanitized_lane();
 }
 
@@ -321,11 +322,18 @@ EMULATOR_UNSEEN inline unsigned warp_ballot(bool vote)
     return votes;
 }
 
-inline void fence()
+EMULATOR_UNSEEN inline void fence()
 {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    release(fenced);
-    acquire(fenced);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    current->fenced = true;
+    if (current->observed) acquire(*current->observed);
+}
+
+template <class T> EMULATOR_UNSEEN inline T add(T* address, T value)
+{
+    if (current->fenced) release(*(char*)address);
+    current->observed = (char*)address;
+    return __atomic_fetch_add(address, value, __ATOMIC_SEQ_CST);
 }
 
 EMULATOR_UNSEEN inline int any(bool vote)
@@ -352,11 +360,15 @@ EMULATOR_UNSEEN inline int any(bool vote)
 template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask) { return emulator::shuffle_xor(v, mask); }
 #define __ballot_sync(mask, vote) emulator::warp_ballot(vote)
 inline int __ffsll(unsigned long long bits) { return __builtin_ffsll(bits); }
-inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, emulator::ATOMIC); }
-inline unsigned atomicAdd(unsigned* address, unsigned value)
+#ifdef __SANITIZE_THREAD__
+// Whoever waits for a number to change: --param tsan-distinguish-volatile=1
+__attribute__((visibility("hidden"), weak)) void __tsan_volatile_read4(void* address)
 {
-    return __atomic_fetch_add(address, value, emulator::ATOMIC);
+    emulator::current->observed = (char*)address;
 }
+#endif
+inline int atomicAdd(int* address, int value) { return emulator::add(address, value); }
+inline unsigned atomicAdd(unsigned* address, unsigned value) { return emulator::add(address, value); }
 inline double __ldcg(const double* address) { return *address; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __longlong_as_double(long long v) { double r; memcpy(&r, &v, sizeof r); return r; }

@@ -54,11 +54,14 @@ def test_no_races() -> None:
 FILLED = "bound;\n            __syncthreads();"  # after a tile of near points is filled
 STEP = "grid.meet();\n    }\n}"  # after a step of a descent
 WARP = "__syncwarp();"  # between the guesses of a warp and its results, which lie in the same place
-FENCE = "__threadfence();  // ... and what"  # when blocks have met
+FENCE = "__threadfence();  // ... and what they wrote by this one, whose"  # when blocks have met
+LAST = "__threadfence();  // ... and what they wrote by this one\n        }"  # before the last block joins the parts
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("", ""), (FILLED, "bound;"), (STEP, "}\n}"), (WARP, ""), (FENCE, "//")], ids=str
+    ("old", "new"),
+    [("", ""), (FILLED, "bound;"), (STEP, "}\n}"), (WARP, ""), (FENCE, "//"), (LAST, "}")],
+    ids=["none", "filled", "step", "warp", "fence", "last"],
 )
 def test_a_race_is_seen(old: str, new: str) -> None:
     found = run_racing(["-m", "tests.cuda.racing", old, new])

@@ -196,12 +196,14 @@ template <class Form, int OP> struct Reduction {
             for (int c = 0; c < W; ++c)
                 partial[((chunk * parts + blockIdx.y) * n + first + row) * W + c] =
                     peaks ? shared.offset[row] : shared.total[row][c];
-        __threadfence();
         __syncthreads();
-        if (threadIdx.x == 0) shared.last = atomicAdd(arrived + chunk * gridDim.x + blockIdx.x, 1) == parts - 1;
+        if (threadIdx.x == 0) {
+            __threadfence();  // what this block wrote is seen by all ...
+            shared.last = atomicAdd(arrived + chunk * gridDim.x + blockIdx.x, 1) == parts - 1;
+            __threadfence();  // ... and what they wrote by this one
+        }
         __syncthreads();
         if (!shared.last) return false;
-        __threadfence();
         constexpr int AT_ONCE = W == 1 ? 8 : 2;
         // What other blocks wrote is read past the cache of this multiprocessor, several parts at once: one after the
         // other they would take longer than the sums of a few thousand points.
