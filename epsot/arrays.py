@@ -152,6 +152,8 @@ def as_number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be one number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"`{name}` must be a number that float64 can hold") from None
 
 
 def as_count(name: str, value: Any) -> int:

@@ -26,6 +26,9 @@ from epsot.status import Status
 logger = logging.getLogger("epsot")
 
 UNRESOLVED = 0.1  # relative error of P by the rounding of the potentials to float64 that nothing can be said of
+FAR = 1e3  # times the costs: potentials from which no solve should start
+SAMPLE = 256  # rows that are summed in float64 where rounding may hide an error ...
+SAMPLED = 2**22  # ... and coordinates of pairs that this may take
 
 Init = SinkhornResult | DivergenceResult | None
 
@@ -131,7 +134,7 @@ def run(
 ) -> SinkhornResult:
     """Anneal from coarse to fine or on all points at once, from an earlier result or from none."""
     update = make(instance.problem)
-    warm = None if init is None else warm_start(init, instance, isinstance(update, SelfTransport))
+    warm = None if init is None else warm_start(init, instance, options, isinstance(update, SelfTransport))
     if warm is None and options.tol is not None and isinstance(instance.core, Multiscale):
         return descend(make, instance, options)
     schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
@@ -198,20 +201,42 @@ def settle(
     most = options.max_iter if posed is instance else options.max_iter - 1  # one is left for the points themselves
     outcome = anneal(update, state, levels, most, observe, nit)
     dual, status = outcome.dual, outcome.status
+    unresolved = 0.0 if status is Status.STOPPED else posed.problem.logit_error(dual.f, dual.g, posed.eps)
     if posed.problem.balanced and dual.f is not dual.g:
         dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))
-    if status is not Status.STOPPED:
-        unresolved = posed.problem.logit_error(dual.f, dual.g, posed.eps)
-        if not math.isfinite(unresolved):
-            status = Status.DIVERGED
-        elif status is Status.CONVERGED and unresolved > UNRESOLVED:
-            status = Status.STALLED
+    if not math.isfinite(unresolved):
+        status = Status.DIVERGED
+    elif status is Status.CONVERGED and unresolved > UNRESOLVED:
+        status = Status.STALLED
+    if posed is instance and options.tol is not None and status in (Status.CONVERGED, Status.STALLED):
+        status, dual = checked(posed, dual, status, unresolved, options.tol)
     return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
 
 
-def warm_start(init: SinkhornResult, instance: Instance, own: bool) -> tuple[Array, Array] | None:
+def checked(instance: Instance, dual: Dual, status: Status, logit_error: float, tol: float) -> tuple[Status, Dual]:
+    """What a few rows and columns say in float64, where rounding might hide an error above the tolerance.
+
+    A step in float32 may have a fixed point far from that of the exact one, and an error of zero there.
+    """
+    problem, eps = instance.problem, instance.eps
+    if not problem.rounding_at(logit_error, eps) > tol:
+        return status, dual
+    points = instance.core.x.shape[1] if isinstance(instance.core, PointCloud) else 1
+    sides = ((problem, dual.f, dual.g), (problem.T, dual.g, dual.f))[: 1 if dual.f is dual.g else 2]
+    counts = (max(4, min(SAMPLE, SAMPLED // (side.b.shape[0] * points))) for side, _, _ in sides)
+    found = max(side.sampled_error(f, g, eps, count) for (side, f, g), count in zip(sides, counts, strict=True))
+    known = 0.0 if dual.error is None else float(dual.error)
+    if not found > max(2 * tol, known):  # twice: it is a sample
+        return status, dual
+    xp = instance.place.xp
+    error = xp.asarray(found, dtype=xp.float64, device=instance.place.device)
+    return Status.STALLED, replace(dual, error=error)
+
+
+def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: bool) -> tuple[Array, Array] | None:
     """The potentials of an earlier result over the points of positive weight; where the points differ, one softmin.
 
+    None where they are no start: not finite, or so large that float64 would not resolve what has to be added to them.
     `own`: of a measure and itself.
     """
     if init.instance.place.xp is not instance.place.xp:
@@ -238,4 +263,7 @@ def warm_start(init: SinkhornResult, instance: Instance, own: bool) -> tuple[Arr
     # An update of both sides begins with f from g, and takes the earlier f for a guess; a self-transport has f alone.
     f = potential(init.source, *clouds[0], needed=own)
     g = f if own else potential(init.target, *clouds[1], needed=True)
+    most = FAR * max(options.start, instance.problem.scale, instance.eps)
+    if not own and bool(xp.any(xp.abs(g) > most)):
+        return None
     return instance.side_a.restrict(f), instance.side_b.restrict(g)

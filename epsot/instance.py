@@ -185,7 +185,7 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     problem = Problem(
         core.kernel(workers), a, b, xp.log(a), xp.log(b),
         mass_a, mass_b, kl_a, kl_b, place,
-        2.0**-24 if geometry.dtype == xp.float32 else 2.0**-53, geometry.rounded(),
+        2.0**-24 if geometry.dtype == xp.float32 else 2.0**-53, core.rounded(),
     )  # fmt: skip
     stored = rho[0] if rho[0] == rho[1] else rho
     return Instance(geometry, side_a, side_b, core, problem, eps, stored)

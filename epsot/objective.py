@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from epsot.arrays import as_points, check_finite, common_place, to_numpy
+from epsot.arrays import as_points, as_real, check_finite, common_place, to_numpy
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.instance import checked_weights
@@ -97,7 +97,8 @@ class Objective:
         workers: int | None = None,
     ) -> None:
         self.place = common_place(y=y, b=b, a=a, x=x)
-        self.y = as_points("y", y, self.place)
+        copied = self.place.xp.asarray
+        self.y = copied(as_points("y", y, self.place), copy=True)
         self.b = checked_weights("b", b, self.y.shape[0], self.place)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
         if wrt not in ("x", "a"):
@@ -108,8 +109,8 @@ class Objective:
             raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
         if (x if wrt == "x" else a) is not None:
             raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
-        self.x = None if x is None else as_points("x", x, self.place)
-        self.a = a
+        self.x = None if x is None else copied(as_points("x", x, self.place), copy=True)
+        self.a = None if a is None else copied(as_real("a", a, self.place), copy=True)
         self.last: SinkhornResult | DivergenceResult | None = None
         self.calls = 0
         self._loss: Callable[..., Any] = sinkhorn_divergence if debias else sinkhorn
@@ -160,11 +161,12 @@ class Objective:
 
     def _solve(self, x: Array, a: Any) -> Any:
         """Warm first; where that does not converge (the points moved far), cold, and then with a warning."""
-        if self.last is not None and self.last.instance.geometry.shape[0] == x.shape[0]:
+        warm = self._options["tol"] is not None  # what a schedule ends with depends on where it begins
+        if warm and self.last is not None and self.last.instance.geometry.shape[0] == x.shape[0]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 result = self._loss(x, self.y, a, self.b, init=self.last, **self._options)
-            if result.success or self._options["tol"] is None:
+            if result.success:
                 return result
         return self._loss(x, self.y, a, self.b, **self._options)
 

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel, vectors_of
@@ -198,9 +200,25 @@ class Problem:
         share = bounded_exp(log_share, xp) / ((1 + eps / self.kl_a.rho) * (1 + eps / self.kl_b.rho))
         return xp.where(share < 1, 1 - share, xp.zeros_like(share))
 
+    def sampled_error(self, f: Array, g: Array, eps: float, count: int) -> float:
+        """The violation of `count` rows, evenly spaced, of exactly this pair, summed in float64; inf out of range."""
+        xp, n = self.place.xp, self.a.shape[0]
+        count = min(n, count)
+        rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
+        a, f_rows = xp.take(self.a, rows), xp.take(f, rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            plan = self.kernel.plan_rows(rows, self.log_a + f / eps, self.log_b + g / eps, eps)
+            missed = xp.abs(xp.sum(plan, axis=1) - self.kl_a.marginal(a, f_rows, xp))
+        error = float(xp.sum(missed) / xp.sum(a))
+        return math.inf if math.isnan(error) else error
+
     def rounding(self, f: Array, g: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in P: a few ulps of its exponents."""
-        return 8 * max(self.precision * max(1.0, self.scale / eps), self.logit_error(f, g, eps))
+        return self.rounding_at(self.logit_error(f, g, eps), eps)
+
+    def rounding_at(self, logit_error: float, eps: float) -> float:
+        """The same of potentials of which that is known."""
+        return 8 * max(self.precision * max(1.0, self.scale / eps), logit_error)
 
     def logit_error(self, f: Array, g: Array, eps: float) -> float:
         """The error of (f + g - C) / eps by the rounding of f and g to float64."""

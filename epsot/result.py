@@ -5,8 +5,7 @@ Inside, all is float64; what is handed out has the namespace, device and dtype o
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ from epsot import certificates
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import resident
-from epsot.geometry import PointCloud
+from epsot.geometry import CostMatrix, PointCloud
 from epsot.instance import Instance
 from epsot.lazy import cached_property
 from epsot.plan import Plan
+from epsot.problem import Problem
 from epsot.side import Side
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
@@ -50,15 +50,20 @@ class Result:
 
     @property
     def _reached(self) -> float | None:
-        """The smallest error measured at the target, that of the pair returned; read from the record, on the host."""
-        errors = [check.marginal_error for check in self.history if check.eps == self.eps]
-        return min(errors, key=lambda error: (math.isnan(error), error), default=None)
+        """The marginal error, if the solve has measured it."""
+        raise TypeError("the error belongs to the subclass")
+
+    @property
+    def _iterations(self) -> str:
+        return str(self.nit)
 
     @property
     def message(self) -> str:
         """The status in words: what was reached, and the cure."""
         measured = "" if self._reached is None else f"; marginal error {self._reached:.2e}"
         cure = f"; {self.status.cure}" if self.status.cure else ""
+        if self.status is Status.MAX_ITER and isinstance(self.instance.geometry, CostMatrix):
+            cure += ", and check that forbidden pairs leave a plan" if self.instance.geometry.forbids() else ""
         return f"{self.status.meaning}{measured} after {self.nit} iterations{cure}"
 
     def __repr__(self) -> str:
@@ -67,7 +72,7 @@ class Result:
             "shape": f"{n} x {m}",
             "status": f"{self.status.name} ({self.status.meaning})",
             "marginal error": "not measured" if self._reached is None else f"{self._reached:.3e}",
-            "nit": self.nit,
+            "nit": self._iterations,
             "eps": f"{self.eps:.6g}",
             "rho": "balanced" if self.rho is None else self.rho,
         }
@@ -104,10 +109,12 @@ class SinkhornResult(Result):
         The largest over the two sides of the L1 distance between a marginal of the plan and the one that the
         potentials call for (balanced: the weights), relative to the mass.
     dual, primal, gap : 0-d arrays
-        A lower bound on the optimal value, the cost of a feasible plan, and their difference. `primal` costs two or
-        three sweeps over the pairs.
+        A lower bound on the optimal value, the cost of a feasible plan, and their difference, in float64 whatever the
+        data: of float32 data they need a copy. `primal` costs two to four sweeps over the pairs; with forbidden pairs
+        it is infinite unless the marginals are met to rounding.
     success, status, message, nit, history : bool, Status, str, int, tuple
-        The outcome; `history` holds a record (nit, eps, marginal_error) for every measurement.
+        The outcome; `history` holds a record (nit, eps, marginal_error) for every measurement, of a solve from coarse
+        to fine those on the points.
     eps, rho : float
         What was solved, in the units of the cost.
     """
@@ -122,6 +129,10 @@ class SinkhornResult(Result):
     def place(self) -> Place:
         """The library and the device of all arrays."""
         return self.instance.place
+
+    @property
+    def _reached(self) -> float | None:
+        return None if self.dual_pair.error is None else float(self.dual_pair.error)
 
     @cached_property
     def source(self) -> Side:
@@ -154,11 +165,29 @@ class SinkhornResult(Result):
         return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps)
 
     @cached_property
+    def _exact(self) -> Problem:
+        """The problem in float64, over a copy of float32 data: the gap may be smaller than the rounding of its sums."""
+        problem, core = self.instance.problem, self.instance.core
+        if core.dtype == self.instance.place.xp.float64:
+            return problem
+        return replace(problem, kernel=core.in_float64().kernel(problem.kernel.workers), precision=2.0**-53)
+
+    @cached_property
+    def dual64(self) -> Array:
+        """`dual` in float64."""
+        pair, problem = self.dual_pair, self._exact
+        if problem is self.instance.problem:
+            return self.value64
+        sums = problem.row_sums(pair.f, problem.next_f(pair.g, self.eps), self.eps)
+        return certificates.dual_value(problem, pair.f, pair.g, self.instance.place.xp.sum(sums), self.eps)
+
+    @cached_property
     def primal64(self) -> Array:
         """`primal` in float64."""
-        pair = self.dual_pair
-        next_g = pair.g_map[0] if pair.f_map is None and pair.g_map is not None else None  # f is next_f(g)
-        return certificates.primal_value(self.instance.problem, pair.f, pair.g, self.eps, next_g)
+        pair, problem, next_g = self.dual_pair, self._exact, None
+        if problem is self.instance.problem and pair.f_map is None and pair.g_map is not None:
+            next_g = pair.g_map[0]  # f is next_f(g)
+        return certificates.primal_value(problem, pair.f, pair.g, self.eps, next_g)
 
     @cached_property
     def marginal_error(self) -> float:
@@ -177,7 +206,7 @@ class SinkhornResult(Result):
 
     @property
     def dual(self) -> Array:
-        return self.value
+        return self._cast(self.dual64)
 
     @property
     def primal(self) -> Array:
@@ -185,13 +214,13 @@ class SinkhornResult(Result):
 
     @property
     def gap(self) -> Array:
-        return self._cast(self.primal64 - self.value64)
+        return self._cast(self.primal64 - self.dual64)
 
-    @cached_property
+    @property
     def f(self) -> Array:
         return self._cast(self.source.potential)
 
-    @cached_property
+    @property
     def g(self) -> Array:
         return self._cast(self.target.potential)
 
@@ -284,8 +313,8 @@ class DivergenceResult(Result):
 
     @property
     def worst(self) -> SinkhornResult:
-        """The part with the worst status."""
-        return max(self.parts, key=lambda part: part.status)
+        """The part with the worst status, of several that with the largest error, which has to be read."""
+        return max(self.parts, key=lambda part: (part.status, part._reached or 0.0))
 
     @property
     def instance(self) -> Instance:  # type: ignore[override]
@@ -293,13 +322,16 @@ class DivergenceResult(Result):
 
     @property
     def status(self) -> Status:  # type: ignore[override]
-        return self.worst.status
+        return max(part.status for part in self.parts)
 
     @property
     def _reached(self) -> float | None:
-        """The smallest error measured at the target, that of the pair returned; read from the record, on the host."""
-        errors = [check.marginal_error for check in self.history if check.eps == self.eps]
-        return min(errors, key=lambda error: (math.isnan(error), error), default=None)
+        errors = [part._reached for part in self.parts]
+        return None if None in errors else max(errors)  # type: ignore[type-var]
+
+    @property
+    def _iterations(self) -> str:
+        return ", ".join(str(part.nit) for part in self.parts) + " (xy, xx, yy)"
 
     @property
     def message(self) -> str:
@@ -335,15 +367,15 @@ class DivergenceResult(Result):
 
     @property
     def dual(self) -> Array:
-        return self._cast(self._debias(self.xy.value64, self.xx.primal64, self.yy.primal64))
+        return self._cast(self._debias(self.xy.dual64, self.xx.primal64, self.yy.primal64))
 
     @property
     def primal(self) -> Array:
-        return self._cast(self._debias(self.xy.primal64, self.xx.value64, self.yy.value64))
+        return self._cast(self._debias(self.xy.primal64, self.xx.dual64, self.yy.dual64))
 
     @property
     def gap(self) -> Array:
-        gaps = [part.primal64 - part.value64 for part in self.parts]
+        gaps = [part.primal64 - part.dual64 for part in self.parts]
         return self._cast(gaps[0] + (gaps[1] + gaps[2]) / 2)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
@@ -12,7 +13,7 @@ from epsot.devices import at_home
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
 from epsot.geometry import CostMatrix, Multiscale, PointCloud
 from epsot.geometry.multiscale import pays
-from epsot.instance import Geometry, penalties, pose
+from epsot.instance import Geometry, Instance, penalties, pose
 from epsot.result import DivergenceResult, SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
@@ -129,6 +130,7 @@ def sinkhorn(
     geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
     options = _options(start, scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
+    options = options if diameter is not None else _started(options, instance)
     return _warned(solve_transport(instance, options, init))
 
 
@@ -204,6 +206,7 @@ def sinkhorn_divergence(
     geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
     options = _options(start, scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
+    options = options if diameter is not None else _started(options, instance)
     return _warned(solve_divergence(instance, options, init))
 
 
@@ -265,6 +268,7 @@ def solve(
     eps, rho = _by_temperature(geometry, eps, rho)
     options = _options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
+    options = _started(options, instance)
     return _warned(solve_transport(instance, options, init))
 
 
@@ -321,6 +325,7 @@ def divergence(
         geometry.source()  # raises where the self costs are missing, before any work
     options = _options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
+    options = _started(options, instance)
     instance.core.check_self_feasible()
     return _warned(solve_divergence(instance, options, init))
 
@@ -374,6 +379,13 @@ def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any,
     if init is not None and not isinstance(init, SinkhornResult | DivergenceResult):
         raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
     return Options(start, scaling, tol, max_iter, callback)
+
+
+def _started(options: Options, instance: Instance) -> Options:
+    """Annealing starts at the scale of the points of positive weight."""
+    if instance.core is instance.geometry:
+        return options
+    return replace(options, start=min(options.start, instance.core.scale()))
 
 
 def _warned(result: AnyResult) -> AnyResult:

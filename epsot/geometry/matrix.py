@@ -18,7 +18,8 @@ class CostMatrix:
     Parameters
     ----------
     C : (n, m) array
-        The cost of moving one unit of mass from i to j. ``+inf`` forbids the pair, NaN and ``-inf`` are refused.
+        The cost of moving one unit of mass from i to j. ``+inf`` forbids the pair, NaN and ``-inf`` are refused. It is
+        not copied: do not change it while results are in use.
     C_xx, C_yy : (n, n) and (m, m) arrays, optional
         The symmetric costs within each side. Only `divergence` needs them.
 
@@ -80,7 +81,13 @@ class CostMatrix:
 
     def rounded(self) -> float:
         """The size of the costs that the kernels round to their dtype."""
-        return self.scale()
+        xp = self.place.xp
+        return float(xp.max(xp.where(xp.isfinite(self.C), xp.abs(self.C), xp.zeros_like(self.C))))
+
+    def forbids(self) -> bool:
+        """Whether there are forbidden pairs."""
+        xp = self.place.xp
+        return bool(xp.any(xp.isinf(self.C)))
 
     def kernel(self, workers: int | None = None) -> Kernel:
         """The reductions over all pairs."""
@@ -102,6 +109,13 @@ class CostMatrix:
     @property
     def T(self) -> CostMatrix:
         return self._derived(self.C.T, self.C_yy, self.C_xx)
+
+    def in_float64(self) -> CostMatrix:
+        """The cost in float64, without those within each side."""
+        xp = self.place.xp
+        new = self._derived(xp.astype(self.C, xp.float64), None, None)
+        new.dtype = xp.float64
+        return new
 
     def _derived(self, C: Array, C_xx: Array | None, C_yy: Array | None) -> CostMatrix:
         """A geometry of parts that are checked already."""

@@ -176,6 +176,14 @@ class PointCloud:
     def T(self) -> PointCloud:
         return self._derived(self.y, self.x)
 
+    def in_float64(self) -> PointCloud:
+        """The same points in float64."""
+        xp = self.place.xp
+        x = xp.astype(self.x, xp.float64)
+        new = self._derived(x, x if self.y is self.x else xp.astype(self.y, xp.float64))
+        new.dtype = xp.float64
+        return new
+
     def source(self) -> PointCloud:
         """The first cloud with itself, for the debiasing term."""
         return self._derived(self.x, self.x)

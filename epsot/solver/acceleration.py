@@ -21,6 +21,7 @@ STILL = Rest(PATIENCE, 0.9)  # where only rounding can be the reason
 SLOW = Rest(16, 0.7)  # steps that should have lowered the error by three tenths, or there may be a better way
 LONG = 20  # steps at one temperature until single points are suspected; again after three times as many
 TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
+LARGE = 1e8  # costs over a temperature, or a temperature over the costs, from which constants may hide potentials
 LEAST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, or by this if that is less
 
 
@@ -106,6 +107,17 @@ class ConjugateResiduals(Update):
             return self.retreat(state)
         return replace(state, plain=replace(plain, start=made.start)) if math.isfinite(state.error) else state
 
+    def centred(self, plain: AlternatingState, past: float, eps: float) -> AlternatingState:
+        """Near zero again, where costs or temperatures may have left a constant that hides what matters at eps.
+
+        Balanced, any constant may be added to g. The median is near all but the few that costs of no account moved far.
+        """
+        problem = self.update.problem
+        if not problem.balanced or not (problem.scale > LARGE * eps or past > LARGE * problem.scale > 0):
+            return plain
+        middle = problem.place.xp.sort(plain.start)[plain.start.shape[0] // 2]
+        return replace(plain, f=plain.f + middle, start=plain.start - middle)
+
     @staticmethod
     def measured(state: AcceleratedState, plain: AlternatingState, error: float) -> AcceleratedState:
         """After one more plain step, which may be the best yet."""
@@ -168,11 +180,10 @@ class ConjugateResiduals(Update):
             best = state.coldest[2]
         return self.update.finish(best, eps)
 
-    @staticmethod
-    def turn(state: AcceleratedState, eps: float) -> AcceleratedState:
+    def turn(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         """The state at a new temperature: directions cleared, the potential extrapolated if it is a lower one."""
         state.directions.ease(None)
-        plain, coldest = state.plain, state.coldest
+        plain, coldest = self.centred(state.plain, state.eps, eps), state.coldest
         if eps > state.eps:
             if state.best is not None:
                 coldest = (state.eps, state.lowest[0], state.best)

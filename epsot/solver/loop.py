@@ -98,7 +98,7 @@ def anneal(
             break
         if status in (Status.STOPPED, Status.DIVERGED):
             if level.eps != target:  # the potentials to return belong to the target temperature
-                state = update.step(state, target)
+                state = update.land(state, target)
                 nit += 1
             break
     return Outcome(update.finish(state, target), status, nit, tuple(history))

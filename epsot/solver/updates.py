@@ -62,6 +62,10 @@ class Update(Protocol):
             state = self.step(state, eps)
         return state
 
+    def land(self, state: Any, eps: float) -> Any:
+        """The state at the target after a solve was ended at another temperature."""
+        return self.step(state, eps)
+
     def pair(self, state: Any) -> tuple[Array, Array]:
         """The current potentials, for an observer."""
 
@@ -159,6 +163,12 @@ class Symmetric(Update):
             past = self.problem.next_pair(*past, eps)
         f, g = self.problem.next_pair(*past, eps)
         return SymmetricState((past[0] + f) / 2, (past[1] + g) / 2, past, (f, g))
+
+    def land(self, state: SymmetricState, eps: float) -> SymmetricState:
+        """By a step of alternating updates: means of potentials of another temperature have a plan of any mass."""
+        f = self.problem.next_f(state.g, eps)
+        pair = f, self.problem.next_g(f, eps)
+        return SymmetricState(*pair, pair, pair)
 
     def descend(self, state: SymmetricState, temperatures: Sequence[float]) -> SymmetricState:
         bursts = self.problem.bursts
