@@ -77,8 +77,8 @@ def test_a_pair_costs_what_the_bound_counts(d: int) -> None:
     found = nvrtc.instructions(source(), f"reduce<{shape.name}, SUMS>")
     pairs = 2 * 4 * 4  # of two steps
     assert found["ex2.approx.ftz.f32"] == pairs
-    assert found["fma.rn.f32"] == d * pairs
-    assert found["add.f32"] == 2 * pairs
+    assert found["fma.rn.ftz.f32"] == d * pairs
+    assert found["add.ftz.f32"] == 2 * pairs
     assert found["ld.shared.v4.f32"] == 2 * (d + 1)
     assert found.total() <= (d + 3) * pairs + 2 * (d + 1) + 6  # and the loop itself
 
