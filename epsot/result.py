@@ -81,8 +81,10 @@ class Result:
 
     def _cast(self, array: Array) -> Array:
         xp, dtype = self.instance.place.xp, self.instance.geometry.dtype
-        with np.errstate(over="ignore"):  # a bound beyond the range of float32 is infinite
+        if array.ndim > 0:
             return xp.astype(array, dtype)  # a copy, the user's own
+        with np.errstate(over="ignore"):  # a bound beyond the range of float32 is infinite
+            return xp.astype(array, dtype)
 
 
 @resident

@@ -173,3 +173,11 @@ def test_forbidden_pairs_without_a_plan() -> None:
     C = np.asarray([[0.0, np.inf], [np.inf, 0.0]])
     with pytest.warns(epsot.ConvergenceWarning, match="check that forbidden pairs leave a plan"):
         epsot.solve(epsot.CostMatrix(C), [0.3, 0.7], [0.6, 0.4], eps=0.1)
+
+
+def test_what_leaves_float32_is_said(clouds: Any) -> None:
+    """Potentials that float32 cannot hold are infinite, and not in silence."""
+    x, y = (1e22 * cloud.astype(np.float32) for cloud in clouds)
+    result = epsot.sinkhorn(x, y, blur=1e21)
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        assert np.all(np.isinf(result.f))
