@@ -223,8 +223,8 @@ def checked(instance: Instance, dual: Dual, status: Status, logit_error: float, 
         return status, dual
     points = instance.core.x.shape[1] if isinstance(instance.core, PointCloud) else 1
     sides = ((problem, dual.f, dual.g), (problem.T, dual.g, dual.f))[: 1 if dual.f is dual.g else 2]
-    counts = (max(4, min(SAMPLE, SAMPLED // (side.b.shape[0] * points))) for side, _, _ in sides)
-    found = max(side.sampled_error(f, g, eps, count) for (side, f, g), count in zip(sides, counts, strict=True))
+    most = SAMPLED // points
+    found = max(side.sampled_error(f, g, eps, max(4, min(SAMPLE, most // g.shape[0]))) for side, f, g in sides)
     known = 0.0 if dual.error is None else float(dual.error)
     if not found > max(2 * tol, known):  # twice: it is a sample
         return status, dual

@@ -117,10 +117,17 @@ def cubes(cupy, n, d=3):
     return cupy.asarray(x.astype(np.float32)), cupy.asarray(y.astype(np.float32))
 
 
-def solve(x, y, **options):
-    """A debiased value and its gradient."""
+@contextlib.contextmanager
+def quietly():
+    """Whether a solve converged is not what is asked here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", epsot.ConvergenceWarning)
+        yield
+
+
+def solve(x, y, **options):
+    """A debiased value and its gradient."""
+    with quietly():
         result = epsot.sinkhorn_divergence(x, y, blur=BLUR, **options)
     return result.value, result.grad_x
 
@@ -130,16 +137,14 @@ GEOMETRIES = {"PointCloud": epsot.PointCloud, "Multiscale": Multiscale}
 
 def at_a_small_blur(geometry, x, y):
     """A debiased value and its gradient, from all points or from coarse to fine."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", epsot.ConvergenceWarning)
+    with quietly():
         result = epsot.divergence(GEOMETRIES[geometry](x, y), eps=SMALL_BLUR**2)
     return result.value, result.grad_x, result
 
 
 def transport(x, y):
     """The potentials alone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", epsot.ConvergenceWarning)
+    with quietly():
         return epsot.sinkhorn(x, y, blur=BLUR)
 
 
@@ -304,6 +309,8 @@ def print_bursts(cupy, sizes):
     """An iteration of a transport both ways: where one way is better, and what the rule for bursts says."""
     print(f"\nmicroseconds of an iteration; float32, blur {BLUR} times the root of d / 3, tol 1e-3")
     print(f"{'cost':<9}{'n = m':>9}{'iterations':>12}{'in bursts':>12}{'one by one':>12}  rule")
+    here = cupy.cuda.Device().id
+    device_is = fused.multiprocessors(cupy, here), fused.attribute(cupy, here, fused.DOUBLE_RATIO)
     for name, d in COSTS.items():
         for n in sizes:
             x, y = cubes(cupy, n, d or 3)
@@ -312,17 +319,14 @@ def print_bursts(cupy, sizes):
                 geometry = epsot.CostMatrix(((x[:, None, :] - y[None, :, :]) ** 2).sum(axis=2) / 2)
             eps = BLUR**2 * (d or 3) / 3
 
-            def transport(geometry=geometry, eps=eps):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", epsot.ConvergenceWarning)
+            def run(geometry=geometry, eps=eps):
+                with quietly():
                     return epsot.solve(geometry, eps=eps)
 
-            nit, ways = transport().nit, []
+            nit, ways = run().nit, []
             for wanted in (True, False):
                 with bursts(wanted):
-                    ways.append(1e6 * seconds(cupy, transport, 5) / nit)
-            here = x.device.id
-            device_is = fused.multiprocessors(cupy, here), fused.attribute(cupy, here, fused.DOUBLE_RATIO)
+                    ways.append(1e6 * seconds(cupy, run, 5) / nit)
             rule = "in bursts" if shapes.bursts(n, n, d, "float", *device_is) else "one by one"
             print(f"{name:<9}{n:>9}{nit:>12}{''.join(f'{way:>12.1f}' for way in ways)}  {rule}", flush=True)
 

@@ -21,8 +21,8 @@ STILL = Rest(PATIENCE, 0.9)  # where only rounding can be the reason
 SLOW = Rest(16, 0.7)  # steps that should have lowered the error by three tenths, or there may be a better way
 LONG = 20  # steps at one temperature until single points are suspected; again after three times as many
 TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
-LARGE = 1e8  # costs over a temperature, or a temperature over the costs, from which constants may hide potentials
 LEAST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, or by this if that is less
+LARGE = 1e8  # costs over a temperature, or a temperature over the costs, from which constants may hide potentials
 
 
 @dataclass(frozen=True)

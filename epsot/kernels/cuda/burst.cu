@@ -93,7 +93,7 @@ template <typename T_, int COST, int DIM> struct Pairs {
                     lengthen(here, y + k * m, j, cost);
                 }
             } else {
-                constexpr int AHEAD = COST == CITYBLOCK || STEPS > 8 ? 1 : 8 / STEPS;
+                constexpr int AHEAD = COST == CITYBLOCK ? 1 : 8 / STEPS;
 #pragma unroll AHEAD
                 for (Index k = 0; k < d; ++k) {
                     double here[BURST_ROWS];
