@@ -9,10 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from epsot.costs import Cost
+from epsot.debiased import DivergenceResult
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.objective import Objective
 from epsot.plan import Plan
-from epsot.result import DivergenceResult, SinkhornResult
+from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 from epsot.transport import divergence, sinkhorn, sinkhorn_divergence, solve
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from epsot.arrays import Place
 from epsot.costs import Array
+from epsot.debiased import DivergenceResult
 from epsot.devices import resident
 from epsot.geometry import Multiscale, PointCloud
 from epsot.instance import Instance
 from epsot.problem import Problem
-from epsot.result import DivergenceResult, SinkhornResult
+from epsot.result import SinkhornResult
 from epsot.side import Side
 from epsot.solver.acceleration import AcceleratedState, ConjugateResiduals
 from epsot.solver.loop import anneal

@@ -10,9 +10,10 @@ import numpy as np
 
 from epsot.arrays import as_points, as_real, check_finite, common_place, to_numpy
 from epsot.costs import Array
+from epsot.debiased import DivergenceResult
 from epsot.devices import resident
 from epsot.instance import checked_weights
-from epsot.result import DivergenceResult, SinkhornResult
+from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
 

@@ -10,8 +10,9 @@ from array_api_compat import is_array_api_obj, is_cupy_array, is_numpy_array, is
 
 from epsot.arrays import to_numpy
 from epsot.costs import Array
+from epsot.debiased import DivergenceResult
 from epsot.geometry import PointCloud
-from epsot.result import DivergenceResult, SinkhornResult
+from epsot.result import SinkhornResult
 
 Result = SinkhornResult | DivergenceResult
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from epsot import planar
 from epsot.costs import Euclidean, HalfSquare
+from epsot.debiased import DivergenceResult
 from epsot.planar import Result
-from epsot.result import DivergenceResult, SinkhornResult
+from epsot.result import SinkhornResult
 
 try:
     import matplotlib.pyplot as plt

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
+from epsot.debiased import DivergenceResult
 from epsot.devices import at_home
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
 from epsot.geometry import CostMatrix, Multiscale, PointCloud
 from epsot.geometry.multiscale import pays
 from epsot.instance import Geometry, Instance, penalties, pose
-from epsot.result import DivergenceResult, SinkhornResult
+from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
 AnyResult = TypeVar("AnyResult", SinkhornResult, DivergenceResult)

@@ -23,7 +23,7 @@ LAYERS = [
     ["transport"],
     ["drivers"],
     ["stages"],
-    ["result", "side", "certificates", "gradients", "plan", "sparse"],
+    ["debiased", "result", "side", "certificates", "gradients", "plan", "sparse"],
     ["solver"],
     ["instance", "problem"],
     ["geometry"],

@@ -1,0 +1,168 @@
+"""The result of a debiased problem: three solutions, and the differences between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from epsot.arrays import Place
+from epsot.costs import Array
+from epsot.devices import resident
+from epsot.instance import Instance
+from epsot.plan import Plan
+from epsot.result import Result, SinkhornResult
+from epsot.solver.loop import Check
+from epsot.status import Status
+
+
+@resident
+@dataclass(frozen=True, repr=False, eq=False)
+class DivergenceResult(Result):
+    """The Sinkhorn divergence: the same names as `SinkhornResult`, debiased, and the three solves behind them.
+
+    ``S(a, b) = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2 + (eps / 2) (mass(a) - mass(b))^2``
+
+    Attributes
+    ----------
+    xy, xx, yy : SinkhornResult
+        The three parts.
+    value : 0-d array
+        S, not below ``-gap``.
+    f, g : (n,) and (m,) arrays
+        The debiased potentials, F = f_xy - f_xx and G = g_xy - f_yy.
+    grad_x, grad_y, grad_a, grad_b : arrays
+        Derivatives of `value`.
+    displacement : (n, d) array
+        ``-grad_x / a``: ``x + displacement`` is the blurred transport map.
+    plan : Plan
+        The coupling of the two measures, that of `xy`.
+    marginal_error : float
+        The worst of the three.
+    dual, primal, gap : 0-d arrays
+        Bounds on S from those of the parts.
+    success, status, message, nit, history : bool, Status, str, int, tuple
+        The worst status of the three; `nit` and `history` are those of `xy`.
+    """
+
+    xy: SinkhornResult
+    xx: SinkhornResult
+    yy: SinkhornResult
+
+    @property
+    def place(self) -> Place:
+        """The library and the device of all arrays."""
+        return self.xy.place
+
+    @property
+    def parts(self) -> tuple[SinkhornResult, SinkhornResult, SinkhornResult]:
+        return self.xy, self.xx, self.yy
+
+    @property
+    def worst(self) -> SinkhornResult:
+        """The part with the worst status, of several that with the largest error, which has to be read."""
+        return max(self.parts, key=lambda part: (part.status, part._reached or 0.0))
+
+    @property
+    def instance(self) -> Instance:  # type: ignore[override]
+        return self.xy.instance
+
+    @property
+    def status(self) -> Status:  # type: ignore[override]
+        return max(part.status for part in self.parts)
+
+    @property
+    def _reached(self) -> float | None:
+        errors = [part._reached for part in self.parts]
+        return None if None in errors else max(errors)  # type: ignore[type-var]
+
+    @property
+    def _iterations(self) -> str:
+        return ", ".join(str(part.nit) for part in self.parts) + " (xy, xx, yy)"
+
+    @property
+    def message(self) -> str:
+        return self.worst.message
+
+    @property
+    def nit(self) -> int:  # type: ignore[override]
+        return self.xy.nit
+
+    @property
+    def history(self) -> tuple[Check, ...]:  # type: ignore[override]
+        return self.xy.history
+
+    @property
+    def marginal_error(self) -> float:
+        return max(part.marginal_error for part in self.parts)
+
+    @property
+    def _mass_difference(self) -> float:
+        return self.instance.problem.mass_a - self.instance.problem.mass_b
+
+    def _debias(self, xy: Array, xx: Array, yy: Array) -> Array:
+        return xy - (xx + yy) / 2 + self.eps / 2 * self._mass_difference**2
+
+    @property
+    def value64(self) -> Array:
+        """`value` in float64."""
+        return self._debias(*(part.value64 for part in self.parts))
+
+    @property
+    def value(self) -> Array:
+        return self._cast(self.value64)
+
+    @property
+    def dual(self) -> Array:
+        return self._cast(self._debias(self.xy.dual64, self.xx.primal64, self.yy.primal64))
+
+    @property
+    def primal(self) -> Array:
+        return self._cast(self._debias(self.xy.primal64, self.xx.dual64, self.yy.dual64))
+
+    @property
+    def gap(self) -> Array:
+        gaps = [part.primal64 - part.dual64 for part in self.parts]
+        return self._cast(gaps[0] + (gaps[1] + gaps[2]) / 2)
+
+    @property
+    def f(self) -> Array:
+        return self._cast(self.xy.source.potential - self.xx.source.potential)
+
+    @property
+    def g(self) -> Array:
+        return self._cast(self.xy.target.potential - self.yy.source.potential)
+
+    @property
+    def grad_x(self) -> Array:
+        return self._cast(self.xy.source.gradient - self.xx.source.gradient)
+
+    @property
+    def grad_y(self) -> Array:
+        return self._cast(self.xy.target.gradient - self.yy.source.gradient)
+
+    @property
+    def grad_a(self) -> Array:
+        shift = self.eps * self._mass_difference
+        return self._cast(self.xy.source.weight_gradient - self.xx.source.weight_gradient + shift)
+
+    @property
+    def grad_b(self) -> Array:
+        shift = -self.eps * self._mass_difference
+        return self._cast(self.xy.target.weight_gradient - self.yy.source.weight_gradient + shift)
+
+    @property
+    def displacement(self) -> Array:
+        return self._cast(self.xx.source.slope - self.xy.source.slope)
+
+    @property
+    def plan(self) -> Plan:
+        return self.xy.plan
+
+    def potential(self, points: Any) -> Array:
+        """F at other points, (r, d) -> (r,)."""
+        return self._cast(self.xy.source.at(points)[1] - self.xx.source.at(points)[1])
+
+    def transport(self, points: Any) -> Array:
+        """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""
+        geometry, _, slope = self.xy.source.at(points)
+        return self._cast(geometry.x - (slope - self.xx.source.at(points)[2]))
