@@ -36,24 +36,24 @@ def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
 
 def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[Array, Array, Array]:
     """The fewest largest entries of each row that carry the share.  (r, m) -> (r,) counts, columns, values"""
-    total = P.sum(axis=1, dtype=xp.float64)
+    total = P.sum(axis=1, dtype=xp.float64)[:, None]
     # entries below this, all together, do not carry the rest: they need no sorting
-    candidate = P > ((1 - mass) * total / P.shape[1])[:, None]
+    candidate = P > (1 - mass) * total / P.shape[1]
     row, column = xp.nonzero(candidate)
-    value = P[row, column]
-    order = xp.lexsort(xp.stack([-value, row]))  # by row, then from large to small
-    row, column, value = row[order], column[order], value[order]
-    starts = xp.searchsorted(row, xp.arange(P.shape[0] + 1))
-    shares = value.astype(xp.float64) / total[row]  # of their row: rows of tiny mass lose no digits
-    carried = xp.concat([xp.zeros(1), xp.cumulative_sum(shares)])
-    before = carried[:-1] - carried[starts[:-1]][row]  # share of the larger entries of the same row
-    keep = before < mass - 1e-12
+    counts = xp.count_nonzero(candidate, axis=1)
+    place = xp.arange(row.shape[0]) - (xp.cumulative_sum(counts) - counts)[row]
+    packed = xp.zeros((P.shape[0], int(counts.max())), dtype=P.dtype)  # to the left; columns stay in order
+    packed[row, place] = P[row, column]
+    ordered = xp.flip(xp.sort(packed, axis=1), axis=1)
+    before = xp.cumulative_sum(ordered, axis=1, dtype=xp.float64) - ordered  # what larger entries carry
+    wanted = xp.count_nonzero((before < (mass - 1e-12) * total) & (ordered > 0), axis=1)
     if max_per_row is not None:
-        keep &= xp.arange(row.shape[0]) - starts[:-1][row] < max_per_row
-    row, column, value = row[keep], column[keep], value[keep]
-    counts = xp.searchsorted(row, xp.arange(P.shape[0]), side="right") - xp.searchsorted(row, xp.arange(P.shape[0]))
-    by_column = xp.lexsort(xp.stack([column, row]))  # canonical CSR: sorted columns
-    return counts, column[by_column], value[by_column]
+        wanted = xp.minimum(wanted, max_per_row)
+    least = xp.take_along_axis(ordered, xp.maximum(wanted - 1, 0)[:, None], axis=1)
+    larger, tied = packed > least, packed == least
+    spare = wanted[:, None] - xp.count_nonzero(larger, axis=1)[:, None]  # of equal ones the first
+    keep = (larger | (tied & (xp.cumulative_sum(tied, axis=1) <= spare)))[row, place]
+    return wanted, column[keep], P[row[keep], column[keep]]
 
 
 def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Array, Array]:

@@ -172,6 +172,12 @@ def test_sparse_rows_of_very_different_mass() -> None:
     assert (counts == counts[0]).all()
 
 
+def test_sparse_keeps_the_first_of_equal_entries() -> None:
+    plan = epsot.sinkhorn(np.zeros((2, 1)), np.ones((8, 1)), blur=0.5, tol=1e-9).plan
+    assert plan.to_sparse(mass=0.5).indices.tolist() == [0, 1, 2, 3] * 2
+    assert plan.to_sparse(mass=0.5, max_per_row=3).indices.tolist() == [0, 1, 2] * 2
+
+
 def test_sparse_and_sample_refuse_nonsense(solved: Any) -> None:
     plan = solved[0].plan
     for options in ({"mass": 0.0}, {"mass": 1.1}, {"mass": np.nan}, {"max_per_row": 0}, {"max_per_row": 1.5}):
@@ -289,6 +295,27 @@ def test_nothing_of_size_n_m_is_made() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < n * n * 8 / 2
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_rows_need_no_memory_for_coordinates(portable: bool) -> None:
+    """All differences of all coordinates would take 100 times as much as the numbers of the plan."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 100)), rng.normal(size=(500, 100))
+    cost = Unnamed() if portable else "sqeuclidean"
+    plan = epsot.solve(epsot.PointCloud(x, y, cost=cost), eps=100.0, tol=None).plan
+    assert plan.rows(0).shape == (500,)  # loads whatever is loaded once
+    tracemalloc.start()
+    dense = plan.to_dense()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * dense.nbytes
+
+
+class Unnamed(epsot.costs.Square):
+    """A cost of the user's own."""
+
+    kind = None
 
 
 def test_rows_by_nothing_and_by_a_range(matrix: Any) -> None:

@@ -58,6 +58,16 @@ class Points(Tiled, reference.Points):
     def width(self) -> int:  # type: ignore[override]
         return int(self.x.shape[1])
 
+    def cost_rows(self, rows: slice | Array) -> Array:
+        """In blocks, too: the differences of all coordinates exist for one of them."""
+        x, y = self.points64
+        chosen = reference.take_rows(x, rows)
+        cost, step = self.cost_function.value, max(1, BLOCK_ELEMENTS // max(1, self.shape[1] * self.width))
+        if chosen.shape[0] <= step:
+            return cost(chosen[:, None, :], y[None, :, :])
+        parts = [cost(chosen[i : i + step, None, :], y[None, :, :]) for i in range(0, chosen.shape[0], step)]
+        return array_namespace(y).concat(parts, axis=0)
+
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         return self.by_rows(h, lambda rows: self.gradient_rows(rows, k, h, eps), self.x.shape[1])
 

@@ -21,6 +21,7 @@ from epsot.lazy import cached_property
 Array = NDArray[Any]
 
 KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
+METRICS = {SQUARE: ("sqeuclidean", 0.5), EUCLIDEAN: ("euclidean", 1.0), CITYBLOCK: ("cityblock", 1.0)}
 NO_MATRIX = np.zeros(4, np.int64)
 NO_SQUARES = np.zeros(1)
 MANY = 4096  # points, from which it pays to try whether pairs can be left out
@@ -99,6 +100,16 @@ class Points(Fused, reference.Points):
     @cached_property
     def squares(self) -> Array:
         return NO_SQUARES if self.form == NEAR or self.kind != SQUARE else self.y_cloud.squares
+
+    def cost_rows(self, rows: slice | Array) -> Array:
+        """C[rows, :] in float64, by SciPy, which needs no memory for the differences of all coordinates."""
+        from scipy.spatial.distance import cdist  # not before it is needed
+
+        metric, half = METRICS[self.kind]
+        x, y = self.points64
+        out: Array = cdist(reference.take_rows(x, rows), y, metric)
+        out *= half * self.factor
+        return out
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
