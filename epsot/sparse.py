@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
 from epsot.arrays import as_number, to_numpy
 from epsot.costs import Array
-
-if TYPE_CHECKING:
-    from epsot.plan import Plan
+from epsot.plan import BLOCK_ELEMENTS, Plan
 
 
 def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
@@ -78,17 +76,19 @@ def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Arr
 
 def _columns_given_rows(plan: Plan, i: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """One column for each row index of the sorted i, by inverting the distribution of the row at its level."""
-    xp, m = plan.place.xp, plan.shape[1]
+    xp, device, m = plan.place.xp, plan.place.device, plan.shape[1]
     j = np.empty(len(i), dtype=np.int64)
-    step = max(1, 2**22 // m)
+    step = max(1, BLOCK_ELEMENTS // m)
     for start in range(0, len(i), step):
         part = slice(start, start + step)
         unique, place = np.unique(i[part], return_inverse=True)
-        rows = xp.astype(plan.rows(xp.asarray(unique, device=plan.place.device)), xp.float64)
-        cumulative = xp.cumulative_sum(rows, axis=1)
-        for r in range(len(unique)):
-            mine = np.flatnonzero(place == r)
-            wanted = xp.asarray(levels[part][mine], device=plan.place.device) * cumulative[r, -1]
-            found = xp.searchsorted(cumulative[r, :], wanted, side="right")
-            j[start + mine] = np.minimum(to_numpy(found), m - 1)
+        rows = xp.astype(plan.rows(xp.asarray(unique, device=device)), xp.float64)
+        carried = xp.cumulative_sum(rows, axis=1)
+        total = carried[:, -1:]
+        # Row r goes from r to r + 1, so that all are searched at once.
+        carried = carried / xp.where(total > 0, total, xp.ones_like(total))
+        carried += xp.arange(len(unique), dtype=xp.float64, device=device)[:, None]
+        wanted = np.minimum(place + levels[part], np.nextafter(place + 1.0, 0))
+        found = xp.searchsorted(xp.reshape(carried, (-1,)), xp.asarray(wanted, device=device), side="right")
+        j[part] = np.clip(to_numpy(found) - place * m, 0, m - 1)
     return j

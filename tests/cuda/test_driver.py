@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import sys
+import types
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -123,6 +125,19 @@ def test_samples_are_numpy_s(mode: Any) -> None:
     theirs = epsot.sinkhorn(*map(on_device, (X, Y, A, B)), blur=0.6, **EXACT).plan.sample(50, rng=7, mode=mode)
     for actual, desired in zip(theirs, ours, strict=True):
         np.testing.assert_array_equal(actual.data_, desired)
+
+
+@pytest.mark.parametrize("cap", [None, 2])
+def test_sparse_plans_are_scipy_s(cap: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = types.SimpleNamespace(csr_matrix=lambda parts, shape: (*parts, shape))
+    monkeypatch.setitem(sys.modules, "cupyx.scipy.sparse", made)
+    ours = epsot.sinkhorn(X, Y, A, B, blur=0.6, **EXACT).plan.to_sparse(0.9, cap)
+    *arrays, shape = epsot.sinkhorn(*map(on_device, (X, Y, A, B)), blur=0.6, **EXACT).plan.to_sparse(0.9, cap)
+    values, columns, starts = (array.data_ for array in arrays)
+    assert shape == ours.shape
+    np.testing.assert_allclose(values, ours.data, rtol=1e-9)
+    np.testing.assert_array_equal(columns, ours.indices)
+    np.testing.assert_array_equal(starts, ours.indptr)
 
 
 def test_a_cost_in_array_api_code_runs_on_the_portable_path() -> None:

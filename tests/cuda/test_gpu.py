@@ -174,6 +174,23 @@ def test_matrices_as_on_the_cpu(cupy: Any) -> None:
         np.testing.assert_allclose(value.get(), of_any(ours)[name], rtol=1e-10, atol=1e-10, err_msg=name)
 
 
+def test_exports_as_on_the_cpu(cupy: Any) -> None:
+    ours = epsot.sinkhorn(X, Y, A, B, blur=0.6, **EXACT).plan
+    theirs = epsot.sinkhorn(*map(cupy.asarray, (X, Y, A, B)), blur=0.6, **EXACT).plan
+    for cap in (None, 2):
+        expected, found = ours.to_sparse(0.9, cap), theirs.to_sparse(0.9, cap)
+        np.testing.assert_array_equal(found.indices.get(), expected.indices)
+        np.testing.assert_array_equal(found.indptr.get(), expected.indptr)
+        close(found.data, expected.data, 1e-9)
+    for mode in ("independent", "stratified"):
+        for actual, desired in zip(theirs.sample(50, rng=7, mode=mode), ours.sample(50, rng=7, mode=mode), strict=True):
+            np.testing.assert_array_equal(actual.get(), desired)
+    v = np.arange(len(Y) * 2.0).reshape(-1, 2)
+    close(theirs.as_linear_operator() @ cupy.asarray(v), ours @ v, 1e-9)
+    close(theirs.as_linear_operator().T @ cupy.asarray(A), A @ ours, 1e-9)
+    close(theirs.rows(slice(1, 3)), ours.rows(slice(1, 3)), 1e-9)
+
+
 @pytest.mark.parametrize("reach", [None, (1.0, 0.5)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9)])
 @pytest.mark.parametrize(("n", "d"), [(40, 1), (1000, 3), (2500, 2), (700, 10)])
