@@ -42,7 +42,7 @@ def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[A
     place = xp.arange(row.shape[0]) - (xp.cumulative_sum(counts) - counts)[row]
     packed = xp.zeros((P.shape[0], int(counts.max())), dtype=P.dtype)  # to the left; columns stay in order
     packed[row, place] = P[row, column]
-    ordered = xp.flip(xp.sort(packed, axis=1), axis=1)
+    ordered = xp.flip(xp.sort(packed, axis=1, stable=False), axis=1)
     before = xp.cumulative_sum(ordered, axis=1, dtype=xp.float64) - ordered  # what larger entries carry
     wanted = xp.count_nonzero((before < (mass - 1e-12) * total) & (ordered > 0), axis=1)
     if max_per_row is not None:
