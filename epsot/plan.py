@@ -13,8 +13,6 @@ from epsot.costs import Array
 from epsot.devices import resident
 from epsot.kernels import Kernel
 
-BLOCK_ELEMENTS = 2**22  # numbers of the plan that an export holds at once: 32 MiB of float64
-
 
 @resident
 @dataclass(frozen=True, repr=False, eq=False)
@@ -197,8 +195,10 @@ class Plan:
 
     def row_blocks(self) -> Iterator[slice]:
         """Slices of rows that together cover the plan, each of bounded memory."""
+        from epsot import sparse
+
         n, m = self.shape
-        step = max(1, BLOCK_ELEMENTS // max(1, m))
+        step = max(1, sparse.BLOCK_ELEMENTS // max(1, m))
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
     def _operand(self, name: str, v: Any) -> Array:

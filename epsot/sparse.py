@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
 from epsot.arrays import as_number, to_numpy
 from epsot.costs import Array
-from epsot.plan import BLOCK_ELEMENTS, Plan
+
+if TYPE_CHECKING:
+    from epsot.plan import Plan
+
+BLOCK_ELEMENTS = 2**22  # numbers of the plan that an export holds at once: 32 MiB of float64
 
 
 def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
