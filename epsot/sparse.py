@@ -42,10 +42,11 @@ def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[A
     # entries below this, all together, do not carry the rest: they need no sorting
     candidate = P > (1 - mass) * total / P.shape[1]
     row, column = xp.nonzero(candidate)
+    value = P[row, column]
     counts = xp.count_nonzero(candidate, axis=1)
     place = xp.arange(row.shape[0]) - (xp.cumulative_sum(counts) - counts)[row]
     packed = xp.zeros((P.shape[0], int(counts.max())), dtype=P.dtype)  # to the left; columns stay in order
-    packed[row, place] = P[row, column]
+    packed[row, place] = value
     ordered = xp.flip(xp.sort(packed, axis=1, stable=False), axis=1)
     before = xp.cumulative_sum(ordered, axis=1, dtype=xp.float64) - ordered  # what larger entries carry
     wanted = xp.count_nonzero((before < (mass - 1e-12) * total) & (ordered > 0), axis=1)
@@ -55,7 +56,7 @@ def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[A
     larger, tied = packed > least, packed == least
     spare = wanted[:, None] - xp.count_nonzero(larger, axis=1)[:, None]  # of equal ones the first
     keep = (larger | (tied & (xp.cumulative_sum(tied, axis=1) <= spare)))[row, place]
-    return wanted, column[keep], P[row[keep], column[keep]]
+    return wanted, column[keep], value[keep]
 
 
 def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Array, Array]:

@@ -22,15 +22,16 @@ class Tiled(reference.Dense):
 
     width = 1
 
-    def blocks(self) -> Iterator[slice]:
-        n, m = self.shape
+    def blocks(self, n: int | None = None) -> Iterator[slice]:
+        """Slices of all rows, or of n."""
+        n, m = self.shape[0] if n is None else n, self.shape[1]
         step = max(1, BLOCK_ELEMENTS // max(1, m * self.width))
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
-    def by_rows(self, like: Array, compute: Callable[[slice], Array], *trailing: int) -> Array:
-        """Concatenate compute(rows) over all blocks.  -> (n, *trailing)"""
+    def by_rows(self, like: Array, compute: Callable[[slice], Array], *trailing: int, n: int | None = None) -> Array:
+        """Concatenate compute(rows) over all blocks, or those of n rows.  -> (n, *trailing)"""
         xp: Any = array_namespace(like)
-        parts = [compute(rows) for rows in self.blocks()]
+        parts = [compute(rows) for rows in self.blocks(n)]
         if not parts:
             return xp.empty((0, *trailing), dtype=xp.float64, device=like.device)
         return xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
@@ -62,11 +63,11 @@ class Points(Tiled, reference.Points):
         """In blocks, too: the differences of all coordinates exist for one of them."""
         x, y = self.points64
         chosen = reference.take_rows(x, rows)
-        cost, step = self.cost_function.value, max(1, BLOCK_ELEMENTS // max(1, self.shape[1] * self.width))
-        if chosen.shape[0] <= step:
-            return cost(chosen[:, None, :], y[None, :, :])
-        parts = [cost(chosen[i : i + step, None, :], y[None, :, :]) for i in range(0, chosen.shape[0], step)]
-        return array_namespace(y).concat(parts, axis=0)
+
+        def compute(part: slice) -> Array:
+            return self.cost_function.value(chosen[part, :][:, None, :], y[None, :, :])
+
+        return self.by_rows(y, compute, y.shape[0], n=chosen.shape[0])
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         return self.by_rows(h, lambda rows: self.gradient_rows(rows, k, h, eps), self.x.shape[1])

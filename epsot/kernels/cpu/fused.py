@@ -15,7 +15,7 @@ from epsot.kernels.cpu.clouds import LOG2_E, log_weights, padded, values_by_grou
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
 from epsot.kernels.cpu.tree import Tree, tops_of
-from epsot.kernels.reference import Dense
+from epsot.kernels.reference import Dense, take_rows
 from epsot.lazy import cached_property
 
 Array = NDArray[Any]
@@ -183,6 +183,14 @@ class Fused(Dense):
             index = self.operands[2]
             self.redo(out[:, None], self.weights(h, eps), eps, index[~trusted[index]])
         return out
+
+    def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Array:
+        """exp(k[i] + h[j] - C[i, j] / eps) for i in rows, in place: new memory takes longer than numbers.  -> (r, m)"""
+        out: Array = self.cost_rows(rows)
+        out /= -eps
+        out += h
+        out += take_rows(k, rows)[:, None]
+        return np.exp(out, out=out)
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
         (n, m), q = self.shape, v.shape[1]

@@ -111,14 +111,6 @@ class Points(Fused, reference.Points):
         out *= half * self.factor
         return out
 
-    def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Array:
-        """exp(k[i] + h[j] - C[i, j] / eps) for i in rows, in place: new memory takes longer than numbers.  -> (r, m)"""
-        out = self.cost_rows(rows)
-        out /= -eps
-        out += h
-        out += reference.take_rows(k, rows)[:, None]
-        return np.exp(out, out=out)
-
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
         out = np.zeros(self.x.shape)
