@@ -225,6 +225,36 @@ def test_first_uses_do_not_wait_for_one_another() -> None:
     assert len(found) == 2
 
 
+def test_kernels_run_no_python_of_numba() -> None:
+    """In a Python function that Numba calls after a kernel, Ctrl-C would be raised as a SystemError."""
+    found = set()
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.startswith("numba"):
+            caller = frame.f_back.f_code
+            found.add((module, frame.f_code.co_name, caller.co_filename, caller.co_name))
+
+    def work(d: int, dtype: type) -> None:
+        rng = np.random.default_rng(3)
+        x, y = rng.random((700, d)).astype(dtype), rng.random((600, d)).astype(dtype)
+        result = epsot.sinkhorn_divergence(x, y, blur=0.1, workers=1)
+        assert result.grad_x.shape == x.shape
+        C = ((x[:, None] - y) ** 2).sum(axis=-1)
+        plan = epsot.solve(epsot.CostMatrix(C), eps=0.01, workers=1).plan
+        assert plan.barycentric_map(y).shape == x.shape
+
+    for d, dtype in [(3, np.float64), (3, np.float32), (5, np.float64), (5, np.float32)]:
+        work(d, dtype)  # compiles
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            work(d, dtype)
+        finally:
+            sys.setprofile(before)
+    assert not found
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_interrupt(tmp_path: Path, workers: int) -> None:
@@ -235,7 +265,7 @@ def test_interrupt(tmp_path: Path, workers: int) -> None:
         expected = solve(workers={workers})
         big_x, big_y = rng.random((4000, 3)), rng.random((4000, 3))
         long = dict(blur=1e-3, tol=0, max_iter=10**6, workers={workers})
-        epsot.sinkhorn(big_x, big_y, blur=0.1)  # compiled: in loading a kernel Numba makes it another error
+        epsot.sinkhorn(big_x, big_y, blur=0.1)  # every kernel is compiled, and the signal comes while one works
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         sent = []
         def interrupt():

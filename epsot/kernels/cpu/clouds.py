@@ -141,10 +141,9 @@ class Cloud:
         return squares
 
 
-def _log_weights(h, order, squares, half_scale):  # type: ignore[no-untyped-def]
-    """log2(e) h - half_scale squares in the order of the columns, padded by -inf; and the maximum, 0 if -inf."""
-    m = len(order)
-    weights, top = np.empty(-(-m // GROUP) * GROUP), -np.inf
+def _log_weights(h, order, squares, half_scale, weights):  # type: ignore[no-untyped-def]
+    """log2(e) h - half_scale squares in the order of the columns, padded by -inf.  -> the maximum, 0 if -inf"""
+    m, top = len(order), -np.inf
     for j in range(m):
         weights[j] = LOG2_E * h[order[j]]
         if half_scale != 0.0:
@@ -152,7 +151,7 @@ def _log_weights(h, order, squares, half_scale):  # type: ignore[no-untyped-def]
         top = max(top, weights[j])
     for j in range(m, len(weights)):
         weights[j] = -np.inf
-    return weights, top if top > -np.inf else 0.0
+    return top if top > -np.inf else 0.0
 
 
 log_weights = compiled(_log_weights)

@@ -23,6 +23,9 @@ def sources_stamp() -> str:
 def compiled(function: Kernel) -> Kernel:
     """The function as a kernel that releases the GIL. Nothing is compiled before it is called.
 
+    It fills arrays that it is given, and returns numbers: to return an array Numba runs Python after the kernel, in
+    which an interrupt that came meanwhile is raised, and Numba makes a SystemError of that.
+
     Numba refuses at once to cache where neither the package nor the home folder can be written: then every process
     compiles for itself.
     """

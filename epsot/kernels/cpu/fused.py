@@ -69,9 +69,12 @@ class Fused(Dense):
         """log2(e) h as the kernels take it, its maxima over the tree and over all, the scale, the limit."""
         scale = LOG2_E * self.factor / eps
         half = 0.5 * scale if self.form == TILED and self.kind == SQUARE else 0.0
-        weights, reference = log_weights(writable(h, np.float64), self.order, self.squares, half)
-        first, skip, _ = self.operands[4]
-        tops = tops_of(first, skip, weights) if self.form == NEAR else NO_TOPS
+        weights, tops = np.empty(padded(self.shape[1])), NO_TOPS
+        reference = log_weights(writable(h, np.float64), self.order, self.squares, half, weights)
+        if self.form == NEAR:
+            first, skip, _ = self.operands[4]
+            tops = np.empty(len(first))
+            tops_of(first, skip, weights, tops)
         return weights, tops, reference, scale, self.limit if limit is None else limit
 
     @property

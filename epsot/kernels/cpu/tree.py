@@ -89,9 +89,8 @@ def _grow(low, high, size, first, skip, boxes):
 grow = compiled(_grow)
 
 
-def _tops(first, skip, weights):
-    """The largest weight of every node, -inf where there is none.  -> (nodes,)"""
-    tops = np.empty(len(first))
+def _tops(first, skip, weights, tops):
+    """The largest weight of every node, -inf where there is none, into tops (nodes,)."""
     for node in range(len(first) - 1, -1, -1):
         if skip[node] == node + 1:
             top = -np.inf
@@ -100,7 +99,6 @@ def _tops(first, skip, weights):
             tops[node] = top
         else:
             tops[node] = max(tops[node + 1], tops[skip[node + 1]])
-    return tops
 
 
 tops_of = compiled(_tops)
