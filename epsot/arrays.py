@@ -156,11 +156,14 @@ def as_number(name: str, value: Any) -> float:
         raise ValueError(f"`{name}` must be a number that float64 can hold") from None
 
 
-def as_count(name: str, value: Any) -> int:
-    """A whole number, as a Python int."""
+def as_count(name: str, value: Any, least: int | None = None) -> int:
+    """A whole number, as a Python int, and not less than `least`."""
     try:
         if isinstance(value, bool) or getattr(value, "ndim", 0) != 0:
             raise TypeError
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
         raise TypeError(f"`{name}` must be an integer, got {value!r}") from None
+    if least is not None and number < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value!r}")
+    return number

@@ -47,6 +47,22 @@ def vector(name: str, values: Any, size: int) -> np.ndarray:
     return host
 
 
+def masses(name: str, values: Any, size: int) -> np.ndarray:
+    """Weights that have areas."""
+    host = vector(name, values, size)
+    if not np.all((host >= 0) & (host < np.inf)):
+        raise ValueError(f"`{name}` must be non-negative and finite")
+    return host
+
+
+def levels(values: Any) -> np.ndarray:
+    """The values of level lines, in ascending order, each once."""
+    host = on_host(values)
+    if host.ndim != 1:
+        raise ValueError(f"`levels` must be a sequence of the values to draw a line for, got {values!r}")
+    return np.unique(host)
+
+
 def lattice(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """The columns, the rows, and the index of each point of a rectangular lattice; None for any other points."""
     columns, column = np.unique(points[:, 0], return_inverse=True)
@@ -72,6 +88,16 @@ def frame(points: np.ndarray) -> tuple[float, float, float, float]:
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
 
+def bounds(extent: Any) -> tuple[float, float, float, float]:
+    """A frame as the caller gave it."""
+    host = on_host(extent)
+    if host.shape != (4,) or not np.all(np.isfinite(host)) or host[0] >= host[1] or host[2] >= host[3]:
+        raise ValueError(
+            f"`extent` must be (left, right, bottom, top) with left < right and bottom < top, got {extent!r}"
+        )
+    return tuple(host.tolist())
+
+
 def spread(x: np.ndarray, most: int) -> np.ndarray:
     """Indices of at most so many points, each as far as can be from those before it."""
     if len(x) <= most:
@@ -86,6 +112,8 @@ def spread(x: np.ndarray, most: int) -> np.ndarray:
 
 def measures(result: Result) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Points and weights of both sides, on the host."""
+    if not isinstance(result, Result):
+        raise TypeError(f"`result` must be a SinkhornResult or a DivergenceResult, got {type(result).__name__}")
     instance = result.instance
     geometry = instance.geometry
     if not isinstance(geometry, PointCloud):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epsot import planar
+from epsot.arrays import as_count, as_positive
 from epsot.costs import Euclidean, HalfSquare
 from epsot.debiased import DivergenceResult
 from epsot.planar import Result
@@ -70,6 +71,11 @@ def samples(
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an array has another shape, weights are negative, or an option is out of range.
+
     Examples
     --------
     >>> import numpy as np
@@ -79,11 +85,12 @@ def samples(
     2
     """
     x = planar.plane("x", x)
-    w = np.full(len(x), 1 / len(x)) if weights is None else planar.vector("weights", weights, len(x))
+    w = np.ones(len(x)) if weights is None else planar.masses("weights", weights, len(x))
     v = None if displacement is None else planar.plane("displacement", displacement, len(x))
+    area, arrows = as_positive("area", area), as_count("arrows", arrows, 0)
     ax = _axes(ax)
     drawn = w > 0
-    discs = min(area, DISC * np.count_nonzero(drawn)) * w[drawn] / w.sum()
+    discs = min(area, DISC * np.count_nonzero(drawn)) * (w[drawn] / w.sum())
     ax.scatter(x[drawn, 0], x[drawn, 1], s=discs, color=color, edgecolors="none", zorder=2)
     if v is not None:
         _arrows(ax, x[drawn], v[drawn], ARROW, arrows)
@@ -114,6 +121,11 @@ def potential(
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an array has another shape, or `levels` is no sequence.
+
     Examples
     --------
     >>> import numpy as np
@@ -123,8 +135,8 @@ def potential(
     """
     points = planar.plane("points", points)
     values = planar.vector("values", values, len(points))
+    chosen = _levels_within(values, None if levels is None else planar.levels(levels))
     ax = _axes(ax)
-    chosen = _levels_within(values, levels)
     if chosen.size:  # a constant potential has no lines, and Matplotlib would warn
         style: dict[str, Any] = {"levels": chosen, "colors": [color], "linewidths": 1.5, "zorder": 1}
         lattice = planar.lattice(points)
@@ -157,6 +169,11 @@ def displacement(x: Any, v: Any, *, ax: Axes | None = None, color: Any = ARROW, 
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an array has another shape, or `arrows` is no number of arrows.
+
     Examples
     --------
     >>> import numpy as np
@@ -165,6 +182,7 @@ def displacement(x: Any, v: Any, *, ax: Axes | None = None, color: Any = ARROW, 
     """
     x = planar.plane("x", x)
     v = planar.plane("v", v, len(x))
+    arrows = as_count("arrows", arrows, 0)
     ax = _axes(ax)
     _arrows(ax, x, v, color, arrows)
     ax.update_datalim(np.concatenate([x, x + v]))  # arrows alone do not count for the limits
@@ -206,6 +224,11 @@ def transport(
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    ValueError, TypeError
+        If `result` is not one between points in the plane, or an option is out of range.
+
     Notes
     -----
     Potentials are drawn all over the frame, as the dual extends them: ``f(z) = -eps log sum_j b_j exp((g_j - C(z, y_j))
@@ -222,7 +245,9 @@ def transport(
     'blur = 0.25'
     """
     (x, a), (y, b) = planar.measures(result)
-    extent = planar.frame(np.concatenate([x, y])) if extent is None else extent
+    extent = planar.frame(np.concatenate([x, y])) if extent is None else planar.bounds(extent)
+    area, arrows = as_positive("area", area), as_count("arrows", arrows, 0)
+    levels = None if levels is None else planar.levels(levels)
     ax = _axes(ax)
     lattice = planar.lattice_over(extent)
     f, g = planar.potentials_at(result, lattice)
@@ -267,6 +292,11 @@ def sweep(
     -------
     matplotlib.figure.Figure
 
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no result, one is not between points in the plane, or an option is out of range.
+
     Examples
     --------
     >>> import numpy as np
@@ -277,6 +307,8 @@ def sweep(
     >>> len(figure.axes)
     4
     """
+    if isinstance(results, Result):
+        raise TypeError("`results` must be a sequence of results, got one result; pass [result]")
     results = list(results)
     if not results:
         raise ValueError("`results` must hold at least one result, got none")
@@ -284,8 +316,9 @@ def sweep(
         raise ValueError(f"`titles` must hold one title a result, {len(results)}, got {len(titles)}")
     if extent is None:
         extent = planar.frame(np.concatenate([points for result in results for points, _ in planar.measures(result)]))
-    area = AREA * (panel / PANEL) ** 2 if area is None else area
-    columns = min(columns, len(results))
+    extent, panel = planar.bounds(extent), as_positive("panel", panel)
+    area = AREA * (panel / PANEL) ** 2 if area is None else as_positive("area", area)
+    columns = min(as_count("columns", columns, 1), len(results))
     rows = math.ceil(len(results) / columns)
     shape = (extent[3] - extent[2]) / (extent[1] - extent[0])
     figure = plt.figure(figsize=(panel * columns, (panel * shape + 0.3) * rows), layout="constrained")
@@ -320,7 +353,7 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
     Raises
     ------
     ValueError
-        If nothing was measured: with ``tol=None`` a result has no history.
+        If nothing was measured, with ``tol=None`` a result has no history, or the records are no triples.
 
     Examples
     --------
@@ -334,7 +367,10 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
     history = result.history if isinstance(result, SinkhornResult | DivergenceResult) else list(result)
     if not history:
         raise ValueError("`result` has no measurements, as with tol=None; set `tol`, or pass records of a callback")
-    nit, eps, error = np.asarray(history, dtype=float).T
+    records = np.asarray(history, dtype=float)
+    if records.ndim != 2 or records.shape[1] != 3:
+        raise ValueError(f"`result` must be a result, or triples (nit, eps, marginal_error), got {result!r}")
+    nit, eps, error = records.T
     ax = _axes(ax)
     cooled = np.flatnonzero(np.diff(eps, prepend=np.inf) != 0)
     ax.semilogy(nit, error, label=label, color=color, marker="o", markersize=4, markevery=cooled.tolist())
@@ -356,15 +392,14 @@ def _axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(PANEL, PANEL), layout="constrained")[1] if ax is None else ax
 
 
-def _levels_within(values: np.ndarray, levels: Any) -> np.ndarray:
+def _levels_within(values: np.ndarray, levels: np.ndarray | None) -> np.ndarray:
     """The levels that have a line: strictly between the extremes."""
     low, high = float(values.min()), float(values.max())
     if levels is None:
         if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):  # constant up to rounding
             return np.empty(0)
-        levels = MaxNLocator(LEVELS).tick_values(low, high)
-    chosen = np.asarray(levels, dtype=float)
-    return chosen[(chosen > low) & (chosen < high)]
+        levels = np.asarray(MaxNLocator(LEVELS).tick_values(low, high))
+    return levels[(levels > low) & (levels < high)]
 
 
 def _arrows(ax: Axes, x: np.ndarray, v: np.ndarray, color: Any, most: int) -> None:

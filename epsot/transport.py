@@ -368,9 +368,7 @@ def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any,
         tol = as_number("tol", tol)
         if not tol >= 0:
             raise ValueError(f"`tol` must be None or a marginal error >= 0, got {tol!r}")
-    max_iter = as_count("max_iter", max_iter)
-    if max_iter < 1:
-        raise ValueError(f"`max_iter` must be at least 1, got {max_iter!r}")
+    max_iter = as_count("max_iter", max_iter, 1)
     if not start < math.inf:
         raise ValueError(
             f"the costs must span a finite range, got {start}; rescale the points, the matrix or `diameter`"

@@ -39,6 +39,11 @@ def clouds() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return x, y, a / a.sum(), b / b.sum()
 
 
+def moved() -> epsot.SinkhornResult:
+    x = np.asarray([[0.0, 0.0], [1.0, 0.5]])
+    return epsot.sinkhorn(x, x + 1.0, blur=1.0)
+
+
 def of_type(ax: Any, kind: type) -> list[Any]:
     return [artist for artist in ax.collections if isinstance(artist, kind)]
 
@@ -228,6 +233,16 @@ def test_convergence_marks_where_a_temperature_begins() -> None:
         (lambda: plot.samples(np.zeros((4, 2)), displacement=np.ones((3, 2))), r"`displacement`.*\(4, 2\)"),
         (lambda: plot.potential(np.zeros((4, 2)), np.ones((4, 1))), r"`values` must have shape \(4,\)"),
         (lambda: plot.displacement(np.zeros((4, 2)), np.ones(4)), r"`v` must have shape \(4, 2\)"),
+        (lambda: plot.samples(np.zeros((4, 2)), [1, -1, 1, 1]), "`weights` must be non-negative"),
+        (lambda: plot.samples(np.zeros((4, 2)), arrows=-1), "`arrows` must be at least 0"),
+        (lambda: plot.samples(np.zeros((4, 2)), area=0), "`area` must be positive"),
+        (lambda: plot.potential(np.zeros((4, 2)), np.ones(4), levels=20), "`levels` must be a sequence.*20"),
+        (lambda: plot.transport(moved(), extent=(0, 1)), "`extent` must be .left, right, bottom, top.*(0, 1)"),
+        (lambda: plot.transport(moved(), extent=(1, 0, 0, 1)), "`extent`.*left < right"),
+        (lambda: plot.sweep([moved()], extent=(0, np.nan, 0, 1)), "`extent`.*nan"),
+        (lambda: plot.sweep([moved()], columns=0), "`columns` must be at least 1"),
+        (lambda: plot.sweep([moved()], panel=-1), "`panel` must be positive"),
+        (lambda: plot.convergence([1, 2]), r"triples \(nit, eps, marginal_error\), got \[1, 2\]"),
         (lambda: plot.sweep([]), "`results` must hold at least one"),
         (lambda: plot.convergence([]), "`result` has no measurements.*set `tol`"),
         (lambda: plot.transport(epsot.sinkhorn(np.zeros((2, 3)), np.ones((3, 3)), blur=1.0)), r"`x`.*\(2, 3\)"),
@@ -236,6 +251,24 @@ def test_convergence_marks_where_a_temperature_begins() -> None:
 def test_errors_name_the_argument(draw: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw()
+    assert not plt.get_fignums()
+
+
+def test_what_is_no_result_is_named() -> None:
+    with pytest.raises(TypeError, match=r"one result; pass \[result\]"):
+        plot.sweep(moved())
+    with pytest.raises(TypeError, match="`result` must be a SinkhornResult or a DivergenceResult, got str"):
+        plot.transport("result")
+
+
+def test_no_points_no_discs() -> None:
+    assert len(discs(plot.samples(np.zeros((0, 2))))[0].get_offsets()) == 0
+
+
+def test_levels_in_any_order() -> None:
+    points = np.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    ax = plot.potential(points, points[:, 0], levels=[0.7, 0.3, 0.7], color="red")
+    assert sorted({level for level, _ in vertices(lines(ax, "red"))}) == [0.3, 0.7]
 
 
 def test_one_title_a_result(clouds: Any) -> None:
