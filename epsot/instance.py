@@ -157,11 +157,15 @@ def balancing(mass_a: float, mass_b: float, precision: float, name: str) -> floa
     return mass_a / mass_b
 
 
+def check_workers(workers: Any) -> None:
+    if workers is not None and workers != -1 and as_count("workers", workers) < 1:
+        raise ValueError(f"`workers` must be a positive integer, -1 or None (all usable cores), got {workers!r}")
+
+
 def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None) -> Instance:
     """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost."""
     place = geometry.place
-    if workers is not None and workers != -1 and as_count("workers", workers) < 1:
-        raise ValueError(f"`workers` must be a positive integer, -1 or None (all usable cores), got {workers!r}")
+    check_workers(workers)
     points = geometry.x if isinstance(geometry, PointCloud) else geometry.C
     common_place(a=a, b=b, **{"the geometry": points})
     n, m = geometry.shape

@@ -15,7 +15,7 @@ from epsot.devices import resident
 from epsot.instance import checked_weights
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning
-from epsot.transport import sinkhorn, sinkhorn_divergence
+from epsot.transport import check_options, sinkhorn, sinkhorn_divergence
 
 
 @resident
@@ -115,10 +115,11 @@ class Objective:
         self.last: SinkhornResult | DivergenceResult | None = None
         self.calls = 0
         self._loss: Callable[..., Any] = sinkhorn_divergence if debias else sinkhorn
-        self._options = {
+        self._options: dict[str, Any] = {
             "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
             "max_iter": max_iter, "workers": workers,
         }  # fmt: skip
+        check_options(self.y, **self._options)
 
     @property
     def bounds(self) -> Any:

@@ -14,7 +14,7 @@ from epsot.devices import at_home
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
 from epsot.geometry import CostMatrix, Multiscale, PointCloud
 from epsot.geometry.multiscale import pays
-from epsot.instance import Geometry, Instance, penalties, pose
+from epsot.instance import Geometry, Instance, check_workers, penalties, pose
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
@@ -349,6 +349,15 @@ def _by_length(
     if math.isinf(eps):
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
     return Multiscale.of(geometry) if pays(geometry) else geometry, eps, (rho_a, rho_b), start
+
+
+def check_options(
+    y: Any, *, blur: Any, p: Any, reach: Any, diameter: Any, scaling: Any, tol: Any, max_iter: Any, workers: Any
+) -> None:
+    """Raise what `sinkhorn` would raise of its options, given the points of one side."""
+    start = _by_length(y[:1, :], y[:1, :], blur, p, reach, diameter)[-1]
+    _options(start, scaling, tol, max_iter, None, None)
+    check_workers(workers)
 
 
 def _by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:

@@ -134,11 +134,19 @@ def test_torch_tensors_stay_where_they_are(clouds):
         ({"x": np.zeros((3, 2))}, "`x` is what the optimiser moves"),
         ({"wrt": "a", "x": np.zeros((3, 2)), "a": np.ones(3)}, "`a` is what the optimiser moves"),
         ({"parametrization": "exp"}, "`parametrization`"),
+        ({"blur": -1.0}, "`blur`"),
+        ({"p": 0.5}, "`p`"),
+        ({"reach": 0.0}, "`reach`"),
+        ({"diameter": -1.0}, "`diameter`"),
+        ({"scaling": 1.0}, "`scaling`"),
+        ({"tol": -1.0}, "`tol`"),
+        ({"max_iter": 0}, "`max_iter`"),
+        ({"workers": 0}, "`workers`"),
     ],
 )
 def test_bad_arguments(clouds, options, word):
     with pytest.raises(ValueError, match=word):
-        epsot.Objective(clouds[1], blur=0.1, **options)
+        epsot.Objective(clouds[1], **{"blur": 0.1, **options})
 
 
 def test_bad_vectors(clouds):
