@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from epsot.arguments import check_options
 from epsot.arrays import as_points, as_real, check_finite, common_place, to_numpy
 from epsot.costs import Array
 from epsot.debiased import DivergenceResult
@@ -15,7 +16,7 @@ from epsot.devices import resident
 from epsot.instance import checked_weights
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning
-from epsot.transport import check_options, sinkhorn, sinkhorn_divergence
+from epsot.transport import sinkhorn, sinkhorn_divergence
 
 
 @resident

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
+from epsot.arguments import as_options, by_length, by_temperature
 from epsot.debiased import DivergenceResult
 from epsot.devices import at_home
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
-from epsot.geometry import CostMatrix, Multiscale, PointCloud
-from epsot.geometry.multiscale import pays
-from epsot.instance import Geometry, Instance, check_workers, penalties, pose
+from epsot.geometry import CostMatrix
+from epsot.instance import Geometry, Instance, pose
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
@@ -128,8 +126,8 @@ def sinkhorn(
     >>> result.plan.shape
     (100, 120)
     """
-    geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
-    options = _options(start, scaling, tol, max_iter, callback, init)
+    geometry, eps, rho, start = by_length(x, y, blur, p, reach, diameter)
+    options = as_options(start, scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
     options = options if diameter is not None else _started(options, instance)
     return _warned(solve_transport(instance, options, init))
@@ -204,8 +202,8 @@ def sinkhorn_divergence(
     >>> bool(np.allclose(result.displacement, [2.0, 1.0], atol=1e-4))
     True
     """
-    geometry, eps, rho, start = _by_length(x, y, blur, p, reach, diameter)
-    options = _options(start, scaling, tol, max_iter, callback, init)
+    geometry, eps, rho, start = by_length(x, y, blur, p, reach, diameter)
+    options = as_options(start, scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
     options = options if diameter is not None else _started(options, instance)
     return _warned(solve_divergence(instance, options, init))
@@ -266,8 +264,8 @@ def solve(
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
-    eps, rho = _by_temperature(geometry, eps, rho)
-    options = _options(geometry.scale(), scaling, tol, max_iter, callback, init)
+    eps, rho = by_temperature(geometry, eps, rho)
+    options = as_options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
     options = _started(options, instance)
     return _warned(solve_transport(instance, options, init))
@@ -321,72 +319,14 @@ def divergence(
     >>> float(epsot.divergence(epsot.PointCloud(x, x), eps=0.1).value)
     0.0
     """
-    eps, rho = _by_temperature(geometry, eps, rho)
+    eps, rho = by_temperature(geometry, eps, rho)
     if isinstance(geometry, CostMatrix):
         geometry.source()  # raises where the self costs are missing, before any work
-    options = _options(geometry.scale(), scaling, tol, max_iter, callback, init)
+    options = as_options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
     options = _started(options, instance)
     instance.core.check_self_feasible()
     return _warned(solve_divergence(instance, options, init))
-
-
-def _by_length(
-    x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any
-) -> tuple[PointCloud, float, tuple[float | None, float | None], float]:
-    """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
-    blur, reaches = as_positive("blur", blur), penalties("reach", reach)
-    if diameter is not None:
-        diameter = as_number("diameter", diameter)
-        if not 0 <= diameter < LARGEST_LENGTH:
-            raise ValueError(f"`diameter` must be a finite length whose square is a float64, got {diameter!r}")
-    geometry = PointCloud(x, y, p=p)
-    p = geometry.cost.degree
-    rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
-    span = geometry.diameter() if diameter is None else diameter
-    start = math.inf if span > LARGEST_LENGTH else float(span**p)
-    eps = power("blur", blur, p)
-    if math.isinf(eps):
-        raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
-    return Multiscale.of(geometry) if pays(geometry) else geometry, eps, (rho_a, rho_b), start
-
-
-def check_options(
-    y: Any, *, blur: Any, p: Any, reach: Any, diameter: Any, scaling: Any, tol: Any, max_iter: Any, workers: Any
-) -> None:
-    """Raise what `sinkhorn` would raise of its options, given the points of one side."""
-    start = _by_length(y[:1, :], y[:1, :], blur, p, reach, diameter)[-1]
-    _options(start, scaling, tol, max_iter, None, None)
-    check_workers(workers)
-
-
-def _by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
-    if not isinstance(geometry, PointCloud | CostMatrix):
-        raise TypeError(
-            f"`geometry` must be a PointCloud or a CostMatrix, got {type(geometry).__name__}; "
-            "wrap points in PointCloud(x, y) and a matrix in CostMatrix(C)"
-        )
-    return as_positive("eps", eps), penalties("rho", rho)
-
-
-def _options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any, init: Any) -> Options:
-    scaling = as_number("scaling", scaling)
-    if not 0 < scaling < 1:
-        raise ValueError(f"`scaling` must be between 0 and 1, both excluded, got {scaling!r}; 0.5 is a good start")
-    if tol is not None:
-        tol = as_number("tol", tol)
-        if not tol >= 0:
-            raise ValueError(f"`tol` must be None or a marginal error >= 0, got {tol!r}")
-    max_iter = as_count("max_iter", max_iter, 1)
-    if not start < math.inf:
-        raise ValueError(
-            f"the costs must span a finite range, got {start}; rescale the points, the matrix or `diameter`"
-        )
-    if callback is not None and not callable(callback):
-        raise TypeError(f"`callback` must be callable, got {callback!r}")
-    if init is not None and not isinstance(init, SinkhornResult | DivergenceResult):
-        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
-    return Options(start, scaling, tol, max_iter, callback)
 
 
 def _started(options: Options, instance: Instance) -> Options:

@@ -21,6 +21,7 @@ LAYERS = [
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
     ["objective"],
     ["transport"],
+    ["arguments"],
     ["drivers"],
     ["stages"],
     ["debiased", "result", "side", "certificates", "gradients", "plan", "sparse"],

@@ -1,0 +1,74 @@
+"""What the public functions are given, checked before any work: scales as lengths or temperatures, and options."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
+from epsot.debiased import DivergenceResult
+from epsot.drivers import Options
+from epsot.geometry import CostMatrix, Multiscale, PointCloud
+from epsot.geometry.multiscale import pays
+from epsot.instance import check_workers, penalties
+from epsot.result import SinkhornResult
+
+
+def by_length(
+    x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any
+) -> tuple[PointCloud, float, tuple[float | None, float | None], float]:
+    """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
+    blur, reaches = as_positive("blur", blur), penalties("reach", reach)
+    if diameter is not None:
+        diameter = as_number("diameter", diameter)
+        if not 0 <= diameter < LARGEST_LENGTH:
+            raise ValueError(f"`diameter` must be a finite length whose square is a float64, got {diameter!r}")
+    geometry = PointCloud(x, y, p=p)
+    p = geometry.cost.degree
+    rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
+    span = geometry.diameter() if diameter is None else diameter
+    start = math.inf if span > LARGEST_LENGTH else float(span**p)
+    eps = power("blur", blur, p)
+    if math.isinf(eps):
+        raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
+    return Multiscale.of(geometry) if pays(geometry) else geometry, eps, (rho_a, rho_b), start
+
+
+def check_options(
+    y: Any, *, blur: Any, p: Any, reach: Any, diameter: Any, scaling: Any, tol: Any, max_iter: Any, workers: Any
+) -> None:
+    """Raise what `sinkhorn` would raise of its options, given the points of one side."""
+    start = by_length(y[:1, :], y[:1, :], blur, p, reach, diameter)[-1]
+    as_options(start, scaling, tol, max_iter, None, None)
+    check_workers(workers)
+
+
+def by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
+    """Scales as temperatures, checked: eps and rho of both sides."""
+    if not isinstance(geometry, PointCloud | CostMatrix):
+        raise TypeError(
+            f"`geometry` must be a PointCloud or a CostMatrix, got {type(geometry).__name__}; "
+            "wrap points in PointCloud(x, y) and a matrix in CostMatrix(C)"
+        )
+    return as_positive("eps", eps), penalties("rho", rho)
+
+
+def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any, init: Any) -> Options:
+    """What the solver is to do: where annealing starts, how it goes on, when it ends."""
+    scaling = as_number("scaling", scaling)
+    if not 0 < scaling < 1:
+        raise ValueError(f"`scaling` must be between 0 and 1, both excluded, got {scaling!r}; 0.5 is a good start")
+    if tol is not None:
+        tol = as_number("tol", tol)
+        if not tol >= 0:
+            raise ValueError(f"`tol` must be None or a marginal error >= 0, got {tol!r}")
+    max_iter = as_count("max_iter", max_iter, 1)
+    if not start < math.inf:
+        raise ValueError(
+            f"the costs must span a finite range, got {start}; rescale the points, the matrix or `diameter`"
+        )
+    if callback is not None and not callable(callback):
+        raise TypeError(f"`callback` must be callable, got {callback!r}")
+    if init is not None and not isinstance(init, SinkhornResult | DivergenceResult):
+        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
+    return Options(start, scaling, tol, max_iter, callback)
