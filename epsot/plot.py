@@ -246,8 +246,7 @@ def transport(
     """
     (x, a), (y, b) = planar.measures(result)
     extent = planar.frame(np.concatenate([x, y])) if extent is None else planar.bounds(extent)
-    area, arrows = as_positive("area", area), as_count("arrows", arrows, 0)
-    levels = None if levels is None else planar.levels(levels)
+    levels, area, arrows = _options(levels, area, arrows)
     ax = _axes(ax)
     lattice = planar.lattice_over(extent)
     f, g = planar.potentials_at(result, lattice)
@@ -314,10 +313,10 @@ def sweep(
         raise ValueError("`results` must hold at least one result, got none")
     if titles is not None and len(titles) != len(results):
         raise ValueError(f"`titles` must hold one title a result, {len(results)}, got {len(titles)}")
-    if extent is None:
-        extent = planar.frame(np.concatenate([points for result in results for points, _ in planar.measures(result)]))
-    extent, panel = planar.bounds(extent), as_positive("panel", panel)
-    area = AREA * (panel / PANEL) ** 2 if area is None else as_positive("area", area)
+    points = np.concatenate([points for result in results for points, _ in planar.measures(result)])
+    extent = planar.frame(points) if extent is None else planar.bounds(extent)
+    panel = as_positive("panel", panel)
+    levels, area, arrows = _options(levels, AREA * (panel / PANEL) ** 2 if area is None else area, arrows)
     columns = min(as_count("columns", columns, 1), len(results))
     rows = math.ceil(len(results) / columns)
     shape = (extent[3] - extent[2]) / (extent[1] - extent[0])
@@ -386,6 +385,11 @@ def scale_of(result: Result) -> str:
     if type(cost) in (HalfSquare, Euclidean):  # not the named costs that derive from them
         return f"blur = {result.eps ** (1 / result.instance.geometry.degree):.3g}"
     return f"eps = {result.eps:.3g}"
+
+
+def _options(levels: Any, area: Any, arrows: Any) -> tuple[np.ndarray | None, float, int]:
+    """What pictures of results have in common, checked before there is a figure."""
+    return None if levels is None else planar.levels(levels), as_positive("area", area), as_count("arrows", arrows, 0)
 
 
 def _axes(ax: Axes | None) -> Axes:

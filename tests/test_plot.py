@@ -240,6 +240,9 @@ def test_convergence_marks_where_a_temperature_begins() -> None:
         (lambda: plot.transport(moved(), extent=(0, 1)), "`extent` must be .left, right, bottom, top.*(0, 1)"),
         (lambda: plot.transport(moved(), extent=(1, 0, 0, 1)), "`extent`.*left < right"),
         (lambda: plot.sweep([moved()], extent=(0, np.nan, 0, 1)), "`extent`.*nan"),
+        (lambda: plot.sweep([moved()], arrows=-1), "`arrows` must be at least 0"),
+        (lambda: plot.sweep([moved()], levels=20), "`levels` must be a sequence"),
+        (lambda: plot.sweep([moved()], area=np.nan), "`area` must be positive"),
         (lambda: plot.sweep([moved()], columns=0), "`columns` must be at least 1"),
         (lambda: plot.sweep([moved()], panel=-1), "`panel` must be positive"),
         (lambda: plot.convergence([1, 2]), r"triples \(nit, eps, marginal_error\), got \[1, 2\]"),
@@ -259,6 +262,9 @@ def test_what_is_no_result_is_named() -> None:
         plot.sweep(moved())
     with pytest.raises(TypeError, match="`result` must be a SinkhornResult or a DivergenceResult, got str"):
         plot.transport("result")
+    with pytest.raises(TypeError, match="`result` must be a SinkhornResult or a DivergenceResult, got str"):
+        plot.sweep([moved(), "result"], extent=(0, 1, 0, 1))
+    assert not plt.get_fignums()
 
 
 def test_no_points_no_discs() -> None:
