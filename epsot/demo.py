@@ -71,7 +71,7 @@ class Row:
     scaling: float
     blur: float  # in units of the frame
     value: float  # in squared units of the frame
-    marginal_error: float  # relative to the mass
+    marginal_error: float  # relative to the larger mass, of the plan or of the weights
     iterations: int
     seconds: float  # of the solve, and of the value, potentials, displacement and marginal error
 

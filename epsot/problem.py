@@ -125,7 +125,7 @@ class Problem:
 
     def directions(self) -> Directions:
         """The memory of the acceleration, which goes on from one g to the next."""
-        return self.vectors.directions(self.b, self.mass_b, self.kl_b.rho, balanced=self.balanced)
+        return self.vectors.directions(self.b, self.log_b, self.mass_b, self.kl_b.rho, balanced=self.balanced)
 
     def density_a(self, f: Array, eps: float) -> Array:
         """log a + f / eps.  (n,)"""
@@ -176,17 +176,20 @@ class Problem:
         return rho * (self.kl_a.log_mass(self.log_a, f) - self.kl_b.log_mass(self.log_b, g))
 
     def violation(self, f: Array, next_f: Array, eps: float) -> Array:
-        """sum_i |(P 1)[i] - marginal called for[i]| / mass(a), 0-d, of the pair (f, g) whose next f is given."""
-        return self.vectors.violation(self.a, f, next_f, eps, self.kl_a.rho, self.mass_a)
+        """The L1 distance of P 1 and the marginal that f calls for, of the pair (f, g) whose next f is given, 0-d.
+
+        It is relative to the larger of the two masses, and 0 where both are 0.
+        """
+        return self.vectors.violation(self.log_a, f, next_f, eps, self.kl_a.rho)
 
     def marginals(self, f: Array, next_f: Array, eps: float) -> tuple[Array, Array]:
         """That, and the mass of P, both 0-d."""
-        return self.vectors.marginals(self.a, f, next_f, eps, self.kl_a.rho, self.mass_a)
+        return self.vectors.marginals(self.log_a, f, next_f, eps, self.kl_a.rho)
 
     def row_sums(self, f: Array, next_f: Array, eps: float) -> Array:
         """P 1 of the pair (f, g) whose next f is given: a exp((f - softmin) / eps).  -> (n,)"""
         xp = self.place.xp
-        return self.a * bounded_exp((f - self.kl_a.undampen(next_f, eps)) / eps, xp)
+        return bounded_exp(self.log_a + (f - self.kl_a.undampen(next_f, eps)) / eps, xp)
 
     def leaving(self, f: Array, g: Array, next_f: Array, eps: float) -> Array:
         """1 - sum_j P[i, j]^2 / (rows[i] columns[j]), with g optimal for f: what of f[i] a step replaces.  -> (n,)

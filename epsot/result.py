@@ -109,7 +109,7 @@ class SinkhornResult(Result):
         The coupling as an operator.
     marginal_error : float
         The largest over the two sides of the L1 distance between a marginal of the plan and the one that the
-        potentials call for (balanced: the weights), relative to the mass.
+        potentials call for (balanced: the weights), relative to the larger of the two masses.
     dual, primal, gap : 0-d arrays
         A lower bound on the optimal value, the cost of a feasible plan, and their difference, in float64 whatever the
         data: of float32 data they need a copy. `primal` costs two to four sweeps over the pairs; with forbidden pairs

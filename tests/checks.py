@@ -55,14 +55,17 @@ def dual(
     return float(share_a + share_b - eps * (plan(f, g, C, a, b, eps).sum() - a.sum() * b.sum()))
 
 
+def distance(p: np.ndarray, m: np.ndarray) -> float:
+    """sum |p - m| over the larger of the two masses, 0 where both are 0."""
+    return float(np.abs(p - m).sum() / (max(p.sum(), m.sum()) or 1.0))
+
+
 def marginal_error(P: np.ndarray, f: np.ndarray, g: np.ndarray, a: np.ndarray, b: np.ndarray, rho: Any = None) -> float:
-    """The larger L1 distance between a marginal of P and the one that the potentials call for, over the mass."""
+    """The larger distance between a marginal of P and the one that the potentials call for."""
     rho_a, rho_b = pair(rho)
     wanted_a = a if rho_a is None else a * np.exp(-f / rho_a)
     wanted_b = b if rho_b is None else b * np.exp(-g / rho_b)
-    return max(
-        float(np.abs(P.sum(axis=1) - wanted_a).sum() / a.sum()), float(np.abs(P.sum(axis=0) - wanted_b).sum() / b.sum())
-    )
+    return max(distance(P.sum(axis=1), wanted_a), distance(P.sum(axis=0), wanted_b))
 
 
 def softmin(h: np.ndarray, C: np.ndarray, eps: float) -> np.ndarray:

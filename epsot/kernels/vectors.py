@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from epsot.costs import Array
 from epsot.kernels.reference import logsumexp
 
-MAX_EXPONENT = 80.0  # a violation of e^80 is as bad as any; larger exponents would overflow to inf and look diverged
+MAX_EXPONENT = 700.0  # masses beyond e^700 are hopeless, but must stay numbers
 
 WINDOW = 10  # directions kept; near the solution one would do, far from it 5 need up to 1.2 times the passes
 DEPENDENT = 1e-8  # a direction that is the sum of the others up to this part of it is rounding
@@ -24,7 +25,7 @@ LONGEST = 1.0  # no eased column moves by more than this many eps a step, where 
 
 
 def bounded_exp(z: Array, xp: Any) -> Array:
-    """exp(z), at most e^80: what is larger is hopeless, but must stay a number, in float32 too."""
+    """exp(z), at most e^700: of the logarithm of a whole mass, never of a factor that a small one would hide."""
     return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
 
 
@@ -45,9 +46,9 @@ class Directions:
 
     rows = WINDOW
 
-    def __init__(self, b: Array, mass: float, rho: float, *, balanced: bool) -> None:
+    def __init__(self, b: Array, log_b: Array, mass: float, rho: float, *, balanced: bool) -> None:
         self.xp: Any = array_namespace(b)
-        self.b, self.mass, self.rho, self.balanced = b, mass, rho, balanced
+        self.b, self.log_b, self.mass, self.rho, self.balanced = b, log_b, mass, rho, balanced
         self.moves, self.changes = (
             self.xp.zeros((self.rows, b.shape[0]), dtype=self.xp.float64, device=b.device) for _ in range(2)
         )
@@ -67,7 +68,7 @@ class Directions:
 
     def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
         """Take in a plain step from g to `updated`, or to `result` along a constant shift, and mix it with the last."""
-        error = float(Vectors().violation(self.b, g, updated, eps, self.rho, self.mass))
+        error = float(Vectors().violation(self.log_b, g, updated, eps, self.rho))
         if not math.isfinite(error):
             return Advance(result, error, error)
         norm = self.push(g, result, eps)
@@ -132,24 +133,39 @@ class Vectors:
         """log b + g / eps.  (m,), (m,) -> (m,)"""
         return log_b + g / eps
 
-    def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
-        """sum_i |(P 1)[i] - marginal called for[i]| / mass(a), 0-d, of the pair (f, g) whose next f is given."""
-        xp = array_namespace(a)
-        exponent = (f - next_f) * (1 / eps + 1 / rho)
-        excess = xp.abs(xp.expm1(xp.where(exponent > MAX_EXPONENT, MAX_EXPONENT, exponent)))
-        return xp.sum((a if math.isinf(rho) else a * xp.exp(-f / rho)) * excess) / mass
+    def violation(self, log_a: Array, f: Array, next_f: Array, eps: float, rho: float) -> Array:
+        """sum_i |p[i] - m[i]| / max(sum p, sum m), 0-d, of the pair (f, g) whose next f is given; 0 where both are 0.
 
-    def marginals(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> tuple[Array, Array]:
-        """The violation, and sum_i (P 1)[i], both 0-d."""
-        xp = array_namespace(a)
-        called_for = a if math.isinf(rho) else a * xp.exp(-f / rho)
-        sums = called_for * bounded_exp((f - next_f) * (1 / eps + 1 / rho), xp)
-        return self.violation(a, f, next_f, eps, rho, mass), xp.sum(sums)
+        p = P 1 is the marginal of the plan, m = a exp(-f / rho) the one that f calls for.
+        """
+        return self.marginals(log_a, f, next_f, eps, rho)[0]
+
+    def marginals(self, log_a: Array, f: Array, next_f: Array, eps: float, rho: float) -> tuple[Array, Array]:
+        """The violation, and sum p, both 0-d.
+
+        From logarithms, beside the largest of all terms: no underflow of m may hide an exponent of p, nor an overflow.
+        """
+        xp = array_namespace(log_a)
+        with np.errstate(invalid="ignore"):  # of potentials that are not finite the error is not a number
+            # Equal potentials agree, infinite ones too: a point without a partner has p = m = 0.
+            exponent = xp.where(f == next_f, xp.zeros_like(f), f - next_f) * (1 / eps + 1 / rho)  # log p - log m
+            log_m = log_a if math.isinf(rho) else log_a - f / rho
+            log_larger = log_m + xp.where(exponent > 0, exponent, xp.zeros_like(exponent))
+            top = xp.max(log_larger)
+            top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
+            larger = xp.exp(log_larger - top)
+            missed = -xp.expm1(-xp.abs(exponent)) * larger
+            rest = larger - missed
+            of_plan = xp.sum(xp.where(exponent > 0, larger, rest))
+            called_for = xp.sum(xp.where(exponent > 0, rest, larger))
+            most = xp.maximum(of_plan, called_for)
+            error = xp.sum(missed) / xp.where(most == 0, xp.ones_like(most), most)
+            return error, bounded_exp(top, xp) * of_plan
 
     def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
         """log sum_i a[i] exp(-f[i] / rho), 0-d, without overflow."""
         return logsumexp((log_a if math.isinf(rho) else log_a - f / rho)[None, :])[0]
 
-    def directions(self, b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
+    def directions(self, b: Array, log_b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
         """Of a side with weights b and marginal strength rho; balanced: both sides are."""
-        return Directions(b, mass, rho, balanced=balanced)
+        return Directions(b, log_b, mass, rho, balanced=balanced)

@@ -52,22 +52,48 @@ def test_sums(n: int, rho: float, blocks: int, rng: np.random.Generator) -> None
     next_f = f + 0.1 * rng.normal(size=n)
     next_f[0] -= 60  # an exponent that would overflow
     ours, theirs = cuda.Vectors(), vectors.Vectors()
-    A, log_a, F, next_F = map(fake_cupy.asarray, (a, np.log(a), f, next_f))
-    (violation,) = both_ways(lambda: [ours.violation(A, F, next_F, 0.05, rho, 2.3).data_])
-    close(violation, theirs.violation(a, f, next_f, 0.05, rho, 2.3), 1e-13)
+    log_a, F, next_F = map(fake_cupy.asarray, (np.log(a), f, next_f))
+    error, mass = both_ways(lambda: [z.data_ for z in ours.marginals(log_a, F, next_F, 0.05, rho)])
+    close((error, mass), theirs.marginals(np.log(a), f, next_f, 0.05, rho), 1e-12)
     (mass,) = both_ways(lambda: [ours.log_mass(log_a, F * 1e3, rho).data_])
     close(mass, theirs.log_mass(np.log(a), f * 1e3, rho), 1e-13)
     np.testing.assert_array_equal(ours.density(log_a, F, 0.05).data_, theirs.density(np.log(a), f, 0.05))
 
 
+@pytest.mark.parametrize("rho", [np.inf, 0.7, 1e-3])
+@pytest.mark.parametrize("level", [0.0, 2.0, -2.0, 1e4, -1e4])
+def test_the_violation_is_relative_at_any_mass(rho: float, level: float, rng: np.random.Generator) -> None:
+    """Its terms may be far below, or above, the numbers of float64; against the definition, over the largest term."""
+    a, f = rng.random(40) + 0.01, level + rng.normal(size=40)
+    a[3] = 0
+    next_f = f + 0.02 * rng.normal(size=40)
+    next_f[1] += 300
+    with np.errstate(divide="ignore"):
+        log_a = np.log(a)
+    log_m = log_a - f / rho
+    log_p = log_m + (f - next_f) * (1 / 0.05 + 1 / rho)
+    top = max(log_m.max(), log_p.max())
+    m, p = np.exp(log_m - top), np.exp(log_p - top)
+    error, mass = vectors.Vectors().marginals(log_a, f, next_f, 0.05, rho)
+    close(error, np.abs(p - m).sum() / max(p.sum(), m.sum()), 1e-11)
+    if top < 600:
+        np.testing.assert_allclose(mass, p.sum() * np.exp(top), rtol=1e-11)
+
+
+def test_no_mass_is_no_violation() -> None:
+    none, away = np.full(3, -np.inf), np.full(3, np.inf)
+    assert vectors.Vectors().violation(none, np.zeros(3), np.ones(3), 0.1, 1.0) == 0
+    assert vectors.Vectors().violation(np.zeros(3), away, away, 0.1, 1.0) == 0
+
+
 def test_what_is_not_finite_is_seen(blocks: int) -> None:
     """Anywhere, and as the definition sees it."""
-    a = fake_cupy.asarray(np.ones(700))
+    log_a = fake_cupy.asarray(np.zeros(700))
     for bad in (np.nan, np.inf, -np.inf):
         f = np.zeros(700)
         f[600] = bad
-        error = cuda.Vectors().violation(a, fake_cupy.asarray(f), fake_cupy.asarray(np.zeros(700)), 0.1, np.inf, 1.0)
-        desired = vectors.Vectors().violation(np.ones(700), f, np.zeros(700), 0.1, np.inf, 1.0)
+        error = cuda.Vectors().violation(log_a, fake_cupy.asarray(f), fake_cupy.asarray(np.zeros(700)), 0.1, np.inf)
+        desired = vectors.Vectors().violation(np.zeros(700), f, np.zeros(700), 0.1, np.inf)
         np.testing.assert_allclose(error.data_, desired, rtol=1e-13)
 
 
@@ -93,7 +119,7 @@ def test_directions(m: int, balanced: bool, eased: bool, eps: float, blocks: int
     b *= 1.7 / b.sum()
     rho = np.inf if balanced else 0.7
     scale = np.where(rng.random(m) < 0.5, 0.2, 1.0) if eased else None
-    theirs = vectors.Directions(b, 1.7, rho, balanced=balanced)
+    theirs = vectors.Directions(b, np.log(b), 1.7, rho, balanced=balanced)
     theirs.ease(scale)
     path = list(steps(m, 2 * WINDOW, rng))
     wanted, known = [], []
@@ -102,7 +128,7 @@ def test_directions(m: int, balanced: bool, eased: bool, eps: float, blocks: int
         known.append((min(theirs.count, WINDOW), theirs.expected))
 
     def run() -> list[Any]:
-        ours = cuda.Vectors().directions(fake_cupy.asarray(b), 1.7, rho, balanced=balanced)
+        ours = cuda.Vectors().directions(*map(fake_cupy.asarray, (b, np.log(b))), 1.7, rho, balanced=balanced)
         ours.ease(None if scale is None else fake_cupy.asarray(scale))
         found: list[Any] = []
         for step in path:
