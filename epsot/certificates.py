@@ -14,8 +14,7 @@ def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) ->
     """D_a(f) + D_b(g) - eps (sum P - m_a m_b), 0-d: a lower bound for any potentials."""
     xp = problem.place.xp
     share = problem.kl_a.value(problem.a, f, xp)
-    own = f is g and problem.a is problem.b and problem.kl_a == problem.kl_b
-    shares = 2 * share if own else share + problem.kl_b.value(problem.b, g, xp)
+    shares = 2 * share if problem.own else share + problem.kl_b.value(problem.b, g, xp)
     return shares - eps * (mass - problem.mass_a * problem.mass_b)
 
 

@@ -121,7 +121,7 @@ def solve_divergence(instance: Instance, options: Options, init: Init) -> Diverg
     """Three solves, or one where both measures are the same."""
     warm = init if isinstance(init, DivergenceResult) else None
     if instance.is_self():
-        same = solve_self(instance, options, warm.xy if warm else None)
+        same = solve_self(instance.source(), options, warm.xy if warm else None)
         return DivergenceResult(same, same, same)
     xy = solve_transport(instance, options, init)
     silent = replace(options, callback=None)
@@ -203,7 +203,7 @@ def settle(
     outcome = anneal(update, state, levels, most, observe, nit)
     dual, status = outcome.dual, outcome.status
     unresolved = 0.0 if status is Status.STOPPED else posed.problem.logit_error(dual.f, dual.g, posed.eps)
-    if posed.problem.balanced and dual.f is not dual.g:
+    if posed.problem.balanced and not posed.problem.own:
         dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))
     if not math.isfinite(unresolved):
         status = Status.DIVERGED
@@ -223,7 +223,7 @@ def checked(instance: Instance, dual: Dual, status: Status, logit_error: float, 
     if not problem.rounding_at(logit_error, eps) > tol:
         return status, dual
     points = instance.core.x.shape[1] if isinstance(instance.core, PointCloud) else 1
-    sides = ((problem, dual.f, dual.g), (problem.T, dual.g, dual.f))[: 1 if dual.f is dual.g else 2]
+    sides = ((problem, dual.f, dual.g), (problem.T, dual.g, dual.f))[: 1 if problem.own else 2]
     most = SAMPLED // points
     found = max(side.sampled_error(f, g, eps, max(4, min(SAMPLE, most // g.shape[0]))) for side, f, g in sides)
     known = 0.0 if dual.error is None else float(dual.error)

@@ -95,7 +95,7 @@ class Instance:
         a, b = a * (problem.mass_a / xp.sum(a)), b * (problem.mass_b / xp.sum(b))
         coarse = Problem(
             core.kernel(problem.kernel.workers), a, b, xp.log(a), xp.log(b), problem.mass_a, problem.mass_b,
-            problem.kl_a, problem.kl_b, problem.place, problem.precision, problem.scale,
+            problem.kl_a, problem.kl_b, problem.place, problem.precision, problem.scale, problem.own,
         )  # fmt: skip
         return Instance(core, Support(core.shape[0]), Support(core.shape[1]), core, coarse, eps, self.rho)
 

@@ -90,20 +90,21 @@ class Problem:
     place: Place
     precision: float  # of the arithmetic of the kernel: half a unit in the last place of 1
     scale: float  # of the terms of the cost that this arithmetic rounds
+    own: bool = False  # whether both sides are one measure, and one potential serves for both
 
     @cached_property
     def T(self) -> Problem:
         """The problem seen from the other side."""
         return Problem(
             self.kernel.T, self.b, self.a, self.log_b, self.log_a,
-            self.mass_b, self.mass_a, self.kl_b, self.kl_a, self.place, self.precision, self.scale,
+            self.mass_b, self.mass_a, self.kl_b, self.kl_a, self.place, self.precision, self.scale, self.own,
         )  # fmt: skip
 
     def source(self, kernel: Kernel) -> Problem:
         """The problem of the first measure with itself, over its own kernel."""
         return Problem(
             kernel, self.a, self.a, self.log_a, self.log_a,
-            self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place, self.precision, self.scale,
+            self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place, self.precision, self.scale, own=True,
         )  # fmt: skip
 
     @cached_property
@@ -227,5 +228,5 @@ class Problem:
         """The error of (f + g - C) / eps by the rounding of f and g to float64."""
         xp = self.place.xp
         largest = xp.max(xp.abs(f))
-        both = 2 * float(largest) if f is g else float(largest + xp.max(xp.abs(g)))
+        both = 2 * float(largest) if self.own else float(largest + xp.max(xp.abs(g)))
         return 2.0**-53 * both / eps

@@ -32,7 +32,7 @@ def coarse_to_fine(instance: Instance, start: float, *, scaling: float, tol: flo
     """From the temperature `start` down to that of the instance, each at the coarsest resolution that serves it."""
     core, problem, target = instance.core, instance.problem, instance.eps
     assert isinstance(core, Multiscale)
-    resolutions = core.resolutions(problem.a, problem.b)
+    resolutions = core.resolutions(problem.a, problem.b, own=problem.own)
     schedule = annealing(start, target, degree=core.degree, scaling=scaling, tol=None, max_iter=max_iter)
     steps = [(depth_of(resolutions, core.length(level.eps)), level.eps) for level in schedule]
     depth = steps[-1][0]

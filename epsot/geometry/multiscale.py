@@ -142,9 +142,9 @@ class Multiscale(PointCloud):
     def source(self) -> Multiscale:
         return Multiscale.of(super().source(), self.labels_x, self.labels_x)
 
-    def resolutions(self, a: Array, b: Array) -> Resolutions:
-        """The clouds, of positive weights (n,) and (m,), from coarse to fine."""
-        return Resolutions(self, a, b)
+    def resolutions(self, a: Array, b: Array, *, own: bool = False) -> Resolutions:
+        """The clouds, of positive weights (n,) and (m,), from coarse to fine; own: both sides are one measure."""
+        return Resolutions(self, a, b, own=own)
 
 
 class Resolutions:
@@ -155,10 +155,10 @@ class Resolutions:
     widths : the sides of the cells, from coarse to fine, in the units of the embedded points
     """
 
-    def __init__(self, geometry: Multiscale, a: Array, b: Array) -> None:
+    def __init__(self, geometry: Multiscale, a: Array, b: Array, *, own: bool) -> None:
         xp, place, embed = geometry.place.xp, geometry.place, geometry.cost.embed
         x = embed(geometry.x)  # the blur is a length between embedded points
-        y = x if geometry.y is geometry.x else embed(geometry.y)
+        y = x if own else embed(geometry.y)
         self.geometry = geometry
         self.x_cells: Cells
         self.y_cells: Cells
@@ -170,10 +170,10 @@ class Resolutions:
             if not self.widths:
                 return
             self.x_cells = GridCells(x, a, low, span, place)
-            self.y_cells = self.x_cells if x is y else GridCells(y, b, low, span, place)
+            self.y_cells = self.x_cells if own else GridCells(y, b, low, span, place)
         else:
             x_clusters = Clusters(x, a, geometry.labels_x, place)
-            y_clusters = x_clusters if x is y else Clusters(y, b, geometry.labels_y, place)
+            y_clusters = x_clusters if own else Clusters(y, b, geometry.labels_y, place)
             depths = range(geometry.labels_x.shape[1])
             self.widths = [max(x_clusters.width(depth), y_clusters.width(depth)) for depth in depths]
             self.x_cells, self.y_cells = x_clusters, y_clusters

@@ -338,3 +338,17 @@ def test_inputs_are_not_modified() -> None:
     for array in (x, y, a, b):
         array.flags.writeable = False
     assert epsot.solve(Multiscale(x[:, ::-1], y[:, ::-1]), a, b, eps=0.1**2).success
+
+
+def test_two_measures_on_one_support_have_cells_of_their_own(rng: np.random.Generator) -> None:
+    """Whether the support is one array or two: cells carry the weights of their own side."""
+    x = rng.random((3600, 2))
+    a, b = (np.exp(3 * rng.normal(size=(2, 1)) * x[:, 0] + 3 * rng.normal(size=(2, 1)) * x[:, 1])).reshape(2, -1)
+    a, b = a / a.sum(), b / b.sum()
+    one, two = (epsot.sinkhorn_divergence(x, y, a, b, blur=0.02) for y in (x, x.copy()))
+    assert one.nit == two.nit
+    np.testing.assert_array_equal(one.xy.f, two.xy.f)
+    cells = epsot.geometry.Multiscale(x, x).resolutions(a, b)
+    weights = cells.at(4)[1:]
+    close(*(z.sum() for z in weights))
+    assert np.abs(weights[0] - weights[1]).sum() > 0.1
