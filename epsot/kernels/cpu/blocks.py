@@ -216,17 +216,17 @@ def _logits(
         last = len(index) - 1
         one, four = index[min(first + r, last)], index[min(first + r + ROWS - 1, last)]
         done = 0
-        if right != z.itemsize and down == z.itemsize and four - one == ROWS - 1:
+        if right != lines.itemsize and down == lines.itemsize and four - one == ROWS - 1:
             done = inside // ROWS * ROWS
-            logits_across(address + one * down, right, -scale, columns, done, z)
+            logits_across(address + one * down, right, -scale, columns, done, z, lines)
         for i in range(ROWS):
             row = address + index[min(first + r + i, last)] * down
             j = done
-            if right == z.itemsize:
+            if right == lines.itemsize:
                 j = inside // 16 * 16
-                logits_along(row, -scale, columns, j, z, i)
+                logits_along(row, -scale, columns, j, z, i, lines)
             while j < inside:
-                z[i, j] = columns[0, j] - scale * item_at(row + j * right, z)
+                z[i, j] = columns[0, j] - scale * item_at(row + j * right, lines)
                 j += 1
             while j < filled * GROUP:
                 z[i, j] = -np.inf

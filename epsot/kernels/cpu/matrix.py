@@ -20,7 +20,11 @@ CHUNK = 1 << 18  # entries converted to float64 at a time
 
 
 class Matrix(Fused, reference.Matrix):
-    """The kernels of a cost matrix, (n, m) float32 or float64, read where it lies; +inf forbids a pair."""
+    """The kernels of a cost matrix, (n, m) float32 or float64, read where it lies; +inf forbids a pair.
+
+    They compute in float64 whatever the entries are: rows and columns of a cost may hold constants that do not matter
+    and, rounded with the rest to float32, would leave nothing of what does.
+    """
 
     form = STORED
 
@@ -49,8 +53,8 @@ class Matrix(Fused, reference.Matrix):
     def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]:
         address = self.C.__array_interface__["data"][0]
         matrix = np.array([address, *self.C.strides, self.shape[1]], np.int64)
-        none = np.zeros((1, 1), self.C.dtype)
-        return none, np.zeros(1), np.arange(self.shape[0]), np.zeros((1, 1)), NO_TREE, matrix
+        entry = np.zeros((1, 1), self.C.dtype)  # says what is read
+        return np.zeros((1, 1)), np.zeros(1), np.arange(self.shape[0]), entry, NO_TREE, matrix
 
     @cached_property
     def order(self) -> NDArray[np.int64]:

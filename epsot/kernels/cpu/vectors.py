@@ -74,6 +74,10 @@ class Vectors:
         pointer = self.builder.bitcast(pointer, self.type.as_pointer())
         return self.builder.load(pointer, align=self.size)
 
+    def widened(self, vector: Value) -> Value:
+        """A vector of either type as one of this type, float64 where it is float32."""
+        return vector if vector.type == self.type else self.builder.fpext(vector, self.type)
+
     def store(self, vector: Value, pointer: Value) -> None:
         self.builder.store(vector, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.size)
 
