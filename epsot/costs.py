@@ -47,6 +47,7 @@ class Cost(ABC):
     degree: float = 1.0
     kind: ClassVar[str | None] = None  # the family the fused kernels know, None: the portable path
     factor: ClassVar[float] = 1.0  # the cost is `factor` times its family
+    magnitude: ClassVar[float] = 0.0  # of the points that `embed` makes, which are rounded; 0 where it makes none
 
     @abstractmethod
     def value(self, x: Array, y: Array) -> Array:
@@ -64,6 +65,10 @@ class Cost(ABC):
     def embed(self, x: Array) -> Array:
         """The points between which `family` is this cost.  (n, d) -> (n, d)"""
         return x
+
+    def span(self, diameter: float) -> float:
+        """A bound on the distances between embedded points, from one on those between the points."""
+        return diameter
 
     def pull_back(self, x: Array, gradient: Array) -> Array:
         """The gradient in x from that in embed(x): the transposed Jacobian of `embed`.  (n, d), (n, d) -> (n, d)"""
@@ -126,10 +131,14 @@ class Cosine(Cost):
     """1 - <x, y> / (|x| |y|), SciPy's "cosine": half the squared distance of the unit vectors x / |x| and y / |y|."""
 
     degree = 2.0
+    magnitude = 1.0
 
     @property
     def family(self) -> Cost:
         return HalfSquare()
+
+    def span(self, diameter: float) -> float:
+        return 2.0
 
     def check(self, name: str, x: Array) -> None:
         """Raise where a point has no direction."""

@@ -26,10 +26,8 @@ from epsot.status import Status
 
 logger = logging.getLogger("epsot")
 
-UNRESOLVED = 0.1  # relative error of P by the rounding of the potentials to float64 that nothing can be said of
-FAR = 1e3  # times the costs: potentials from which no solve should start
-SAMPLE = 256  # rows that are summed in float64 where rounding may hide an error ...
-SAMPLED = 2**22  # ... and coordinates of pairs that this may take
+FAR = 1e3  # times the costs: potentials from which no solve should start ...
+FAR_OF_ITSELF = 30.0  # ... nor one of a measure and itself, which needs few steps from none at all
 
 Init = SinkhornResult | DivergenceResult | None
 
@@ -202,36 +200,30 @@ def settle(
     most = options.max_iter if posed is instance else options.max_iter - 1  # one is left for the points themselves
     outcome = anneal(update, state, levels, most, observe, nit)
     dual, status = outcome.dual, outcome.status
-    unresolved = 0.0 if status is Status.STOPPED else posed.problem.logit_error(dual.f, dual.g, posed.eps)
     if posed.problem.balanced and not posed.problem.own:
         dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))
-    if not math.isfinite(unresolved):
+    if not math.isfinite(posed.problem.logit_error(dual.f, dual.g, posed.eps)):
         status = Status.DIVERGED
-    elif status is Status.CONVERGED and unresolved > UNRESOLVED:
-        status = Status.STALLED
-    if posed is instance and options.tol is not None and status in (Status.CONVERGED, Status.STALLED):
-        status, dual = checked(posed, dual, status, unresolved, options.tol)
+    elif posed is instance and dual.error is not None:
+        status, dual = checked(posed, dual, status, options.tol or 0.0)
     return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
 
 
-def checked(instance: Instance, dual: Dual, status: Status, logit_error: float, tol: float) -> tuple[Status, Dual]:
-    """What a few rows and columns say in float64, where rounding might hide an error above the tolerance.
+def checked(instance: Instance, dual: Dual, status: Status, tol: float) -> tuple[Status, Dual]:
+    """What all rows and columns say in float64, where rounding might hide more than the error that was found.
 
-    A step in float32 may have a fixed point far from that of the exact one, and an error of zero there.
+    A step in float32 may have a fixed point far from that of the exact one, and an error of zero there; and the
+    potentials themselves are rounded to float64. Twice the tolerance passes: so much the two kinds of sums may differ.
     """
-    problem, eps = instance.problem, instance.eps
-    if not problem.rounding_at(logit_error, eps) > tol:
+    known = float(dual.error)  # type: ignore[arg-type]
+    pair = (dual.f, dual.g, instance.eps)
+    if not instance.problem.rounding(*pair) > max(tol, known):
         return status, dual
-    points = instance.core.x.shape[1] if isinstance(instance.core, PointCloud) else 1
-    sides = ((problem, dual.f, dual.g), (problem.T, dual.g, dual.f))[: 1 if problem.own else 2]
-    most = SAMPLED // points
-    found = max(side.sampled_error(f, g, eps, max(4, min(SAMPLE, most // g.shape[0]))) for side, f, g in sides)
-    known = 0.0 if dual.error is None else float(dual.error)
-    if not found > max(2 * tol, known):  # twice: it is a sample
-        return status, dual
+    found = instance.exact.measured(*pair)
+    if status is Status.CONVERGED and not (found <= 2 * tol and instance.exact.unseen(*pair) <= tol):
+        status = Status.STALLED
     xp = instance.place.xp
-    error = xp.asarray(found, dtype=xp.float64, device=instance.place.device)
-    return Status.STALLED, replace(dual, error=error)
+    return status, replace(dual, error=xp.asarray(max(known, found), dtype=xp.float64, device=instance.place.device))
 
 
 def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: bool) -> tuple[Array, Array] | None:
@@ -264,7 +256,8 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: 
     # An update of both sides begins with f from g, and takes the earlier f for a guess; a self-transport has f alone.
     f = potential(init.source, *clouds[0], needed=own)
     g = f if own else potential(init.target, *clouds[1], needed=True)
-    most = FAR * max(options.start, instance.problem.scale, instance.eps)
-    if not own and bool(xp.any(xp.abs(g) > most)):
+    problem, eps = instance.problem, instance.eps
+    most = (FAR_OF_ITSELF if own else FAR) * max(options.start, problem.scale, eps)
+    if bool(xp.any(xp.abs(g) > problem.kl_b.dampen(most, eps))):  # a short reach makes potentials small
         return None
     return instance.side_a.restrict(f), instance.side_b.restrict(g)

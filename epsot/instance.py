@@ -7,14 +7,14 @@ the user.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.arrays import Place, as_count, as_number, as_real, check_finite, common_place
 from epsot.costs import Array
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.lazy import cached_property
-from epsot.problem import MarginalKL, Problem
+from epsot.problem import DOUBLE, MarginalKL, Problem
 
 Geometry = PointCloud | CostMatrix
 
@@ -88,6 +88,17 @@ class Instance:
         kernel: Any = self.core.source_kernel(self.problem.kernel)  # type: ignore[arg-type]
         rho = self.rho[0] if isinstance(self.rho, tuple) else self.rho
         return Instance(whole, self.side_a, self.side_a, core, self.problem.source(kernel), self.eps, rho)
+
+    @cached_property
+    def exact(self) -> Problem:
+        """The problem over kernels that compute in float64: itself, or over a copy of float32 points."""
+        problem, core = self.problem, self.core
+        if problem.precision <= DOUBLE or not isinstance(core, PointCloud):
+            return problem
+        core = core.in_float64()
+        return replace(
+            problem, kernel=core.kernel(problem.kernel.workers), precision=core.precision, scale=core.rounded()
+        )
 
     def at_resolution(self, core: Geometry, a: Array, b: Array, eps: float) -> Instance:
         """Other, coarser measures of the same masses in its place, at some temperature."""
@@ -188,8 +199,7 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     core.check_feasible()
     problem = Problem(
         core.kernel(workers), a, b, xp.log(a), xp.log(b),
-        mass_a, mass_b, kl_a, kl_b, place,
-        2.0**-24 if geometry.dtype == xp.float32 else 2.0**-53, core.rounded(),
+        mass_a, mass_b, kl_a, kl_b, place, core.precision, core.rounded(),
     )  # fmt: skip
     stored = rho[0] if rho[0] == rho[1] else rho
     return Instance(geometry, side_a, side_b, core, problem, eps, stored)

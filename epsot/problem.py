@@ -10,14 +10,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel, vectors_of
 from epsot.kernels.bursts import Bursts, Marginal
-from epsot.kernels.vectors import Directions, Vectors, bounded_exp
+from epsot.kernels.reference import log_marginals
+from epsot.kernels.vectors import Directions, Vectors, bounded_exp, distance
 from epsot.lazy import cached_property
+
+DOUBLE = 2.0**-53  # the precision of float64
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class MarginalKL:
     def balanced(self) -> bool:
         return math.isinf(self.rho)
 
-    def dampen(self, softmin: Array, eps: float) -> Array:
+    def dampen(self, softmin: Any, eps: float) -> Any:
         """The maximiser of the dual in f from the softmin of g: f = softmin / (1 + eps / rho)."""
         return softmin if self.balanced else softmin / (1 + eps / self.rho)
 
@@ -204,29 +205,49 @@ class Problem:
         share = bounded_exp(log_share, xp) / ((1 + eps / self.kl_a.rho) * (1 + eps / self.kl_b.rho))
         return xp.where(share < 1, 1 - share, xp.zeros_like(share))
 
-    def sampled_error(self, f: Array, g: Array, eps: float, count: int) -> float:
-        """The violation of `count` rows, evenly spaced, of exactly this pair, summed in float64; inf out of range."""
-        xp, n = self.place.xp, self.a.shape[0]
-        count = min(n, count)
-        rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
-        a, f_rows = xp.take(self.a, rows), xp.take(f, rows)
-        with np.errstate(over="ignore", invalid="ignore"):
-            plan = self.kernel.plan_rows(rows, self.log_a + f / eps, self.log_b + g / eps, eps)
-            missed = xp.abs(xp.sum(plan, axis=1) - self.kl_a.marginal(a, f_rows, xp))
-        error = float(xp.sum(missed) / xp.sum(a))
-        return math.inf if math.isnan(error) else error
+    def measured(self, f: Array, g: Array, eps: float) -> float:
+        """The marginal error of exactly this pair, by sweeps of its own; inf where it is no number."""
+        xp = self.place.xp
+        if self.kernel.stored:
+            found = []
+            logs = log_marginals(self.kernel.cost_rows, f, g, self.log_a, self.log_b, eps)
+            for log_p, log_weights, kl, z in zip(
+                logs, (self.log_a, self.log_b), (self.kl_a, self.kl_b), (f, g), strict=True
+            ):
+                log_m = kl.log_marginal(log_weights, z)
+                found.append(distance(log_m, xp.where(log_p == log_m, xp.zeros_like(z), log_p - log_m), xp)[0])
+        elif self.own:
+            found = [self.violation(f, self.next_self(f, eps, f), eps)]
+        else:
+            found = [
+                self.violation(f, self.next_f(g, eps, f), eps),
+                self.T.violation(g, self.next_g(f, eps, g), eps),
+            ]
+        errors = [float(error) for error in found]
+        return math.inf if any(map(math.isnan, errors)) else max(errors)
+
+    def unseen(self, f: Array, g: Array, eps: float) -> float:
+        """The relative error of P that `measured` cannot see, since it rounds exponents itself."""
+        return 0.0 if self.kernel.stored else self.exponent_error(f, g, eps)
 
     def rounding(self, f: Array, g: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in P: a few ulps of its exponents."""
-        return self.rounding_at(self.logit_error(f, g, eps), eps)
+        return 8 * self.exponent_error(f, g, eps)
 
-    def rounding_at(self, logit_error: float, eps: float) -> float:
-        """The same of potentials of which that is known."""
-        return 8 * max(self.precision * max(1.0, self.scale / eps), logit_error)
+    def exponent_error(self, f: Array, g: Array, eps: float) -> float:
+        """The size of the error of (f + g - C) / eps by the rounding of all three, where P counts.
+
+        There a stored cost is near f + g. However large others are, rounding leaves them too large.
+        """
+        scale = 0.0 if self.kernel.stored else self.scale
+        return max(self.precision * max(1.0, scale / eps), self.logit_error(f, g, eps))
 
     def logit_error(self, f: Array, g: Array, eps: float) -> float:
-        """The error of (f + g - C) / eps by the rounding of f and g to float64."""
+        """The error of (f + g - C) / eps by the rounding of f and g to float64; inf where they are not finite.
+
+        Unbalanced, the potential of a point that no pair is allowed to is +inf, and right.
+        """
         xp = self.place.xp
-        largest = xp.max(xp.abs(f))
-        both = 2 * float(largest) if self.own else float(largest + xp.max(xp.abs(g)))
-        return 2.0**-53 * both / eps
+        largest = [xp.max(xp.abs(z)) if self.balanced else xp.max(xp.where(z == xp.inf, -z, xp.abs(z))) for z in (f, g)]
+        both = sum(max(float(most), 0.0) for most in largest)  # not a number stays so
+        return DOUBLE * both / eps

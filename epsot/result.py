@@ -5,7 +5,7 @@ Inside, all is float64; what is handed out has the namespace, device and dtype o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from epsot.geometry import CostMatrix, PointCloud
 from epsot.instance import Instance
 from epsot.lazy import cached_property
 from epsot.plan import Plan
-from epsot.problem import Problem
 from epsot.side import Side
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
@@ -167,17 +166,9 @@ class SinkhornResult(Result):
         return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps)
 
     @cached_property
-    def _exact(self) -> Problem:
-        """The problem in float64, over a copy of float32 data: the gap may be smaller than the rounding of its sums."""
-        problem, core = self.instance.problem, self.instance.core
-        if core.dtype == self.instance.place.xp.float64:
-            return problem
-        return replace(problem, kernel=core.in_float64().kernel(problem.kernel.workers), precision=2.0**-53)
-
-    @cached_property
     def dual64(self) -> Array:
         """`dual` in float64."""
-        pair, problem = self.dual_pair, self._exact
+        pair, problem = self.dual_pair, self.instance.exact
         if problem is self.instance.problem:
             return self.value64
         sums = problem.row_sums(pair.f, problem.next_f(pair.g, self.eps), self.eps)
@@ -186,7 +177,7 @@ class SinkhornResult(Result):
     @cached_property
     def primal64(self) -> Array:
         """`primal` in float64."""
-        pair, problem, next_g = self.dual_pair, self._exact, None
+        pair, problem, next_g = self.dual_pair, self.instance.exact, None
         if problem is self.instance.problem and pair.f_map is None and pair.g_map is not None:
             next_g = pair.g_map[0]  # f is next_f(g)
         return certificates.primal_value(problem, pair.f, pair.g, self.eps, next_g)
@@ -198,9 +189,12 @@ class SinkhornResult(Result):
         if pair.error is not None:
             return float(pair.error)
         next_f, next_g = self._next_pair
-        return max(
+        error = max(
             float(problem.violation(pair.f, next_f, self.eps)), float(problem.T.violation(pair.g, next_g, self.eps))
         )
+        if problem.rounding(pair.f, pair.g, self.eps) <= error:
+            return error
+        return self.instance.exact.measured(pair.f, pair.g, self.eps)
 
     @property
     def value(self) -> Array:

@@ -42,6 +42,7 @@ class CostMatrix:
     """
 
     degree = 1.0
+    precision = 2.0**-53  # of the arithmetic of the kernels, whatever the type of the entries
 
     def __init__(self, C: Any, *, C_xx: Any = None, C_yy: Any = None) -> None:
         self.place: Place = common_place(C=C, C_xx=C_xx, C_yy=C_yy)
@@ -109,13 +110,6 @@ class CostMatrix:
     @property
     def T(self) -> CostMatrix:
         return self._derived(self.C.T, self.C_yy, self.C_xx)
-
-    def in_float64(self) -> CostMatrix:
-        """The cost in float64, without those within each side."""
-        xp = self.place.xp
-        new = self._derived(xp.astype(self.C, xp.float64), None, None)
-        new.dtype = xp.float64
-        return new
 
     def _derived(self, C: Array, C_xx: Array | None, C_yy: Array | None) -> CostMatrix:
         """A geometry of parts that are checked already."""

@@ -139,19 +139,28 @@ class PointCloud:
         other = kernel.cost_rows(slice(0, 1))  # (1, m): distances from x[0]
         return 2.0 * max(float(xp.max(centre)), float(xp.max(other)))
 
+    @property
+    def precision(self) -> float:
+        """Of the arithmetic of the kernels: half a unit in the last place of 1."""
+        single = self.dtype == self.place.xp.float32 and self.cost.family.kind is not None
+        return 2.0**-24 if single else 2.0**-53
+
     def rounded(self) -> float:
         """The size of the largest terms of a cost that the kernels round to the dtype of the points.
 
         Squares are those of coordinates from a common centre, or in at most three dimensions from that of a block.
+        Points that are embedded are rounded there, where they have no centre.
         """
-        (n, m), d = self.shape, self.x.shape[1]
-        match self.cost.family.kind:
+        (n, m), d, cost = self.shape, self.x.shape[1], self.cost
+        span = cost.span(self.diameter())
+        match cost.family.kind:
             case "square":
                 block = min(1.0, BLOCK / min(n, m)) ** (2 / d) if d <= 3 else 1.0
-                radius = self.diameter() / 2
-                return self.cost.factor * block * radius * radius  # inf where it overflows, as `**` would not be
+                radius = span / 2
+                # inf where it overflows, as `**` would not be
+                return cost.factor * (block * radius * radius + cost.magnitude * span)
             case "euclidean" | "cityblock":
-                return self.cost.factor * math.sqrt(d) * self.diameter()
+                return cost.factor * math.sqrt(d) * span
         return 0.0  # the portable kernels compute in float64
 
     def kernel(self, workers: int | None = None) -> PointsKernel:

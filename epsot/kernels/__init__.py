@@ -23,6 +23,7 @@ class Kernel(Protocol):
     """Reductions over the pairs of two supports, as defined in `epsot.kernels.reference`."""
 
     shape: tuple[int, int]
+    stored: bool
     workers: int | None
 
     @property

@@ -9,6 +9,7 @@ previous potential), may change the speed of a backend and its last bits, never 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -16,6 +17,8 @@ from array_api_compat import array_namespace
 from epsot.costs import Array, Cost
 from epsot.kernels.bursts import Bursts, Marginal
 from epsot.lazy import cached_property
+
+DIFFERENCES = 2**20  # numbers that are held at a time where differences are taken first
 
 
 def logsumexp(logits: Array) -> Array:
@@ -38,10 +41,34 @@ def take_rows(array: Array, rows: slice | Array) -> Array:
     return array_namespace(array).take(array, rows, axis=0)
 
 
+def log_marginals(
+    cost_rows: Callable[[slice], Array], f: Array, g: Array, log_a: Array, log_b: Array, eps: float
+) -> tuple[Array, Array]:
+    """log P 1 and log P' 1 of P = a b exp((f + g - C) / eps), with f + g - C taken first.  -> (n,), (m,)
+
+    Where the three are huge their difference is exact all the same, as no sum of quotients by eps would be.
+    """
+    xp = array_namespace(f, g)
+    f, g = (xp.where(z == xp.inf, xp.zeros_like(z), z) for z in (f, g))  # all their pairs are forbidden
+    rows, top, total = [], xp.full_like(g, -xp.inf), xp.zeros_like(g)
+    step = max(1, DIFFERENCES // max(1, g.shape[0]))
+    for start in range(0, f.shape[0], step):
+        part = slice(start, start + step)
+        logits = ((f[part, None] - cost_rows(part)) + g[None, :]) / eps + (log_a[part, None] + log_b[None, :])
+        rows.append(logsumexp(logits))
+        highest = xp.maximum(top, xp.max(logits, axis=0))
+        shift = xp.where(highest == -xp.inf, xp.zeros_like(highest), highest)
+        total = total * xp.exp(top - shift) + xp.sum(xp.exp(logits - shift[None, :]), axis=0)
+        top = highest
+    empty = total == 0
+    return xp.concat(rows), xp.where(empty, top, top + xp.log(xp.where(empty, xp.ones_like(total), total)))
+
+
 class Dense:
     """Reductions over a cost that `cost_rows` gives row by row."""
 
     shape: tuple[int, int]
+    stored = False  # whether `cost_rows` are exact, not computed
     workers: int | None = None  # of no use here; the fused CPU kernels share their rows among so many threads
 
     @property
@@ -139,6 +166,8 @@ class Points(Dense):
 
 class Matrix(Dense):
     """A cost matrix; +inf forbids a pair."""
+
+    stored = True
 
     def __init__(self, C: Array) -> None:
         self.C = C  # (n, m)

@@ -29,6 +29,25 @@ def bounded_exp(z: Array, xp: Any) -> Array:
     return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
 
 
+def distance(log_m: Array, exponent: Array, xp: Any) -> tuple[Array, Array]:
+    """sum_i |p[i] - m[i]| / max(sum p, sum m), 0 where both are 0, and sum p, for log p = log m + exponent.  0-d, 0-d
+
+    Beside the largest of all terms: no underflow of m may hide an exponent of p, nor an overflow.
+    """
+    with np.errstate(invalid="ignore"):  # of what is not finite the distance is not a number
+        log_larger = log_m + xp.where(exponent > 0, exponent, xp.zeros_like(exponent))
+        top = xp.max(log_larger)
+        top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
+        larger = xp.exp(log_larger - top)
+        missed = -xp.expm1(-xp.abs(exponent)) * larger
+        rest = larger - missed
+        of_plan = xp.sum(xp.where(exponent > 0, larger, rest))
+        called_for = xp.sum(xp.where(exponent > 0, rest, larger))
+        most = xp.maximum(of_plan, called_for)
+        error = xp.sum(missed) / xp.where(most == 0, xp.ones_like(most), most)
+        return error, bounded_exp(top, xp) * of_plan
+
+
 class Advance(NamedTuple):
     """What a plain step leads to."""
 
@@ -141,26 +160,13 @@ class Vectors:
         return self.marginals(log_a, f, next_f, eps, rho)[0]
 
     def marginals(self, log_a: Array, f: Array, next_f: Array, eps: float, rho: float) -> tuple[Array, Array]:
-        """The violation, and sum p, both 0-d.
-
-        From logarithms, beside the largest of all terms: no underflow of m may hide an exponent of p, nor an overflow.
-        """
+        """The violation, and sum p, both 0-d."""
         xp = array_namespace(log_a)
-        with np.errstate(invalid="ignore"):  # of potentials that are not finite the error is not a number
+        with np.errstate(invalid="ignore"):
             # Equal potentials agree, infinite ones too: a point without a partner has p = m = 0.
-            exponent = xp.where(f == next_f, xp.zeros_like(f), f - next_f) * (1 / eps + 1 / rho)  # log p - log m
+            exponent = xp.where(f == next_f, xp.zeros_like(f), f - next_f) * (1 / eps + 1 / rho)
             log_m = log_a if math.isinf(rho) else log_a - f / rho
-            log_larger = log_m + xp.where(exponent > 0, exponent, xp.zeros_like(exponent))
-            top = xp.max(log_larger)
-            top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
-            larger = xp.exp(log_larger - top)
-            missed = -xp.expm1(-xp.abs(exponent)) * larger
-            rest = larger - missed
-            of_plan = xp.sum(xp.where(exponent > 0, larger, rest))
-            called_for = xp.sum(xp.where(exponent > 0, rest, larger))
-            most = xp.maximum(of_plan, called_for)
-            error = xp.sum(missed) / xp.where(most == 0, xp.ones_like(most), most)
-            return error, bounded_exp(top, xp) * of_plan
+        return distance(log_m, exponent, xp)
 
     def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
         """log sum_i a[i] exp(-f[i] / rho), 0-d, without overflow."""

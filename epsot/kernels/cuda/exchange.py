@@ -78,6 +78,10 @@ class Exchanged:
             return to_torch(result)
 
     @property
+    def stored(self) -> bool:
+        return bool(self.kernel.stored)
+
+    @property
     def T(self) -> Exchanged:
         return Exchanged(self.kernel.T, self.like)
 
