@@ -1,13 +1,80 @@
-"""Bounds on the optimal value: the dual of any potentials from below, the cost of a feasible plan from above."""
+"""Bounds on the optimal value: the dual of any potentials from below, the cost of a feasible plan from above.
+
+Both are as large as the costs, their difference may be smaller than the rounding of these. They are therefore taken of
+the costs less what every plan of these marginals pays alike; that part is added to both, and cancels in the gap.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.costs import Array
+from epsot.instance import Instance
 from epsot.kernels.vectors import bounded_exp
+from epsot.lazy import cached_property
 from epsot.problem import Problem
+
+UNRESOLVED = 0.1  # error of exponents by rounding, beyond which sums of exponentials prove nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What a pair of potentials proves, in float64: `common` + `dual` <= the optimal value <= `common` + `primal`."""
+
+    problem: Problem  # without that part of the cost that depends on one side only
+    f: Array  # (n,)
+    g: Array  # (m,)
+    eps: float
+    levels: tuple[Array, Array]  # the means of f and of g on sides whose mass is fixed, 0 on others; 0-d
+    common: Array  # what every plan of these marginals pays alike, 0-d
+    resolved: bool  # whether float64 resolves the exponents
+    mass: Array | None = None  # sum(P), if known
+    next_g: Array | None = None  # that of f, if known, and then f is next_f(g)
+
+    @classmethod
+    def of(
+        cls, instance: Instance, f: Array, g: Array, mass: Array | None = None, next_g: Array | None = None
+    ) -> Certificate:
+        """Of potentials over the points of positive weight; `mass` and `next_g` as the kernels of the solve found."""
+        problem, eps, xp = instance.exact, instance.eps, instance.place.xp
+        resolved = problem.exponent_error(f, g, eps) <= UNRESOLVED
+        zero = xp.zeros_like(xp.sum(f))
+        common = zero
+        split = instance.exact_core.split() if problem.balanced and not problem.own else None
+        if split is not None:
+            core, u, v = split
+            problem = replace(problem, kernel=core.kernel(problem.kernel.workers), scale=core.rounded())
+            common = xp.sum(problem.a * u) + xp.sum(problem.b * v)
+            f, g = f - u, g - v
+        if problem is not instance.problem:
+            mass = next_g = None
+        levels = (
+            xp.sum(problem.a * f) / problem.mass_a if problem.kl_a.balanced else zero,
+            xp.sum(problem.b * g) / problem.mass_b if problem.kl_b.balanced else zero,
+        )
+        common = common + (levels[0] + levels[1]) * (problem.mass_a if problem.kl_a.balanced else problem.mass_b)
+        return cls(problem, f, g, eps, levels, common, resolved, mass, next_g)
+
+    @cached_property
+    def dual(self) -> Array:
+        """The lower bound less `common`, 0-d; -inf where nothing is resolved."""
+        problem, xp = self.problem, self.problem.place.xp
+        if not self.resolved:
+            return xp.full_like(self.common, -xp.inf)
+        mass = self.mass
+        if mass is None:
+            next_f = problem.next_self(self.f, self.eps) if problem.own else problem.next_f(self.g, self.eps)
+            mass = xp.sum(problem.row_sums(self.f, next_f, self.eps))
+        return dual_value(problem, self.f - self.levels[0], self.g - self.levels[1], mass, self.eps)
+
+    @cached_property
+    def primal(self) -> Array:
+        """The upper bound less `common`, 0-d; inf where nothing is resolved."""
+        if not self.resolved:
+            return self.problem.place.xp.full_like(self.common, self.problem.place.xp.inf)
+        return primal_value(self.problem, self.f, self.g, self.eps, self.next_g, self.levels)
 
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:
@@ -18,11 +85,18 @@ def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) ->
     return shares - eps * (mass - problem.mass_a * problem.mass_b)
 
 
-def primal_value(problem: Problem, f: Array, g: Array, eps: float, next_g: Array | None = None) -> Array:
+def primal_value(
+    problem: Problem,
+    f: Array,
+    g: Array,
+    eps: float,
+    next_g: Array | None = None,
+    levels: tuple[Array | float, Array | float] = (0.0, 0.0),
+) -> Array:
     """The cost of a feasible plan near P, 0-d: an upper bound on the optimal value.
 
     `next_g` is that of f, where it is known and f = next_f(g): the rows are then exact and the columns known, which
-    saves two sweeps of four.
+    saves two sweeps of four. `levels` are constants of f and g, and their sum one of the cost, that do not count.
 
     Rows, then columns are scaled down to the marginals that f and g call for. Where both sides bind, what is missing is
     added as a rank-one plan R (Altschuler, Weed and Rigollet 2017, algorithm 2); where one does, it is scaled to fit.
@@ -30,7 +104,7 @@ def primal_value(problem: Problem, f: Array, g: Array, eps: float, next_g: Array
     columns; the bound is tight as R vanishes.
     """
     if problem.kl_a.balanced and not problem.kl_b.balanced:
-        return primal_value(problem.T, g, f, eps)
+        return primal_value(problem.T, g, f, eps, levels=levels[::-1])
     xp = problem.place.xp
     log_a, log_b, kernel = problem.log_a, problem.log_b, problem.kernel
     k, h = log_a + f / eps, log_b + g / eps
@@ -49,19 +123,22 @@ def primal_value(problem: Problem, f: Array, g: Array, eps: float, next_g: Array
     h, columns = h + fit, bounded_exp(log_columns + fit, xp)
     rows = bounded_exp(k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps, xp)
     # <P, C> + eps <P, log P / (a b)>: the cost cancels
-    value = eps * (_dot(xp, rows, k - log_a) + _dot(xp, columns, h - log_b))
+    value = _dot(xp, rows, eps * (k - log_a) - levels[0]) + _dot(xp, columns, eps * (h - log_b) - levels[1])
     mass = xp.sum(rows)
     if problem.balanced:
-        value = value + remainder(problem, problem.a - rows, problem.b - columns, mass, eps)
+        value = value + remainder(problem, problem.a - rows, problem.b - columns, mass, eps, levels[0] + levels[1])
         mass = xp.asarray(problem.mass_a, dtype=mass.dtype, device=problem.place.device)
     penalties = problem.kl_a.divergence(rows, problem.a, xp) + problem.kl_b.divergence(columns, problem.b, xp)
     return value + penalties - eps * (mass - problem.mass_a * problem.mass_b)
 
 
-def remainder(problem: Problem, missing_a: Array, missing_b: Array, scaled_mass: Array, eps: float) -> Array:
+def remainder(
+    problem: Problem, missing_a: Array, missing_b: Array, scaled_mass: Array, eps: float, level: Array | float = 0.0
+) -> Array:
     """The cost that R = missing_a missing_b^T / t adds, with t its mass and the entropy bounded by convexity, 0-d.
 
-    With M the whole mass and l = t / M, F((1 - l) Q + l R / l) <= (1 - l) F(Q) + l F(R / l).
+    `level` is a constant of the cost that does not count. With M the whole mass and l = t / M,
+    F((1 - l) Q + l R / l) <= (1 - l) F(Q) + l F(R / l).
     """
     xp = problem.place.xp
     missing_a, missing_b = (xp.where(z > 0, z, xp.zeros_like(z)) for z in (missing_a, missing_b))
@@ -71,7 +148,7 @@ def remainder(problem: Problem, missing_a: Array, missing_b: Array, scaled_mass:
         return xp.zeros_like(scaled_mass)
     missing_b = missing_b * (t / other)  # equal up to rounding
     whole = problem.mass_a
-    cost = _dot(xp, missing_a, problem.kernel.cost_apply(missing_b)) / t
+    cost = _dot(xp, missing_a, problem.kernel.cost_apply(missing_b)) / t - level * t
     entropy = _entropy(xp, missing_a, problem.a) + _entropy(xp, missing_b, problem.b)
     share = xp.asarray(t, dtype=scaled_mass.dtype, device=problem.place.device)
     entropy = entropy + t * (math.log(whole) - 2 * math.log(t))

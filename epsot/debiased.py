@@ -121,8 +121,8 @@ class DivergenceResult(Result):
 
     @property
     def gap(self) -> Array:
-        gaps = [part.primal64 - part.dual64 for part in self.parts]
-        return self._cast(gaps[0] + (gaps[1] + gaps[2]) / 2)
+        xy, xx, yy = (part.gap64 for part in self.parts)
+        return self._cast(xy + (xx + yy) / 2)
 
     @property
     def f(self) -> Array:

@@ -90,12 +90,16 @@ class Instance:
         return Instance(whole, self.side_a, self.side_a, core, self.problem.source(kernel), self.eps, rho)
 
     @cached_property
+    def exact_core(self) -> Geometry:
+        """The geometry of the points of positive weight whose kernels compute in float64: itself, or a copy."""
+        return self.core if self.problem.precision <= DOUBLE else self.core.in_float64()
+
+    @cached_property
     def exact(self) -> Problem:
         """The problem over kernels that compute in float64: itself, or over a copy of float32 points."""
-        problem, core = self.problem, self.core
-        if problem.precision <= DOUBLE or not isinstance(core, PointCloud):
+        problem, core = self.problem, self.exact_core
+        if core is self.core:
             return problem
-        core = core.in_float64()
         return replace(
             problem, kernel=core.kernel(problem.kernel.workers), precision=core.precision, scale=core.rounded()
         )

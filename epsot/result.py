@@ -12,6 +12,7 @@ import numpy as np
 
 from epsot import certificates
 from epsot.arrays import Place
+from epsot.certificates import Certificate
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.geometry import CostMatrix, PointCloud
@@ -111,8 +112,10 @@ class SinkhornResult(Result):
         potentials call for (balanced: the weights), relative to the larger of the two masses.
     dual, primal, gap : 0-d arrays
         A lower bound on the optimal value, the cost of a feasible plan, and their difference, in float64 whatever the
-        data: of float32 data they need a copy. `primal` costs two to four sweeps over the pairs; with forbidden pairs
-        it is infinite unless the marginals are met to rounding.
+        data: of float32 points they need a copy. Where float64 does not resolve the exponents of the plan (then the
+        status is STALLED) they are -inf, inf and inf. The difference is taken before what every plan pays is added,
+        and may be smaller than the rounding of the bounds. `primal` costs two to four sweeps over the pairs; with
+        forbidden pairs it is infinite unless the marginals are met to rounding.
     success, status, message, nit, history : bool, Status, str, int, tuple
         The outcome; `history` holds a record (nit, eps, marginal_error) for every measurement, of a solve from coarse
         to fine those on the points.
@@ -166,21 +169,26 @@ class SinkhornResult(Result):
         return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps)
 
     @cached_property
+    def certificate(self) -> Certificate:
+        """The bounds behind `dual`, `primal` and `gap`."""
+        pair = self.dual_pair
+        next_g = pair.g_map[0] if pair.f_map is None and pair.g_map is not None else None  # f is next_f(g)
+        return Certificate.of(self.instance, pair.f, pair.g, pair.mass, next_g)
+
+    @property
     def dual64(self) -> Array:
         """`dual` in float64."""
-        pair, problem = self.dual_pair, self.instance.exact
-        if problem is self.instance.problem:
-            return self.value64
-        sums = problem.row_sums(pair.f, problem.next_f(pair.g, self.eps), self.eps)
-        return certificates.dual_value(problem, pair.f, pair.g, self.instance.place.xp.sum(sums), self.eps)
+        return self.certificate.common + self.certificate.dual
 
-    @cached_property
+    @property
     def primal64(self) -> Array:
         """`primal` in float64."""
-        pair, problem, next_g = self.dual_pair, self.instance.exact, None
-        if problem is self.instance.problem and pair.f_map is None and pair.g_map is not None:
-            next_g = pair.g_map[0]  # f is next_f(g)
-        return certificates.primal_value(problem, pair.f, pair.g, self.eps, next_g)
+        return self.certificate.common + self.certificate.primal
+
+    @property
+    def gap64(self) -> Array:
+        """`gap` in float64."""
+        return self.certificate.primal - self.certificate.dual
 
     @cached_property
     def marginal_error(self) -> float:
@@ -210,7 +218,7 @@ class SinkhornResult(Result):
 
     @property
     def gap(self) -> Array:
-        return self._cast(self.primal64 - self.dual64)
+        return self._cast(self.gap64)
 
     @property
     def f(self) -> Array:

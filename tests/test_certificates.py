@@ -87,6 +87,43 @@ def test_the_gap_closes(awkward: Measures, rho: Any, tol: float) -> None:
     assert float(result.gap) <= 100 * tol
 
 
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("shift", [500.0, 1e4, 1e5])
+def test_clouds_far_apart(shift: float, p: int) -> None:
+    """The gap is that of the same clouds side by side, up to the rounding of the exponents."""
+    rng = np.random.default_rng(1)
+    x, y = rng.random((50, 3)), rng.random((40, 3))
+    options: Any = {"blur": 0.05, "p": p, "max_iter": 5000}
+    near = [solve(x, y, **options) for solve in (epsot.sinkhorn, epsot.sinkhorn_divergence)]
+    far = [solve(x, y + shift, **options) for solve in (epsot.sinkhorn, epsot.sinkhorn_divergence)]
+    for one, other in zip(near, far, strict=True):
+        rounding = 2.0**-50 * float(other.value)
+        assert -1e-9 * shift <= float(other.gap) <= 10 * float(one.gap) + rounding
+        assert float(other.dual) <= float(other.primal)
+        assert abs(float(other.value - other.dual)) <= float(other.gap) + rounding
+
+
+@pytest.mark.parametrize("rho", [None, (None, 0.5), (0.5, None)])
+@pytest.mark.parametrize("constant", [1e6, -1e6, 1e9])
+def test_a_constant_of_the_cost(rho: Any, constant: float) -> None:
+    """A plan of fixed mass pays it, whatever else it does: the bounds move, and the gap does not."""
+    C = np.random.default_rng(0).random((30, 40))
+    plain, moved = (epsot.solve(epsot.CostMatrix(z), eps=0.02, rho=rho, tol=1e-4) for z in (C, C + constant))
+    assert plain.success
+    assert moved.success
+    assert -(2.0**-52) * abs(constant) <= float(moved.gap) <= 10 * float(plain.gap) + 1e-6
+    checks.close(float(moved.dual) - constant, plain.dual, 1e-3)
+
+
+def test_nothing_is_proved_by_noise() -> None:
+    """The exponents are of the order of 1e18: what is left of them is rounding, and no bound follows."""
+    rng = np.random.default_rng(0)
+    result = epsot.sinkhorn(rng.random((20, 64)), rng.random((20, 64)), blur=3e-9)
+    assert result.status is epsot.Status.STALLED
+    assert result.gap == np.inf
+    assert result.dual == -np.inf
+
+
 @pytest.mark.parametrize("rho", [1e6, 1e10, 1e12, (None, 1e12)])
 def test_a_huge_strength_costs_no_digits(awkward: Measures, rho: Any) -> None:
     """rho KL rounds at rho times a rounding unless it is written with log1p; the limit is balanced transport."""

@@ -111,6 +111,13 @@ class CostMatrix:
     def T(self) -> CostMatrix:
         return self._derived(self.C.T, self.C_yy, self.C_xx)
 
+    def in_float64(self) -> CostMatrix:
+        """Itself: its kernels compute in float64."""
+        return self
+
+    def split(self) -> None:
+        """No part of a matrix is known to depend on one side only."""
+
     def _derived(self, C: Array, C_xx: Array | None, C_yy: Array | None) -> CostMatrix:
         """A geometry of parts that are checked already."""
         new = object.__new__(CostMatrix)

@@ -14,6 +14,7 @@ from epsot.devices import resident
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
+FAR = 4.0  # times the radius of a cloud: from such a distance on its centre is worth knowing
 BLOCK = 64  # points that the kernels give a common centre, about
 
 
@@ -192,6 +193,27 @@ class PointCloud:
         new = self._derived(x, x if self.y is self.x else xp.astype(self.y, xp.float64))
         new.dtype = xp.float64
         return new
+
+    def split(self) -> tuple[PointCloud, Array, Array] | None:
+        """Clouds around a common centre and u, v with C[i, j] = C'[i, j] + u[i] + v[j]; None where that brings little.
+
+        With the centres x0 and y0 and t = y0 - x0, half of |x - y|^2 is half of |(x - x0) - (y - y0)|^2, less
+        <t, x - x0>, and <t, y - y0> and half of |t|^2.  (n,), (m,)
+        """
+        x_low, y_low, x_high, y_high = self._corners / 2
+        x_0, y_0 = x_low + x_high, y_low + y_high
+        t, radius = y_0 - x_0, float(max((x_high - x_low).max(), (y_high - y_low).max()))
+        if not isinstance(self.cost, HalfSquare) or not FAR * radius < float(np.abs(t).max()) < math.inf:
+            return None
+        xp, device = self.place.xp, self.place.device
+        x, y = (
+            xp.astype(z, xp.float64) - xp.asarray(z_0, dtype=xp.float64, device=device)[None, :]
+            for z, z_0 in ((self.x, x_0), (self.y, y_0))
+        )
+        across, factor = xp.asarray(t, dtype=xp.float64, device=device)[None, :], self.cost.factor
+        half = factor * float((t * t).sum()) / 4
+        new = self._derived(xp.astype(x, self.dtype), xp.astype(y, self.dtype))
+        return new, half - factor * xp.sum(across * x, axis=1), half + factor * xp.sum(across * y, axis=1)
 
     def source(self) -> PointCloud:
         """The first cloud with itself, for the debiasing term."""
