@@ -1,8 +1,9 @@
-"""Work is done on the device of the arrays that come in, whichever is current.
+"""Work is done on the device of the arrays that come in, and without floating-point warnings of NumPy.
 
 CuPy computes on its current device, and refuses arrays of another; other libraries go where their arrays are. The
 current device is therefore changed at the door, here, and nowhere below: by public functions, and by what public
-classes compute later.
+classes compute later. There NumPy is told to be silent, too: what is not finite is judged by a status, or named by a
+`PrecisionWarning`, while a RuntimeWarning would name a line that no user has written.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import wraps
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 from array_api_compat import is_cupy_array, is_cupy_namespace
 
 from epsot.arrays import Place
@@ -38,11 +40,11 @@ def device_of(things: Iterable[Any]) -> AbstractContextManager[Any]:
 
 
 def at_home(function: Callable[P, R]) -> Callable[P, R]:
-    """The function on the device of its arguments; of a method, on that of the object."""
+    """The function on the device of its arguments, silent about what is not finite; of a method, on that of the object."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with device_of((*args, *kwargs.values())):
+        with device_of((*args, *kwargs.values())), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return function(*args, **kwargs)
 
     return run

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.arrays import Place
+from epsot.certificates import UNRESOLVED
 from epsot.costs import Array
 from epsot.debiased import DivergenceResult
 from epsot.devices import resident
@@ -204,8 +205,12 @@ def settle(
         dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))
     if not math.isfinite(posed.problem.logit_error(dual.f, dual.g, posed.eps)):
         status = Status.DIVERGED
-    elif posed is instance and dual.error is not None:
-        status, dual = checked(posed, dual, status, options.tol or 0.0)
+    elif posed is instance:
+        if dual.error is not None:
+            status, dual = checked(posed, dual, status, options.tol or 0.0)
+        unresolved = posed.problem.exponent_error(dual.f, dual.g, posed.eps) > UNRESOLVED
+        if unresolved and status in (Status.MAX_ITER, Status.SCHEDULE_ENDED):
+            status = Status.STALLED  # more iterations would bring no more
     return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
 
 
@@ -245,19 +250,21 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: 
         clouds = ((None, None), (None, None))
     else:
         raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {past.shape}")
-    if not all(bool(xp.all(xp.isfinite(z))) for z in (init.dual_pair.f, init.dual_pair.g)):
-        return None  # it diverged
 
     def potential(side: Side, old: Any, new: Any, needed: bool) -> Array:
         if old is None or (old.shape == new.shape and (not needed or bool(xp.all(old == new)))):
             return side.potential
-        return side.potential_at(new)[0]
+        try:
+            return side.potential_at(new)[0]
+        except ValueError:  # points at which the cost of the earlier result is not defined
+            return xp.full(new.shape[0], xp.nan, dtype=xp.float64, device=instance.place.device)
 
     # An update of both sides begins with f from g, and takes the earlier f for a guess; a self-transport has f alone.
     f = potential(init.source, *clouds[0], needed=own)
     g = f if own else potential(init.target, *clouds[1], needed=True)
     problem, eps = instance.problem, instance.eps
     most = (FAR_OF_ITSELF if own else FAR) * max(options.start, problem.scale, eps)
-    if bool(xp.any(xp.abs(g) > problem.kl_b.dampen(most, eps))):  # a short reach makes potentials small
+    most = problem.kl_b.dampen(most, eps)  # a short reach makes potentials small
+    if not bool(xp.all(xp.abs(g) <= most)) or not bool(xp.all(xp.isfinite(f))):
         return None
     return instance.side_a.restrict(f), instance.side_b.restrict(g)

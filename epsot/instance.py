@@ -87,7 +87,8 @@ class Instance:
         whole = core if self.core is self.geometry else self.geometry.source()
         kernel: Any = self.core.source_kernel(self.problem.kernel)  # type: ignore[arg-type]
         rho = self.rho[0] if isinstance(self.rho, tuple) else self.rho
-        return Instance(whole, self.side_a, self.side_a, core, self.problem.source(kernel), self.eps, rho)
+        problem = self.problem.source(kernel, core.rounded())
+        return Instance(whole, self.side_a, self.side_a, core, problem, self.eps, rho)
 
     @cached_property
     def exact_core(self) -> Geometry:

@@ -14,6 +14,7 @@ from epsot.costs import Array
 from epsot.debiased import DivergenceResult
 from epsot.devices import resident
 from epsot.instance import checked_weights
+from epsot.lazy import cached_property
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
@@ -101,7 +102,8 @@ class Objective:
         self.place = common_place(y=y, b=b, a=a, x=x)
         copied = self.place.xp.asarray
         self.y = copied(as_points("y", y, self.place), copy=True)
-        self.b = checked_weights("b", b, self.y.shape[0], self.place)
+        checked_weights("b", b, self.y.shape[0], self.place)
+        self.b = None if b is None else copied(as_real("b", b, self.place), copy=True)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
         if wrt not in ("x", "a"):
             raise ValueError(f'`wrt` must be "x" or "a", got {wrt!r}')
@@ -121,6 +123,12 @@ class Objective:
             "max_iter": max_iter, "workers": workers,
         }  # fmt: skip
         check_options(self.y, **self._options)
+
+    @cached_property
+    def _mass(self) -> float:
+        """Of the target."""
+        xp = self.place.xp
+        return 1.0 if self.b is None else float(xp.sum(xp.astype(self.b, xp.float64)))
 
     @property
     def bounds(self) -> Any:
@@ -147,8 +155,8 @@ class Objective:
         check_finite("z", flat, "entries", self.place)
         if self.parametrization == "softmax":
             weights = xp.exp(flat - xp.max(flat))
-            return weights * (xp.sum(self.b) / xp.sum(weights))
-        return flat * (xp.sum(self.b) / xp.sum(flat)) if self.balanced else flat
+            return weights * (self._mass / xp.sum(weights))
+        return flat * (self._mass / xp.sum(flat)) if self.balanced else flat
 
     def __call__(self, z: Any) -> tuple[float, np.ndarray]:
         """The value and the flat gradient at a flat float64 vector."""

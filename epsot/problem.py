@@ -101,11 +101,11 @@ class Problem:
             self.mass_b, self.mass_a, self.kl_b, self.kl_a, self.place, self.precision, self.scale, self.own,
         )  # fmt: skip
 
-    def source(self, kernel: Kernel) -> Problem:
-        """The problem of the first measure with itself, over its own kernel."""
+    def source(self, kernel: Kernel, scale: float) -> Problem:
+        """The problem of the first measure with itself, over its own kernel, which rounds terms of such a scale."""
         return Problem(
             kernel, self.a, self.a, self.log_a, self.log_a,
-            self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place, self.precision, self.scale, own=True,
+            self.mass_a, self.mass_a, self.kl_a, self.kl_a, self.place, self.precision, scale, own=True,
         )  # fmt: skip
 
     @cached_property

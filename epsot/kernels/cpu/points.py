@@ -27,6 +27,12 @@ NO_SQUARES = np.zeros(1)
 MANY = 4096  # points, from which it pays to try whether pairs can be left out
 
 
+def middle(*clouds: Array) -> Array:
+    """The mean of all points."""
+    total: Array = sum(cloud.sum(axis=0, dtype=np.float64) for cloud in clouds)
+    return total / sum(map(len, clouds))
+
+
 class Points(Fused, reference.Points):
     """The kernels of two clouds and a cost that has a `kind`.
 
@@ -45,8 +51,7 @@ class Points(Fused, reference.Points):
         y = x if shared else writable(y)
         centre = None
         if x.shape[1] > NEAR_DIMENSIONS and len(x) + len(y):
-            total = x.sum(axis=0, dtype=np.float64) + y.sum(axis=0, dtype=np.float64)
-            centre = total / (len(x) + len(y))
+            centre = middle(x) if shared else middle(x, y)
         cloud = Cloud(x, centre)
         self._join(cloud, cloud if shared else Cloud(y, centre), cost, usable_workers(workers))
 
@@ -77,8 +82,9 @@ class Points(Fused, reference.Points):
         return self._transpose
 
     def source(self) -> Points:
-        """The kernel of x with itself; what was prepared for x is shared."""
-        return self._with(self.x_cloud, self.x_cloud)
+        """The kernel of x with itself; what was prepared for x is shared, unless that has a centre between x and y."""
+        cloud = self.x_cloud if self.form == NEAR else Cloud(self.x, middle(self.x))
+        return self._with(cloud, cloud)
 
     def at(self, points: Array) -> Points:
         """The kernel of other points, (r, d), with y; what was prepared for y is shared."""
