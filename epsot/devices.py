@@ -40,7 +40,7 @@ def device_of(things: Iterable[Any]) -> AbstractContextManager[Any]:
 
 
 def at_home(function: Callable[P, R]) -> Callable[P, R]:
-    """The function on the device of its arguments, silent about what is not finite; of a method, on that of the object."""
+    """The function on the device of its arguments, of a method on that of the object; silent about infinite numbers."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
