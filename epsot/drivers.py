@@ -208,10 +208,16 @@ def settle(
     elif posed is instance:
         if dual.error is not None:
             status, dual = checked(posed, dual, status, options.tol or 0.0)
-        unresolved = posed.problem.exponent_error(dual.f, dual.g, posed.eps) > UNRESOLVED
-        if unresolved and status in (Status.MAX_ITER, Status.SCHEDULE_ENDED):
-            status = Status.STALLED  # more iterations would bring no more
+        status = exhausted(posed, dual, status)
     return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
+
+
+def exhausted(instance: Instance, dual: Dual, status: Status) -> Status:
+    """STALLED where no digits are left that more iterations, or a slower schedule, could bring."""
+    problems = {Status.MAX_ITER: instance.problem, Status.SCHEDULE_ENDED: instance.exact}
+    if status in problems and problems[status].exponent_error(dual.f, dual.g, instance.eps) > UNRESOLVED:
+        return Status.STALLED
+    return status
 
 
 def checked(instance: Instance, dual: Dual, status: Status, tol: float) -> tuple[Status, Dual]:
