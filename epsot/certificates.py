@@ -67,14 +67,20 @@ class Certificate:
         if mass is None:
             next_f = problem.next_self(self.f, self.eps) if problem.own else problem.next_f(self.g, self.eps)
             mass = xp.sum(problem.row_sums(self.f, next_f, self.eps))
-        return dual_value(problem, self.f - self.levels[0], self.g - self.levels[1], mass, self.eps)
+        unseen = self.slack * self.eps * mass  # the error of that sum
+        return dual_value(problem, self.f - self.levels[0], self.g - self.levels[1], mass, self.eps) - unseen
 
     @cached_property
     def primal(self) -> Array:
         """The upper bound less `common`, 0-d; inf where nothing is resolved."""
         if not self.resolved:
             return self.problem.place.xp.full_like(self.common, self.problem.place.xp.inf)
-        return primal_value(self.problem, self.f, self.g, self.eps, self.next_g, self.levels)
+        return primal_value(self.problem, self.f, self.g, self.eps, self.next_g, self.levels, self.slack)
+
+    @cached_property
+    def slack(self) -> float:
+        """The relative error of sums of exponentials by rounding."""
+        return 2 * self.problem.exponent_error(self.f, self.g, self.eps)
 
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:
@@ -92,11 +98,13 @@ def primal_value(
     eps: float,
     next_g: Array | None = None,
     levels: tuple[Array | float, Array | float] = (0.0, 0.0),
+    slack: float = 0.0,
 ) -> Array:
     """The cost of a feasible plan near P, 0-d: an upper bound on the optimal value.
 
     `next_g` is that of f, where it is known and f = next_f(g): the rows are then exact and the columns known, which
     saves two sweeps of four. `levels` are constants of f and g, and their sum one of the cost, that do not count.
+    `slack` is the relative error of the sums of rows and columns by rounding; as much is added as it may hide.
 
     Rows, then columns are scaled down to the marginals that f and g call for. Where both sides bind, what is missing is
     added as a rank-one plan R (Altschuler, Weed and Rigollet 2017, algorithm 2); where one does, it is scaled to fit.
@@ -104,7 +112,7 @@ def primal_value(
     columns; the bound is tight as R vanishes.
     """
     if problem.kl_a.balanced and not problem.kl_b.balanced:
-        return primal_value(problem.T, g, f, eps, levels=levels[::-1])
+        return primal_value(problem.T, g, f, eps, levels=levels[::-1], slack=slack)
     xp = problem.place.xp
     log_a, log_b, kernel = problem.log_a, problem.log_b, problem.kernel
     k, h = log_a + f / eps, log_b + g / eps
@@ -123,7 +131,9 @@ def primal_value(
     h, columns = h + fit, bounded_exp(log_columns + fit, xp)
     rows = bounded_exp(k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps, xp)
     # <P, C> + eps <P, log P / (a b)>: the cost cancels
-    value = _dot(xp, rows, eps * (k - log_a) - levels[0]) + _dot(xp, columns, eps * (h - log_b) - levels[1])
+    shares_a, shares_b = eps * (k - log_a) - levels[0], eps * (h - log_b) - levels[1]
+    value = _dot(xp, rows, shares_a) + _dot(xp, columns, shares_b)
+    value = value + slack * (_dot(xp, rows, xp.abs(shares_a)) + _dot(xp, columns, xp.abs(shares_b)))
     mass = xp.sum(rows)
     if problem.balanced:
         value = value + remainder(problem, problem.a - rows, problem.b - columns, mass, eps, levels[0] + levels[1])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.arrays import Place
-from epsot.certificates import UNRESOLVED
 from epsot.costs import Array
 from epsot.debiased import DivergenceResult
 from epsot.devices import resident
@@ -24,6 +22,7 @@ from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
 from epsot.stages import Stage, coarse_to_fine
 from epsot.status import Status
+from epsot.verification import representable, verified
 
 logger = logging.getLogger("epsot")
 
@@ -189,52 +188,22 @@ def resume(update: Update, stage: Stage, past: Sequence[SinkhornResult]) -> Any:
 def settle(
     update: Update, state: Any, stage: Stage, instance: Instance, options: Options, nit: int = 0
 ) -> SinkhornResult:
-    """One stage of the solve of an instance, after `nit` iterations: anneal, fix the gauge, and wrap up."""
+    """One stage of the solve of an instance, after `nit` iterations: anneal, verify, and wrap up."""
     posed, levels = stage
-    observe = None
-    if options.callback is not None:
-        callback = options.callback
+    callback = options.callback
 
-        def observe(nit: int, eps: float, state: Any) -> None:
-            callback(Intermediate(nit, eps, state, update, posed, instance))
+    def watch(update: Update) -> Callable[[int, float, Any], object] | None:
+        if callback is None:
+            return None
+        return lambda nit, eps, state: callback(Intermediate(nit, eps, state, update, posed, instance))
 
     most = options.max_iter if posed is instance else options.max_iter - 1  # one is left for the points themselves
-    outcome = anneal(update, state, levels, most, observe, nit)
-    dual, status = outcome.dual, outcome.status
-    if posed.problem.balanced and not posed.problem.own:
-        dual = dual.shifted(posed.problem.dual_shift(dual.f, dual.g))
-    if not math.isfinite(posed.problem.logit_error(dual.f, dual.g, posed.eps)):
-        status = Status.DIVERGED
-    elif posed is instance:
-        if dual.error is not None:
-            status, dual = checked(posed, dual, status, options.tol or 0.0)
-        status = exhausted(posed, dual, status)
-    return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
-
-
-def exhausted(instance: Instance, dual: Dual, status: Status) -> Status:
-    """STALLED where no digits are left that more iterations, or a slower schedule, could bring."""
-    problems = {Status.MAX_ITER: instance.problem, Status.SCHEDULE_ENDED: instance.exact}
-    if status in problems and problems[status].exponent_error(dual.f, dual.g, instance.eps) > UNRESOLVED:
-        return Status.STALLED
-    return status
-
-
-def checked(instance: Instance, dual: Dual, status: Status, tol: float) -> tuple[Status, Dual]:
-    """What all rows and columns say in float64, where rounding might hide more than the error that was found.
-
-    A step in float32 may have a fixed point far from that of the exact one, and an error of zero there; and the
-    potentials themselves are rounded to float64. Twice the tolerance passes: so much the two kinds of sums may differ.
-    """
-    known = float(dual.error)  # type: ignore[arg-type]
-    pair = (dual.f, dual.g, instance.eps)
-    if not instance.problem.rounding(*pair) > max(tol, known):
-        return status, dual
-    found = instance.exact.measured(*pair)
-    if status is Status.CONVERGED and not (found <= 2 * tol and instance.exact.unseen(*pair) <= tol):
-        status = Status.STALLED
-    xp = instance.place.xp
-    return status, replace(dual, error=xp.asarray(max(known, found), dtype=xp.float64, device=instance.place.device))
+    outcome = anneal(update, state, levels, most, watch(update), nit)
+    if posed is instance:
+        outcome = verified(posed, outcome, options.tol, options.max_iter, watch)
+    elif not representable(posed.problem, outcome.dual, posed.eps):
+        outcome = replace(outcome, status=Status.DIVERGED)
+    return SinkhornResult(posed, outcome.dual, outcome.status, outcome.nit, outcome.history)
 
 
 def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: bool) -> tuple[Array, Array] | None:

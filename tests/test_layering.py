@@ -23,7 +23,7 @@ LAYERS = [
     ["transport"],
     ["arguments"],
     ["drivers"],
-    ["stages"],
+    ["stages", "verification"],
     ["debiased", "result", "side", "certificates", "gradients", "plan", "sparse"],
     ["solver"],
     ["instance", "problem"],

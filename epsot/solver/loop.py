@@ -49,7 +49,7 @@ def anneal(
     state: Any,
     schedule: Sequence[Level],
     max_iter: int,
-    observe: Callable[[int, float, Any], None] | None = None,
+    observe: Callable[[int, float, Any], object] | None = None,
     nit: int = 0,
 ) -> Outcome:
     """Run `update` down the schedule, at most max_iter iterations in all, of which the last is at the target.

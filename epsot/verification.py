@@ -1,0 +1,83 @@
+"""What a solve has reached, of the very potentials that are returned; measured anew where rounding may hide it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from epsot.certificates import UNRESOLVED
+from epsot.instance import Instance
+from epsot.problem import Problem
+from epsot.solver.acceleration import ConjugateResiduals
+from epsot.solver.loop import Outcome, anneal
+from epsot.solver.schedule import Level
+from epsot.solver.updates import Alternating, Dual, SelfTransport, Update
+from epsot.status import Status
+
+NEARLY = 2.0  # times the tolerance: what float64 sums may find where float32 sums found less than the tolerance ...
+LAST_STEPS = 30  # ... and steps in float64 that then reach it
+LARGEST_LOG_MASS = 700.0  # of marginals that float64 can hold
+
+Watch = Callable[[Update], Callable[[int, float, Any], object] | None]  # what observes the steps of an update
+
+
+def verified(instance: Instance, outcome: Outcome, tol: float | None, max_iter: int, watch: Watch) -> Outcome:
+    """The outcome in the symmetric gauge, with the error and the status that hold of it.
+
+    A step in float32 may have a fixed point far from that of the exact one, and an error of zero there. And potentials
+    are rounded to float64: where that matters, no iteration brings more.
+    """
+    outcome = centred(instance.problem, outcome)
+    dual, eps = outcome.dual, instance.eps
+    if not representable(instance.problem, dual, eps):
+        return replace(outcome, status=Status.DIVERGED)
+    if dual.error is not None and outcome.status is not Status.DIVERGED:
+        outcome = measured(instance, outcome, tol or 0.0)
+        if outcome.status is Status.CONVERGED and float(outcome.dual.error) > (tol or 0.0):  # type: ignore[arg-type]
+            outcome = centred(instance.problem, finished(instance.exact, outcome, eps, tol or 0.0, max_iter, watch))
+    resolving = {Status.MAX_ITER: instance.problem, Status.SCHEDULE_ENDED: instance.exact}.get(outcome.status)
+    if resolving is not None and resolving.exponent_error(outcome.dual.f, outcome.dual.g, eps) > UNRESOLVED:
+        return replace(outcome, status=Status.STALLED)  # more iterations, or a slower schedule, would bring no more
+    return outcome
+
+
+def centred(problem: Problem, outcome: Outcome) -> Outcome:
+    """In the gauge <a, f> = <b, g>, where any constant will do."""
+    dual = outcome.dual
+    if not problem.balanced or problem.own:
+        return outcome
+    return replace(outcome, dual=dual.shifted(problem.dual_shift(dual.f, dual.g)))
+
+
+def representable(problem: Problem, dual: Dual, eps: float) -> bool:
+    """Whether the potentials, and the marginals that they call for, are numbers of float64."""
+    masses = (problem.kl_a.log_mass(problem.log_a, dual.f), problem.kl_b.log_mass(problem.log_b, dual.g))
+    return math.isfinite(problem.logit_error(dual.f, dual.g, eps)) and all(
+        float(mass) < LARGEST_LOG_MASS for mass in masses
+    )
+
+
+def measured(instance: Instance, outcome: Outcome, tol: float) -> Outcome:
+    """With the error of all rows and columns in float64, where rounding may hide more than the error that was found."""
+    dual, xp = outcome.dual, instance.place.xp
+    known, pair = float(dual.error), (dual.f, dual.g, instance.eps)  # type: ignore[arg-type]
+    if not instance.problem.rounding(*pair) > max(tol, known):
+        return outcome
+    unseen = instance.exact.unseen(*pair)
+    error = max(known, instance.exact.measured(*pair), unseen if unseen > tol else 0.0)
+    failed = outcome.status is Status.CONVERGED and error > NEARLY * tol
+    dual = replace(dual, error=xp.asarray(error, dtype=xp.float64, device=instance.place.device))
+    return replace(outcome, dual=dual, status=Status.STALLED if failed else outcome.status)
+
+
+def finished(exact: Problem, outcome: Outcome, eps: float, tol: float, max_iter: int, watch: Watch) -> Outcome:
+    """The last steps in float64, from where float32 has come near the tolerance."""
+    if outcome.nit >= max_iter:
+        return replace(outcome, status=Status.MAX_ITER)
+    update: Update = SelfTransport(exact) if exact.own else ConjugateResiduals(Alternating(exact))
+    state = update.init(eps, outcome.dual.f, outcome.dual.g)
+    last = anneal(update, state, (Level(eps, LAST_STEPS, tol),), max_iter, watch(update), outcome.nit)
+    status = last.status if last.status in (Status.CONVERGED, Status.STOPPED) else Status.STALLED
+    return replace(last, status=status, history=(*outcome.history, *last.history))
