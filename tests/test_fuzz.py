@@ -1,0 +1,60 @@
+"""Some random problems in the suite, and what examines them; `python -m tests.fuzz` draws any number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import epsot
+from epsot.solver.updates import Dual
+from tests.checks import power_cost
+from tests.closed_forms import dirac_value
+from tests.fuzz import examine
+from tests.fuzz_checks import check_result
+from tests.fuzz_oracle import Posed, Truth
+from tests.fuzz_problems import Problem, draw
+
+SEED, PROBLEMS, CHUNK = 14, 300, 20
+
+
+@pytest.mark.parametrize("first", range(0, PROBLEMS, CHUNK))
+def test_nothing_is_false(first: int) -> None:
+    """A failure is replayed by `python -m tests.fuzz --only SEED:INDEX`."""
+    complaints = [
+        f"{SEED}:{index} {text}" for index in range(first, first + CHUNK) for text in examine(draw(SEED, index))[1]
+    ]
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("rho", [None, 0.5, (0.5, 2.0), (None, 3.0)])
+def test_the_oracle_between_two_diracs(rho: Any) -> None:
+    mass_b = 2.0 if rho is None else 0.7
+    strengths = tuple(np.inf if r is None else r for r in (rho if isinstance(rho, tuple) else (rho, rho)))
+    posed = Posed(np.full((1, 1), 1.5), np.asarray([2.0]), np.asarray([mass_b]), 0.3, strengths)
+    truth = Truth.of(posed, np.zeros(1), np.zeros(1)).improved(1000)
+    assert truth.error < 1e-14
+    np.testing.assert_allclose([truth.dual, truth.primal], dirac_value(1.5, 2.0, mass_b, 0.3, rho), rtol=1e-14)
+
+
+def test_the_oracle_beyond_the_range_of_float64() -> None:
+    """Logarithms alone: a plan of mass exp(-1e5) is relative to itself."""
+    posed = Posed(np.full((1, 2), 1e5), np.ones(1), np.asarray([0.5, 0.5]), 1.0, (1.0, 1.0))
+    truth = Truth.of(posed, np.full(1, 1e5), np.full(2, 1e5)).improved(100)
+    assert truth.error < 1e-12
+    assert Truth.of(posed, truth.f + 1, truth.g).error > 0.5
+
+
+def test_what_is_false_is_found(rng: np.random.Generator) -> None:
+    x, y = rng.random((20, 2)), rng.random((30, 2))
+    options = {"tol": 1e-3, "max_iter": 1000, "scaling": 0.5}
+    problem = Problem("sinkhorn", 2, (x, y), (None, None), 0.3, None, options)
+    result = problem.solve(None, None)
+    assert not list(check_result(problem, result, []))
+    pair = result.dual_pair
+    false = Dual(pair.f + 0.1 * power_cost(x, y[:1])[:, 0], pair.g, error=pair.error, mass=pair.mass)
+    found = " ".join(check_result(problem, replace(result, dual_pair=false), []))
+    assert all(f"{what}:" in found for what in ("error", "bounds")), found
+    assert "outcome" in " ".join(check_result(problem, replace(result, status=epsot.Status.SCHEDULE_ENDED), []))
