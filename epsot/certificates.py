@@ -12,7 +12,7 @@ from typing import Any
 
 from epsot.costs import Array
 from epsot.instance import Instance
-from epsot.kernels.vectors import bounded_exp
+from epsot.kernels.reference import bounded_exp
 from epsot.lazy import cached_property
 from epsot.problem import Problem
 

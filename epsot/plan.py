@@ -12,6 +12,7 @@ from epsot.arrays import Place, as_count, as_real, common_place
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.kernels import Kernel
+from epsot.kernels.reference import bounded_exp
 
 
 @resident
@@ -73,7 +74,7 @@ class Plan:
         if axis not in (1, -1, None):
             raise ValueError(f"`axis` must be 0, 1 or None, got {axis!r}")
         xp = self.place.xp
-        sums = xp.exp(self.k - self.kernel.softmin(self.h, self.eps, None) / self.eps)
+        sums = bounded_exp(self.k - self.kernel.softmin(self.h, self.eps, None) / self.eps, xp)
         return self._cast(sums if axis is not None else xp.sum(sums))
 
     def barycentric_map(self, values: Any = None) -> Array:

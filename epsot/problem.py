@@ -14,8 +14,8 @@ from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel, vectors_of
 from epsot.kernels.bursts import Bursts, Marginal
-from epsot.kernels.reference import log_marginals
-from epsot.kernels.vectors import Directions, Vectors, bounded_exp, distance
+from epsot.kernels.reference import bounded_exp, log_marginals
+from epsot.kernels.vectors import Directions, Vectors, distance
 from epsot.lazy import cached_property
 
 DOUBLE = 2.0**-53  # the precision of float64
@@ -240,7 +240,7 @@ class Problem:
         There a stored cost is near f + g. However large others are, rounding leaves them too large.
         """
         scale = 0.0 if self.kernel.stored else self.scale
-        return max(self.precision * max(1.0, scale / eps), self.logit_error(f, g, eps))
+        return self.precision * max(1.0, scale / eps) + self.logit_error(f, g, eps)
 
     def logit_error(self, f: Array, g: Array, eps: float) -> float:
         """The error of (f + g - C) / eps by the rounding of f and g to float64; inf where they are not finite.

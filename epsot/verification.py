@@ -66,8 +66,8 @@ def measured(instance: Instance, outcome: Outcome, tol: float) -> Outcome:
     if not instance.problem.rounding(*pair) > max(tol, known):
         return outcome
     unseen = instance.exact.unseen(*pair)
-    error = max(known, instance.exact.measured(*pair), unseen if unseen > tol else 0.0)
-    failed = outcome.status is Status.CONVERGED and error > NEARLY * tol
+    error = max(known, instance.exact.measured(*pair) + (2 * unseen if unseen > tol else 0.0))
+    failed = outcome.status is Status.CONVERGED and not (error <= NEARLY * tol and unseen <= tol)
     dual = replace(dual, error=xp.asarray(error, dtype=xp.float64, device=instance.place.device))
     return replace(outcome, dual=dual, status=Status.STALLED if failed else outcome.status)
 

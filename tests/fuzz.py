@@ -44,8 +44,8 @@ def check_warnings(problem: Problem, status: Status, said: list[Any]) -> Iterato
 
 
 def check_start(problem: Problem, result: Any) -> Iterator[str]:
-    """No start spoils what would converge without it."""
-    if problem.warm is not None and result.status in UNRESOLVED:
+    """No start spoils what would converge without it, and not by the luck of rounding."""
+    if problem.warm is not None and result.status in UNRESOLVED and not problem.rounds:
         cold = problem.solve(None, None)
         if cold.success:
             yield f"{result.status.name} from an earlier result, without it CONVERGED"

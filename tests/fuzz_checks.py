@@ -111,6 +111,8 @@ def check_outcome(case: Case) -> Iterator[str]:
     if counts != sorted(set(counts)) or (counts and not 1 <= counts[0] <= counts[-1] <= result.nit):
         yield f"history counts {counts[:3]}...{counts[-3:]}, nit {result.nit}"
     allowed = {Status.SCHEDULE_ENDED, Status.DIVERGED}
+    if case.asked is None and 2.0**-53 * case.truth.exponent > 0.02:  # no digits are left
+        allowed.add(Status.STALLED)
     if (result.status in allowed) != (case.asked is None) and result.status is not Status.DIVERGED:
         yield f"{case.status} with tol {case.asked}"
     if result.success and not result.marginal_error <= case.asked:

@@ -70,6 +70,14 @@ class Problem:
     def single(self) -> bool:
         return bool(self.sides[0].dtype == np.float32)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether float32 may be too coarse for the exponents."""
+        if not self.single or self.cost == "matrix" or self.options["tol"] is None:
+            return False
+        largest = max(part.largest for part in self.posed().values())
+        return bool(8 * 2.0**-24 * largest / self.temperatures[0] > self.options["tol"])
+
     def start(self) -> Any:
         """The result to start from, if there is one."""
         if self.warm is None:

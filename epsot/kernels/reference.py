@@ -18,6 +18,7 @@ from epsot.costs import Array, Cost
 from epsot.kernels.bursts import Bursts, Marginal
 from epsot.lazy import cached_property
 
+MAX_EXPONENT = 690.0  # of masses: what is beyond e^690 is hopeless, but must stay a number, and in sums, too
 DIFFERENCES = 2**20  # numbers that are held at a time where differences are taken first
 
 
@@ -32,6 +33,11 @@ def logsumexp(logits: Array) -> Array:
     total = xp.sum(xp.exp(logits - top[:, None]), axis=1)
     total = xp.where(empty, xp.ones_like(total), total)
     return xp.where(empty, xp.full_like(top, -xp.inf), top + xp.log(total))
+
+
+def bounded_exp(z: Array, xp: Any) -> Array:
+    """exp(z), at most e^690: of the logarithm of a whole mass, never of a factor that a small one would hide."""
+    return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
 
 
 def take_rows(array: Array, rows: slice | Array) -> Array:
@@ -105,9 +111,9 @@ class Dense:
         return self.softmin(h, eps)
 
     def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Array:
-        """exp(k[i] + h[j] - C[i, j] / eps) for i in rows.  -> (r, m)"""
+        """exp(k[i] + h[j] - C[i, j] / eps) for i in rows, of a bounded exponent.  -> (r, m)"""
         xp = array_namespace(k, h)
-        return xp.exp(take_rows(k, rows)[:, None] + (h[None, :] - self.cost_rows(rows) / eps))
+        return bounded_exp(take_rows(k, rows)[:, None] + (h[None, :] - self.cost_rows(rows) / eps), xp)
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j].  (n,), (m,), (m, q) -> (n, q)"""

@@ -13,20 +13,13 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from epsot.costs import Array
-from epsot.kernels.reference import logsumexp
-
-MAX_EXPONENT = 700.0  # masses beyond e^700 are hopeless, but must stay numbers
+from epsot.kernels.reference import bounded_exp, logsumexp
 
 WINDOW = 10  # directions kept; near the solution one would do, far from it 5 need up to 1.2 times the passes
 DEPENDENT = 1e-8  # a direction that is the sum of the others up to this part of it is rounding
 BENT = 1.05  # a residual so much larger than expected: the map is not linear yet, old directions mislead
 LEAP = 20.0  # no mix goes further than so many eps from the plain step: there the map is not what it was here
 LONGEST = 1.0  # no eased column moves by more than this many eps a step, where a plain step would not
-
-
-def bounded_exp(z: Array, xp: Any) -> Array:
-    """exp(z), at most e^700: of the logarithm of a whole mass, never of a factor that a small one would hide."""
-    return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
 
 
 def distance(log_m: Array, exponent: Array, xp: Any) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from epsot.kernels.cpu.clouds import LOG2_E, log_weights, padded, values_by_grou
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
 from epsot.kernels.cpu.tree import Tree, tops_of
-from epsot.kernels.reference import Dense, take_rows
+from epsot.kernels.reference import MAX_EXPONENT, Dense, take_rows
 from epsot.lazy import cached_property
 
 Array = NDArray[Any]
@@ -193,6 +193,7 @@ class Fused(Dense):
         out /= -eps
         out += h
         out += take_rows(k, rows)[:, None]
+        np.minimum(out, MAX_EXPONENT, out=out)
         return np.exp(out, out=out)
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
