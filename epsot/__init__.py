@@ -14,7 +14,7 @@ from epsot.geometry import CostMatrix, PointCloud
 from epsot.objective import Objective
 from epsot.plan import Plan
 from epsot.result import SinkhornResult
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, PrecisionWarning, Status
 from epsot.transport import divergence, sinkhorn, sinkhorn_divergence, solve
 
 try:
@@ -30,6 +30,7 @@ __all__ = [
     "Objective",
     "Plan",
     "PointCloud",
+    "PrecisionWarning",
     "SinkhornResult",
     "Status",
     "divergence",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot.arrays import Place, as_count, as_real, common_place
+from epsot.arrays import Place, as_count, as_real, common_place, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.kernels import Kernel
@@ -219,4 +219,4 @@ class Plan:
         return out if v.ndim == 2 else out[:, 0]
 
     def _cast(self, array: Array) -> Array:
-        return self.place.xp.astype(array, self.dtype, copy=False)
+        return in_dtype(array, self.dtype, self.place, copy=False)

@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from epsot import certificates
-from epsot.arrays import Place
+from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.geometry import CostMatrix, PointCloud
@@ -80,11 +78,7 @@ class Result:
         return "\n".join([type(self).__name__, *lines])
 
     def _cast(self, array: Array) -> Array:
-        xp, dtype = self.instance.place.xp, self.instance.geometry.dtype
-        if array.ndim > 0:
-            return xp.astype(array, dtype)  # a copy, the user's own
-        with np.errstate(over="ignore"):  # a bound beyond the range of float32 is infinite
-            return xp.astype(array, dtype)
+        return in_dtype(array, self.instance.geometry.dtype, self.instance.place)  # a copy, the user's own
 
 
 @resident
