@@ -88,6 +88,10 @@ class DivergenceResult(Result):
         return self.xy.nit
 
     @property
+    def tol(self) -> float | None:  # type: ignore[override]
+        return self.xy.tol
+
+    @property
     def history(self) -> tuple[Check, ...]:  # type: ignore[override]
         return self.xy.history
 

@@ -211,7 +211,7 @@ def settle(
         status = Status.STALLED
     if posed is instance and options.tol is not None and status in (Status.CONVERGED, Status.STALLED):
         status, dual = checked(posed, dual, status, unresolved, options.tol)
-    return SinkhornResult(posed, dual, status, outcome.nit, outcome.history)
+    return SinkhornResult(posed, dual, status, outcome.nit, outcome.history, options.tol)
 
 
 def checked(instance: Instance, dual: Dual, status: Status, logit_error: float, tol: float) -> tuple[Status, Dual]:

@@ -22,6 +22,16 @@ from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 from epsot.status import Status
 
+HUGE = 1e6  # temperatures that finite costs may span before they look like a way to forbid pairs
+
+
+def told_apart(error: float, tol: float | None, digits: int) -> str:
+    """The error with so many decimals, or as many as show on which side of the tolerance it is."""
+    if tol is not None and error != tol:
+        while digits < 17 and f"{error:.{digits}e}" == f"{tol:.{digits}e}":
+            digits += 1
+    return f"{error:.{digits}e}"
+
 
 class Result:
     """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
@@ -30,6 +40,7 @@ class Result:
     status: Status
     nit: int
     history: tuple[Check, ...]
+    tol: float | None  # that was asked for
 
     @property
     def eps(self) -> float:
@@ -58,18 +69,33 @@ class Result:
     @property
     def message(self) -> str:
         """The status in words: what was reached, and the cure."""
-        measured = "" if self._reached is None else f"; marginal error {self._reached:.2e}"
-        cure = f"; {self.status.cure}" if self.status.cure else ""
-        if self.status is Status.MAX_ITER and isinstance(self.instance.geometry, CostMatrix):
-            cure += ", and check that forbidden pairs leave a plan" if self.instance.geometry.forbids() else ""
+        measured = "" if self._reached is None else f"; marginal error {told_apart(self._reached, self.tol, 2)}"
+        cure = f"; {self._cure}" if self._cure else ""
         return f"{self.status.meaning}{measured} after {self.nit} iterations{cure}"
+
+    @property
+    def _cure(self) -> str:
+        """That of the status, as far as it fits what was solved."""
+        geometry, status = self.instance.geometry, self.status
+        cure = status.cure
+        if status is Status.STALLED:
+            double = geometry.dtype == self.instance.place.xp.float64
+            wide = f"float64 {'costs' if isinstance(geometry, CostMatrix) else 'points'}"
+            cure = "raise `tol` or the temperature (`blur`, `eps`)" if double else cure.replace("float64", wide)
+        if not (isinstance(geometry, CostMatrix) and Status.MAX_ITER <= status <= Status.DIVERGED):
+            return cure
+        if geometry.forbids():
+            cure += ", and check that forbidden pairs leave a plan"
+        if self.instance.core.scale() > HUGE * self.eps:
+            cure += "; if the largest costs stand for forbidden pairs, make them `+inf`"
+        return cure
 
     def __repr__(self) -> str:
         n, m = self.instance.geometry.shape
         rows = {
             "shape": f"{n} x {m}",
             "status": f"{self.status.name} ({self.status.meaning})",
-            "marginal error": "not measured" if self._reached is None else f"{self._reached:.3e}",
+            "marginal error": "not measured" if self._reached is None else told_apart(self._reached, self.tol, 3),
             "nit": self._iterations,
             "eps": f"{self.eps:.6g}",
             "rho": "balanced" if self.rho is None else self.rho,
@@ -120,6 +146,7 @@ class SinkhornResult(Result):
     status: Status
     nit: int
     history: tuple[Check, ...]
+    tol: float | None = None
 
     @property
     def place(self) -> Place:

@@ -49,7 +49,7 @@ class Status(IntEnum):
     STALLED = (
         3,
         "the marginal error no longer falls: the precision of the data type is reached",
-        "raise `tol`, use float64 points, or raise the temperature (`blur`, `eps`)",
+        "raise `tol`, use float64, or raise the temperature (`blur`, `eps`)",
     )
     DIVERGED = (
         4,
