@@ -164,7 +164,7 @@ class DivergenceResult(Result):
 
     def potential(self, points: Any) -> Array:
         """F at other points, (r, d) -> (r,)."""
-        return self._cast(self.xy.source.at(points)[1] - self.xx.source.at(points)[1])
+        return self._cast(self.xy.source.potential_at(points)[0] - self.xx.source.potential_at(points)[0])
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""

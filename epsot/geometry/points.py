@@ -9,11 +9,12 @@ import numpy as np
 
 from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
-from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
+from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare, check_cost
 from epsot.devices import resident
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
+PROBED = (3, 4)  # points of the two clouds on which a cost of the user's own is tried
 BLOCK = 64  # points that the kernels give a common centre, about
 
 
@@ -53,9 +54,10 @@ class PointCloud:
     Raises
     ------
     ValueError
-        If a cloud is empty, not (n, d) or not finite, if the dimensions differ, or if `p` or `cost` is unknown.
+        If a cloud is empty, not (n, d) or not finite, if the dimensions differ, or if `p` or `cost` is unknown; if a
+        `cost` of your own, tried on a few of the points, is not symmetric, or returns NaN or a wrong shape.
     TypeError
-        If the points are not real, or come from different libraries or devices.
+        If the points are not real, or come from different libraries or devices; if `cost` has a wrong signature.
 
     Examples
     --------
@@ -87,10 +89,19 @@ class PointCloud:
             self.cost.check("y", self.y)
         if not self.cost.degree > 0:
             raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
+        if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()):
+            check_cost(self.cost, *(self._few(z, count) for z, count in zip((self.x, self.y), PROBED, strict=True)))
 
     def _set(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y
         self.shape: tuple[int, int] = (x.shape[0], y.shape[0])
+
+    def _few(self, points: Array, count: int) -> Array:
+        """Some of the points in float64, evenly spaced."""
+        xp, n = self.place.xp, points.shape[0]
+        count = min(n, count)
+        rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
+        return xp.astype(xp.take(points, rows, axis=0), xp.float64)
 
     def _derived(self, x: Array, y: Array) -> PointCloud:
         """The same cost between points that are checked already."""
