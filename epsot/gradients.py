@@ -25,6 +25,6 @@ def extend(kernel: Any, problem: Problem, g: Array, eps: float) -> tuple[Array, 
     return problem.kl_a.dampen(kernel.softmin(h, eps), eps), h
 
 
-def weight_gradient(problem: Problem, f: Array, eps: float) -> Array:
-    """dOT / da[i], up to a constant when balanced.  (n,) -> (n,)"""
-    return problem.kl_a.weight_gradient(f, eps, problem.mass_b, problem.place.xp)
+def weight_gradient(problem: Problem, f: Array, eps: float, other_mass: float) -> Array:
+    """dOT / da[i], up to a constant when balanced; `other_mass` is the whole mass of b.  (n,) -> (n,)"""
+    return problem.kl_a.weight_gradient(f, eps, other_mass, problem.place.xp)

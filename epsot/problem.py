@@ -62,7 +62,7 @@ class MarginalKL:
     def divergence(self, r: Array, a: Array, xp: Any) -> Array:
         """rho KL(r | a); zero where it is a constraint."""
         if self.balanced:
-            return xp.zeros_like(r[0])
+            return xp.sum(xp.zeros_like(r))
         ratio = r / a
         excess = ratio - 1
         near = xp.abs(excess) < 0.5  # for a large rho r is close to a: log1p keeps the digits

@@ -118,7 +118,8 @@ class SinkhornResult(Result):
         The dual objective, mass terms included; at convergence it equals the primal
         ``<P, C> + eps KL(P | a b^T) + rho_a KL(P 1 | a) + rho_b KL(P^T 1 | b)``.
     f, g : (n,) and (m,) arrays
-        Dual potentials, balanced in the gauge ``<a, f> = <b, g>``; at points of weight zero their extension.
+        Dual potentials, balanced in the gauge ``<a, f> = <b, g>``; at points of weight zero their extension. Infinite
+        where no partner has mass.
     grad_x, grad_y : (n, d) and (m, d) arrays
         Derivatives of `value` in the points.
     grad_a, grad_b : (n,) and (m,) arrays
@@ -185,7 +186,7 @@ class SinkhornResult(Result):
     def value64(self) -> Array:
         """`value` in float64."""
         problem, pair = self.instance.problem, self.dual_pair
-        return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps)
+        return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps) + self.instance.lost
 
     @cached_property
     def _exact(self) -> Problem:
@@ -202,7 +203,8 @@ class SinkhornResult(Result):
         if problem is self.instance.problem:
             return self.value64
         sums = problem.row_sums(pair.f, problem.next_f(pair.g, self.eps), self.eps)
-        return certificates.dual_value(problem, pair.f, pair.g, self.instance.place.xp.sum(sums), self.eps)
+        mass = self.instance.place.xp.sum(sums)
+        return certificates.dual_value(problem, pair.f, pair.g, mass, self.eps) + self.instance.lost
 
     @cached_property
     def primal64(self) -> Array:
@@ -210,7 +212,7 @@ class SinkhornResult(Result):
         pair, problem, next_g = self.dual_pair, self._exact, None
         if problem is self.instance.problem and pair.f_map is None and pair.g_map is not None:
             next_g = pair.g_map[0]  # f is next_f(g)
-        return certificates.primal_value(problem, pair.f, pair.g, self.eps, next_g)
+        return certificates.primal_value(problem, pair.f, pair.g, self.eps, next_g) + self.instance.lost
 
     @cached_property
     def marginal_error(self) -> float:
@@ -274,8 +276,8 @@ class SinkhornResult(Result):
         kernel = problem.kernel if instance.core is geometry else geometry.kernel(problem.kernel.workers)
         f, g, none = self.source.potential, self.target.potential, -instance.place.xp.inf
         points = (geometry.x, geometry.y) if isinstance(geometry, PointCloud) else (None, None)
-        k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none)
-        h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none)
+        k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none, none)
+        h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none, none)
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, points)
 
     def potential(self, points: Any) -> Array:

@@ -169,12 +169,6 @@ def test_words_and_numbers_of_a_divergence_agree(clouds: Any) -> None:
     assert f"{result.marginal_error:.2e}" in result.message
 
 
-def test_forbidden_pairs_without_a_plan() -> None:
-    C = np.asarray([[0.0, np.inf], [np.inf, 0.0]])
-    with pytest.warns(epsot.ConvergenceWarning, match="check that forbidden pairs leave a plan"):
-        epsot.solve(epsot.CostMatrix(C), [0.3, 0.7], [0.6, 0.4], eps=0.1)
-
-
 @pytest.mark.parametrize("scale", [1e22, 1e24])
 @pytest.mark.parametrize("entry", [epsot.sinkhorn, epsot.sinkhorn_divergence])
 def test_what_leaves_float32_is_said(clouds: Any, entry: Any, scale: float) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from epsot import kernels
 from epsot.arrays import Place, as_real, common_place
 from epsot.costs import Array
 from epsot.devices import resident
+from epsot.geometry.components import components
 from epsot.kernels import Kernel
 
 ROUNDING = 256  # units in the last place of the largest entry by which sums in another order may differ
@@ -29,7 +32,8 @@ class CostMatrix:
     Raises
     ------
     ValueError
-        If a shape does not fit, an entry is NaN or ``-inf``, or nothing is allowed.
+        If a shape does not fit, an entry is NaN or ``-inf``, or nothing is allowed; by `solve` and `divergence`, if
+        forbidden pairs leave no plan: balanced, where the rows and columns that allowed pairs connect differ in mass.
     TypeError
         If the matrices are not real or come from different libraries or devices.
 
@@ -95,6 +99,8 @@ class CostMatrix:
 
     def scale(self) -> float:
         """The temperature at which annealing starts: the range of the finite costs."""
+        if 0 in self.shape:
+            return 0.0
         xp = self.place.xp
         finite = xp.isfinite(self.C)
         low = xp.min(xp.where(finite, self.C, xp.asarray(xp.inf, dtype=self.dtype, device=self.place.device)))
@@ -103,6 +109,8 @@ class CostMatrix:
 
     def rounded(self) -> float:
         """The size of the costs that the kernels round to their dtype."""
+        if 0 in self.shape:
+            return 0.0
         xp = self.place.xp
         return float(xp.max(xp.where(xp.isfinite(self.C), xp.abs(self.C), xp.zeros_like(self.C))))
 
@@ -160,23 +168,16 @@ class CostMatrix:
         """The kernel of these rows."""
         return self.kernel(kernel.workers)
 
-    def check_self_feasible(self) -> None:
-        """Raise where a point of positive weight has no allowed partner on its own side."""
-        self.source().check_feasible("C_xx")
-        self.T.source().check_feasible("C_yy")
-
-    def check_feasible(self, name: str = "C") -> None:
-        """Raise where a point of positive weight has no allowed partner."""
+    def alone(self) -> tuple[Array | None, Array | None]:
+        """Masks of the rows and of the columns without an allowed pair; None: there are none."""
         xp = self.place.xp
         finite = xp.isfinite(self.C)
-        for axis, what in ((1, "row"), (0, "column")):
-            allowed = xp.any(finite, axis=axis)
-            if not bool(xp.all(allowed)):
-                count = int(xp.sum(xp.astype(~allowed, xp.int64)))
-                raise ValueError(
-                    f"`{name}` must allow a pair in every {what} of positive weight, got {count} with +inf only; "
-                    "give them weight zero or a large finite cost"
-                )
+        rows, columns = (~xp.any(finite, axis=axis) for axis in (1, 0))
+        return rows if bool(xp.any(rows)) else None, columns if bool(xp.any(columns)) else None
+
+    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Labels of the rows and the columns, equal where allowed pairs connect them; None: all are one."""
+        return components(self.C, self.place.xp) if self.forbids() else None
 
     def is_self(self) -> bool:
         """Whether the two sides are one: then the divergence of equal weights is zero."""

@@ -134,6 +134,8 @@ class PointCloud:
 
     @cached_property
     def _diameter(self) -> float:
+        if 0 in self.shape:
+            return 0.0
         x_low, y_low, x_high, y_high = self._corners / 2  # halves do not overflow
         extent = np.maximum(x_high, y_high) - np.minimum(x_low, y_low)
         largest = float(extent.max())
@@ -141,6 +143,8 @@ class PointCloud:
 
     def scale(self) -> float:
         """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""
+        if 0 in self.shape:
+            return 0.0
         if isinstance(self.cost, HalfSquare | Euclidean):
             diameter = self.diameter()
             return diameter * diameter if isinstance(self.cost, HalfSquare) else diameter
@@ -156,6 +160,8 @@ class PointCloud:
         Squares are those of coordinates from a common centre, or in at most three dimensions from that of a block.
         """
         (n, m), d = self.shape, self.x.shape[1]
+        if not (n and m):
+            return 0.0
         match self.cost.family.kind:
             case "square":
                 block = min(1.0, BLOCK / min(n, m)) ** (2 / d) if d <= 3 else 1.0
@@ -207,11 +213,16 @@ class PointCloud:
         """The kernel of these points with the same `y` as `kernel`, sharing what that prepared."""
         return kernel.at(self.cost.embed(self.x))
 
-    def check_feasible(self) -> None:
-        """Every pair of points is allowed."""
+    def alone(self) -> tuple[Array | None, Array | None]:
+        """Masks of the rows and of the columns without an allowed pair: all of them where the other side is empty."""
+        xp, (n, m) = self.place.xp, self.shape
+        if n and m:
+            return None, None
+        rows, columns = (xp.ones(size, dtype=xp.bool, device=self.place.device) for size in (n, m))
+        return rows if n else None, columns if m else None
 
-    def check_self_feasible(self) -> None:
-        """Within each cloud, too."""
+    def components(self) -> None:
+        """All rows and columns are one: every pair is allowed."""
 
     def at(self, points: Any) -> PointCloud:
         """The cost between other points, (r, d), and `y`."""

@@ -58,7 +58,7 @@ def is_cuda_tensor(array: Array) -> bool:
 
 def backend_of(array: Array, cost: Cost | None = None) -> str:
     """The backend that will serve such arrays: "cpu" (Numba), "cuda", "cuda by DLPack" or "tiled"."""
-    if cost is not None and cost.kind is None:
+    if (cost is not None and cost.kind is None) or 0 in array.shape:  # nothing to fuse
         return "tiled"
     if is_numpy_array(array):
         return "cpu"
