@@ -277,4 +277,5 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: 
     most = FAR * max(options.start, instance.problem.scale, instance.eps)
     if not own and bool(xp.any(xp.abs(g) > most)):
         return None
-    return instance.side_a.restrict(f), instance.side_b.restrict(g)
+    f, g = instance.side_a.restrict(f), instance.side_b.restrict(g)
+    return (f, g) if all(bool(xp.all(xp.isfinite(z))) for z in (f, g)) else None  # infinite without a partner

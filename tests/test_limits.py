@@ -197,3 +197,20 @@ def test_a_side_that_is_nobodys(problem: Measures) -> None:
         epsot.divergence(
             epsot.CostMatrix(C.C, C_xx=own, C_yy=C.C_yy), a / a.sum(), problem.b / problem.b.sum(), eps=EPS
         )
+
+
+@pytest.mark.parametrize("entry", ["solve", "divergence"])
+def test_starts_from_mass_alone_and_to_it(entry: str, problem: Measures) -> None:
+    """Infinite potentials are no start, and an earlier result none of where there is nothing to do."""
+    a, b = problem.a, problem.b
+    geometries = [costs(problem), costs(problem, rows=(0, 2))]
+    for start in geometries:
+        for weights in (a, 0 * a):
+            init = getattr(epsot, entry)(start, weights, b, eps=EPS, rho=RHO)
+            for geometry in geometries:
+                for mine in (a, 0 * a):
+                    options: dict[str, Any] = {"eps": EPS, "rho": RHO} | PRECISE
+                    warm = getattr(epsot, entry)(geometry, mine, b, init=init, **options)
+                    cold = getattr(epsot, entry)(geometry, mine, b, **options)
+                    close(warm.value, cold.value, 1e-9)
+                    close(warm.f, cold.f, 1e-7)
