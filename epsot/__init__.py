@@ -10,7 +10,7 @@ from typing import Any
 
 from epsot.costs import Cost
 from epsot.debiased import DivergenceResult
-from epsot.geometry import CostMatrix, PointCloud
+from epsot.geometry import CostMatrix, PointCloud, extent
 from epsot.objective import Objective
 from epsot.plan import Plan
 from epsot.result import SinkhornResult
@@ -34,6 +34,7 @@ __all__ = [
     "SinkhornResult",
     "Status",
     "divergence",
+    "extent",
     "plot",
     "sinkhorn",
     "sinkhorn_divergence",

@@ -28,6 +28,8 @@ class DivergenceResult(Result):
         The three parts.
     value : 0-d array
         S, not below ``-gap``.
+    transport_cost : 0-d array
+        ``<P, C>`` of `xy` less the mean of those of `xx` and `yy`.
     f, g : (n,) and (m,) arrays
         The debiased potentials, F = f_xy - f_xx and G = g_xy - f_yy.
     grad_x, grad_y, grad_a, grad_b : arrays
@@ -120,6 +122,11 @@ class DivergenceResult(Result):
     @property
     def value(self) -> Array:
         return self._cast(self.value64)
+
+    @property
+    def transport_cost(self) -> Array:
+        costs = [part.transport_cost64 for part in self.parts]
+        return self._cast(costs[0] - (costs[1] + costs[2]) / 2)
 
     @property
     def dual(self) -> Array:

@@ -76,6 +76,19 @@ class Plan:
         sums = xp.exp(self.k - self.kernel.softmin(self.h, self.eps, None) / self.eps)
         return self._cast(sums if axis is not None else xp.sum(sums))
 
+    def argmax(self, axis: int = 1) -> Array:
+        """The best partner: axis 1 the column with the largest entry of every row, (n,); axis 0 the row, (m,).
+
+        Rows of weight zero get that of their limit; of equal entries the first counts. Memory is that of a few rows.
+        """
+        if axis in (0, -2):
+            return self.T.argmax(axis=1)
+        if axis not in (1, -1):
+            raise ValueError(f"`axis` must be 0 or 1, got {axis!r}")
+        xp = self.place.xp  # exponents tell entries apart that are all zero as numbers
+        parts = [xp.argmax(self.h[None, :] - self.kernel.cost_rows(i) / self.eps, axis=1) for i in self.row_blocks()]
+        return xp.concat(parts)
+
     def barycentric_map(self, values: Any = None) -> Array:
         """The mean target of each source point: (P y)[i] / (P 1)[i].
 

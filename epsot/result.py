@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from epsot import certificates
+from epsot import certificates, gradients
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
@@ -117,6 +117,8 @@ class SinkhornResult(Result):
     value : 0-d array
         The dual objective, mass terms included; at convergence it equals the primal
         ``<P, C> + eps KL(P | a b^T) + rho_a KL(P 1 | a) + rho_b KL(P^T 1 | b)``.
+    transport_cost : 0-d array
+        ``<P, C>``, the part of `value` without entropy and penalties.
     f, g : (n,) and (m,) arrays
         Dual potentials, balanced in the gauge ``<a, f> = <b, g>``; at points of weight zero their extension. Infinite
         where no partner has mass.
@@ -225,9 +227,19 @@ class SinkhornResult(Result):
             float(problem.violation(pair.f, next_f, self.eps)), float(problem.T.violation(pair.g, next_g, self.eps))
         )
 
+    @cached_property
+    def transport_cost64(self) -> Array:
+        """`transport_cost` in float64."""
+        pair = self.dual_pair
+        return gradients.transport_cost(self.instance.core, self.instance.problem, pair.f, pair.g, self.eps)
+
     @property
     def value(self) -> Array:
         return self._cast(self.value64)
+
+    @property
+    def transport_cost(self) -> Array:
+        return self._cast(self.transport_cost64)
 
     @property
     def dual(self) -> Array:

@@ -240,3 +240,32 @@ class PointCloud:
     def is_self(self) -> bool:
         """Whether the two clouds are one: then the divergence of equal weights is zero."""
         return self.x is self.y or (self.x.shape == self.y.shape and bool(self.place.xp.all(self.x == self.y)))
+
+
+def extent(x: Any, y: Any) -> float:
+    """The diameter of two clouds: the diagonal of their joint bounding box, in the units of the points.
+
+    Parameters
+    ----------
+    x : (n, d) array
+        Points of the source.
+    y : (m, d) array
+        Points of the target.
+
+    Returns
+    -------
+    float
+        The length from which annealing starts, and beside which `blur` and `reach` are chosen.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `PointCloud`.
+
+    Examples
+    --------
+    >>> import epsot
+    >>> epsot.extent([[0.0, 0.0]], [[3.0, 1.0], [1.0, 4.0]])
+    5.0
+    """
+    return PointCloud(x, y).diameter()
