@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from epsot.costs import Array
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.kernels import PointsKernel
@@ -18,7 +20,8 @@ from epsot.problem import Problem
 
 def slope(geometry: PointCloud, kernel: PointsKernel, f: Array, h: Array, eps: float) -> Array:
     """sum_j exp(f[i] / eps + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]): the gradient of f at x[i].  -> (n, d)"""
-    return geometry.pull_back(kernel.cost_gradient(f / eps, h, eps))
+    with np.errstate(over="ignore", invalid="ignore"):  # at weight zero, beside mass that nobody serves, no end of it
+        return geometry.pull_back(kernel.cost_gradient(f / eps, h, eps))
 
 
 def extend(kernel: Any, problem: Problem, g: Array, eps: float) -> tuple[Array, Array]:
@@ -29,7 +32,8 @@ def extend(kernel: Any, problem: Problem, g: Array, eps: float) -> tuple[Array, 
 
 def weight_gradient(problem: Problem, f: Array, eps: float, other_mass: float) -> Array:
     """dOT / da[i], up to a constant when balanced; `other_mass` is the whole mass of b.  (n,) -> (n,)"""
-    return problem.kl_a.weight_gradient(f, eps, other_mass, problem.place.xp)
+    with np.errstate(over="ignore"):  # the same
+        return problem.kl_a.weight_gradient(f, eps, other_mass, problem.place.xp)
 
 
 BLOCK_ELEMENTS = 2**20  # pairs whose costs are held at once

@@ -140,8 +140,8 @@ class SinkhornResult(Result):
     success, status, message, nit, history : bool, Status, str, int, tuple
         The outcome; `history` holds a record (nit, eps, marginal_error) for every measurement, of a solve from coarse
         to fine those on the points.
-    eps, rho : float
-        What was solved, in the units of the cost.
+    eps, rho, tol : float
+        What was solved, in the units of the cost, and the marginal error that was asked for.
     """
 
     instance: Instance
@@ -286,7 +286,9 @@ class SinkhornResult(Result):
         instance, problem, eps = self.instance, self.instance.problem, self.eps
         geometry: Any = instance.geometry
         kernel = problem.kernel if instance.core is geometry else geometry.kernel(problem.kernel.workers)
-        f, g, none = self.source.potential, self.target.potential, -instance.place.xp.inf
+        xp = instance.place.xp
+        f, g = (xp.where(xp.isfinite(z), z, xp.zeros_like(z)) for z in (self.source.potential, self.target.potential))
+        none = -xp.inf
         points = (geometry.x, geometry.y) if isinstance(geometry, PointCloud) else (None, None)
         k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none, none)
         h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none, none)

@@ -214,3 +214,15 @@ def test_starts_from_mass_alone_and_to_it(entry: str, problem: Measures) -> None
                     cold = getattr(epsot, entry)(geometry, mine, b, **options)
                     close(warm.value, cold.value, 1e-9)
                     close(warm.f, cold.f, 1e-7)
+
+
+def test_weight_zero_far_from_where_mass_can_come_from() -> None:
+    """There the first mass is worth more than float64 can say; the gradient in a point without weight is zero."""
+    x, y, a = np.asarray([[0.0], [60.0]]), np.asarray([[60.5], [61.0]]), np.asarray([1.0, 0.0])
+    for cost in (None, type("Own", (epsot.costs.HalfSquare,), {"kind": None})()):
+        result = epsot.solve(epsot.PointCloud(x, y, cost=cost), a, eps=0.09, rho=1)
+        assert np.isfinite(result.f).all()
+        assert not np.any(result.grad_x)
+        assert np.isfinite(result.grad_y).all()
+        assert result.grad_a[1] == -np.inf
+        assert not np.isfinite(result.displacement[1])

@@ -9,7 +9,7 @@ import numpy as np
 from epsot.arrays import to_numpy
 from epsot.costs import Array
 
-BLOCK_ELEMENTS = 2**22  # entries of the matrix that are turned into edges at once
+BLOCK_ELEMENTS = 2**20  # entries of the matrix that are looked at together
 
 
 def components(C: Array, xp: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -30,9 +30,12 @@ def components(C: Array, xp: Any) -> tuple[np.ndarray, np.ndarray]:
         stop = min(start + step, n)
         allowed = to_numpy(xp.isfinite(C[start:stop, :]))
         first[start:stop] = allowed.argmax(axis=1)
-        rows, columns = np.nonzero(allowed)
-        nodes = len(allowed) + int(labels.max()) + 1
-        edges = (np.ones(len(rows)), (rows, len(allowed) + labels[columns]))
-        merged = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)[1]
+        order = np.argsort(labels, kind="stable")
+        begins = np.searchsorted(labels[order], np.arange(labels.max() + 1))
+        # (rows of the block, components): what was connected before counts as one column
+        rows, groups = np.nonzero(np.logical_or.reduceat(allowed[:, order], begins, axis=1))
+        nodes = len(allowed) + len(begins)
+        graph = coo_array((np.ones(len(rows)), (rows, len(allowed) + groups)), shape=(nodes, nodes))
+        merged = connected_components(graph, directed=False)[1]
         labels = np.unique(merged[len(allowed) :], return_inverse=True)[1][labels]
     return labels[first], labels
