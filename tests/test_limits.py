@@ -164,6 +164,21 @@ def test_rows_without_a_partner(entry: str, rho: Any, problem: Measures) -> None
         assert np.isfinite([float(getattr(part, name)) for name in SCALARS]).all()
 
 
+def test_nobody_has_a_partner(problem: Measures) -> None:
+    """All pairs are too far apart: everything is destroyed."""
+    C, (_, _, a, b) = costs(problem, rows=range(7)), problem
+    result = epsot.solve(C, a, b, eps=EPS, rho=RHO)
+    assert result.success
+    mass_a, mass_b = a.sum(), b.sum()
+    close([result.value, result.primal], [RHO[0] * mass_a + RHO[1] * mass_b + EPS * mass_a * mass_b] * 2, 1e-14)
+    assert not np.any(result.plan.to_dense())
+    assert result.transport_cost == 0
+    assert np.isinf([*result.f, *result.g]).all()
+    close(result.grad_a, RHO[0] + EPS * mass_b, 1e-14)
+    near = epsot.divergence(costs(problem, rows=range(7), cost=LARGE), a, b, eps=EPS, rho=RHO, **PRECISE)
+    close(epsot.divergence(C, a, b, eps=EPS, rho=RHO, **PRECISE).value, near.value, 1e-9)
+
+
 def test_weight_zero_beside_mass_alone(problem: Measures) -> None:
     """A point of weight zero that may serve a column which no other serves: its potential falls without end."""
     a, b = np.asarray([1.0, 0.5, 0.0]), np.asarray([1.0, 2.0])

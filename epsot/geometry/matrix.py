@@ -32,7 +32,7 @@ class CostMatrix:
     Raises
     ------
     ValueError
-        If a shape does not fit, an entry is NaN or ``-inf``, or nothing is allowed; by `solve` and `divergence`, if
+        If a shape does not fit, an entry is NaN or ``-inf``; by `solve` and `divergence`, if
         forbidden pairs leave no plan: balanced, where the rows and columns that allowed pairs connect differ in mass.
     TypeError
         If the matrices are not real or come from different libraries or devices.
@@ -72,8 +72,6 @@ class CostMatrix:
             raise ValueError(f"`{name}` must have shape {(size, size)}, to fit `C`, got {tuple(C.shape)}")
         if bool(xp.any(xp.isnan(C))) or bool(xp.any(C == -xp.inf)):
             raise ValueError(f"`{name}` must not have NaN or -inf entries; use +inf to forbid a pair")
-        if not bool(xp.any(xp.isfinite(C))):
-            raise ValueError(f"`{name}` must allow at least one pair, got +inf everywhere")
         return C if size is None else self._symmetric(name, C)
 
     def _symmetric(self, name: str, C: Array) -> Array:
@@ -105,7 +103,7 @@ class CostMatrix:
         finite = xp.isfinite(self.C)
         low = xp.min(xp.where(finite, self.C, xp.asarray(xp.inf, dtype=self.dtype, device=self.place.device)))
         high = xp.max(xp.where(finite, self.C, xp.asarray(-xp.inf, dtype=self.dtype, device=self.place.device)))
-        return float(high) - float(low)  # inf where the range overflows, which is refused
+        return max(0.0, float(high) - float(low))  # inf where the range overflows, which is refused; 0 of nothing
 
     def rounded(self) -> float:
         """The size of the costs that the kernels round to their dtype."""
