@@ -10,11 +10,11 @@ from typing import Any
 
 from epsot.costs import Cost
 from epsot.debiased import DivergenceResult
-from epsot.geometry import CostMatrix, PointCloud
+from epsot.geometry import CostMatrix, PointCloud, extent
 from epsot.objective import Objective
 from epsot.plan import Plan
 from epsot.result import SinkhornResult
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, PrecisionWarning, Status
 from epsot.transport import divergence, sinkhorn, sinkhorn_divergence, solve
 
 try:
@@ -30,9 +30,11 @@ __all__ = [
     "Objective",
     "Plan",
     "PointCloud",
+    "PrecisionWarning",
     "SinkhornResult",
     "Status",
     "divergence",
+    "extent",
     "plot",
     "sinkhorn",
     "sinkhorn_divergence",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -67,8 +68,22 @@ def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: An
         raise ValueError(
             f"the costs must span a finite range, got {start}; rescale the points, the matrix or `diameter`"
         )
-    if callback is not None and not callable(callback):
-        raise TypeError(f"`callback` must be callable, got {callback!r}")
+    if callback is not None:
+        check_callback(callback)
     if init is not None and not isinstance(init, SinkhornResult | DivergenceResult):
         raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
     return Options(start, scaling, tol, max_iter, callback)
+
+
+def check_callback(callback: Any) -> None:
+    """Raise where it cannot be called with one argument."""
+    if not callable(callback):
+        raise TypeError(f"`callback` must be callable, got {callback!r}")
+    try:
+        signature = inspect.signature(callback)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"`callback` is called with one argument, `intermediate`: got {callback!r}, {error}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from array_api_compat import (
 )
 
 from epsot.costs import Array
+from epsot.status import PrecisionWarning
 
 LARGEST_LENGTH = 1e150  # its square is a float64
 
@@ -115,6 +117,21 @@ def as_points(name: str, array: Any, place: Place, *, finite: bool = True) -> Ar
     if finite:
         check_finite(name, points, "coordinates", place)
     return points
+
+
+def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Array:
+    """The numbers in a dtype of the user; a warning where one that float64 holds is beyond its range."""
+    xp = place.xp
+    with np.errstate(over="ignore"):
+        cast = xp.astype(array, dtype, copy=copy)
+    if dtype != array.dtype and bool(xp.any(xp.isinf(cast) & xp.isfinite(array))):
+        warnings.warn(
+            f"the result is beyond the range of {str(dtype).rpartition('.')[-1]}, and infinite there; "
+            "pass float64 points or costs for its number",
+            PrecisionWarning,
+            stacklevel=5,  # the reader of a property: this, `_cast`, the property, and its decorator
+        )
+    return cast
 
 
 def to_numpy(array: Array) -> np.ndarray:

@@ -51,8 +51,8 @@ class Certificate:
         if problem is not instance.problem:
             mass = next_g = None
         levels = (
-            xp.sum(problem.a * f) / problem.mass_a if problem.kl_a.balanced else zero,
-            xp.sum(problem.b * g) / problem.mass_b if problem.kl_b.balanced else zero,
+            xp.sum(problem.a * f) / (problem.mass_a or 1.0) if problem.kl_a.balanced else zero,
+            xp.sum(problem.b * g) / (problem.mass_b or 1.0) if problem.kl_b.balanced else zero,
         )
         common = common + (levels[0] + levels[1]) * (problem.mass_a if problem.kl_a.balanced else problem.mass_b)
         return cls(problem, f, g, eps, levels, common, resolved, mass, next_g)

@@ -7,10 +7,11 @@ tiled path.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_array_api_obj
 
 Array = Any  # an array of any namespace that follows the array API standard
 
@@ -18,7 +19,8 @@ Array = Any  # an array of any namespace that follows the array API standard
 class Cost(ABC):
     """A symmetric ground cost between points.
 
-    Subclass it, write `value` and `gradient` in array-API code, and pass an instance as ``PointCloud(x, y, cost=...)``.
+    Subclass it, write `value` in array-API code, and pass an instance as ``PointCloud(x, y, cost=...)``. `gradient` is
+    needed only by what differentiates in the points: `grad_x`, `grad_y`, `displacement` and `transport`.
 
     Attributes
     ----------
@@ -53,9 +55,12 @@ class Cost(ABC):
     def value(self, x: Array, y: Array) -> Array:
         """C(x, y) along the last axis.  (..., d), (..., d) -> (...)"""
 
-    @abstractmethod
     def gradient(self, x: Array, y: Array) -> Array:
         """The gradient of C(x, y) in x, zero where it does not exist.  (..., d), (..., d) -> (..., d)"""
+        raise TypeError(
+            f"`cost` has no `gradient`, which derivatives in the points, displacements and maps need; "
+            f"define `gradient(x, y)` in {type(self).__name__}"
+        )
 
     @property
     def family(self) -> Cost:
@@ -183,3 +188,53 @@ NAMED_COSTS: dict[str, type[Cost]] = {
     "cityblock": Cityblock,
     "cosine": Cosine,
 }
+
+
+SYMMETRIC = 1e-8  # relative to the largest cost: far above the rounding of float64, far below what is meant
+
+
+def check_cost(cost: Cost, x: Array, y: Array) -> None:
+    """Try a cost of the user's own on a few points, (r, d) and (s, d) in float64: an error names what it returns."""
+    xp = array_namespace(x, y)
+    r, s = x.shape[0], y.shape[0]
+    across, back = (x[:, None, :], y[None, :, :]), (y[:, None, :], x[None, :, :])
+    value, other = _tried(cost, *across, (r, s)), _tried(cost, *back, (s, r)).T
+    largest = float(xp.max(xp.abs(value)))
+    if largest < float("inf") and not bool(xp.all(xp.abs(value - other) <= SYMMETRIC * largest)):
+        worst = float(xp.max(xp.abs(value - other)))
+        raise ValueError(
+            f"`cost` must be symmetric, value(x, y) = value(y, x), got values that differ by {worst:g} from {cost!r}"
+        )
+
+
+def _tried(cost: Cost, x: Array, y: Array, shape: tuple[int, int]) -> Array:
+    """value(x, y), an array of this shape without NaN."""
+    shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+    try:
+        inspect.signature(cost.value).bind(x, y)
+    except TypeError as error:
+        raise TypeError(f"`cost` must have a method value(x, y), got one of another signature: {error}") from None
+    try:
+        value = cost.value(x, y)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"`cost`: value(x, y) failed for arrays of shapes {shapes}: {error}") from error
+    if not is_array_api_obj(value):
+        raise TypeError(f"`cost`: value(x, y) must return an array, got {type(value).__name__}")
+    check_shape("value", value, shape, shapes)
+    xp: Any = array_namespace(value)
+    if not xp.isdtype(value.dtype, ("real floating", "integral")):
+        raise TypeError(f"`cost`: value(x, y) must return real numbers, got {value.dtype}")
+    value = xp.astype(value, xp.float64)
+    if bool(xp.any(xp.isnan(value))):
+        raise ValueError("`cost`: value(x, y) must return numbers, got NaN for some of the points")
+    return value
+
+
+def check_shape(name: str, out: Array, shape: tuple[int, ...], shapes: str) -> None:
+    """Raise where a method of a cost has reduced too little or too much."""
+    if tuple(out.shape) != shape:
+        raise ValueError(
+            f"`cost`: {name}(x, y) must return an array of shape {shape} for arrays of shapes {shapes}, "
+            f"got shape {tuple(out.shape)}; all axes but the last broadcast"
+        )

@@ -28,6 +28,8 @@ class DivergenceResult(Result):
         The three parts.
     value : 0-d array
         S, not below ``-gap``.
+    transport_cost : 0-d array
+        ``<P, C>`` of `xy` less the mean of those of `xx` and `yy`.
     f, g : (n,) and (m,) arrays
         The debiased potentials, F = f_xy - f_xx and G = g_xy - f_yy.
     grad_x, grad_y, grad_a, grad_b : arrays
@@ -88,6 +90,10 @@ class DivergenceResult(Result):
         return self.xy.nit
 
     @property
+    def tol(self) -> float | None:  # type: ignore[override]
+        return self.xy.tol
+
+    @property
     def history(self) -> tuple[Check, ...]:  # type: ignore[override]
         return self.xy.history
 
@@ -97,7 +103,13 @@ class DivergenceResult(Result):
 
     @property
     def _mass_difference(self) -> float:
-        return self.instance.problem.mass_a - self.instance.problem.mass_b
+        return self.instance.mass_a - self.instance.T.mass_a
+
+    def _beyond(self, xy: Array, own: Array) -> Array:
+        """xy - own, where equal terms cancel, infinite ones too."""
+        xp = self.place.xp
+        equal, zeros = xy == own, xp.zeros_like(xy)
+        return xp.where(equal, zeros, xy) - xp.where(equal, zeros, own)
 
     def _debias(self, xy: Array, xx: Array, yy: Array) -> Array:
         return xy - (xx + yy) / 2 + self.eps / 2 * self._mass_difference**2
@@ -110,6 +122,11 @@ class DivergenceResult(Result):
     @property
     def value(self) -> Array:
         return self._cast(self.value64)
+
+    @property
+    def transport_cost(self) -> Array:
+        costs = [part.transport_cost64 for part in self.parts]
+        return self._cast(costs[0] - (costs[1] + costs[2]) / 2)
 
     @property
     def dual(self) -> Array:
@@ -126,11 +143,11 @@ class DivergenceResult(Result):
 
     @property
     def f(self) -> Array:
-        return self._cast(self.xy.source.potential - self.xx.source.potential)
+        return self._cast(self._beyond(self.xy.source.potential, self.xx.source.potential))
 
     @property
     def g(self) -> Array:
-        return self._cast(self.xy.target.potential - self.yy.source.potential)
+        return self._cast(self._beyond(self.xy.target.potential, self.yy.source.potential))
 
     @property
     def grad_x(self) -> Array:
@@ -143,12 +160,12 @@ class DivergenceResult(Result):
     @property
     def grad_a(self) -> Array:
         shift = self.eps * self._mass_difference
-        return self._cast(self.xy.source.weight_gradient - self.xx.source.weight_gradient + shift)
+        return self._cast(self._beyond(self.xy.source.weight_gradient, self.xx.source.weight_gradient) + shift)
 
     @property
     def grad_b(self) -> Array:
         shift = -self.eps * self._mass_difference
-        return self._cast(self.xy.target.weight_gradient - self.yy.source.weight_gradient + shift)
+        return self._cast(self._beyond(self.xy.target.weight_gradient, self.yy.source.weight_gradient) + shift)
 
     @property
     def displacement(self) -> Array:
@@ -160,7 +177,7 @@ class DivergenceResult(Result):
 
     def potential(self, points: Any) -> Array:
         """F at other points, (r, d) -> (r,)."""
-        return self._cast(self.xy.source.at(points)[1] - self.xx.source.at(points)[1])
+        return self._cast(self._beyond(self.xy.source.potential_at(points)[0], self.xx.source.potential_at(points)[0]))
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""

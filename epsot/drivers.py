@@ -132,6 +132,8 @@ def run(
     make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | None
 ) -> SinkhornResult:
     """Anneal from coarse to fine or on all points at once, from an earlier result or from none."""
+    if 0 in instance.core.shape:
+        return unmoved(instance, options)
     update = make(instance.problem)
     warm = None if init is None else warm_start(init, instance, options, isinstance(update, SelfTransport))
     if warm is None and options.tol is not None and isinstance(instance.core, Multiscale):
@@ -139,6 +141,14 @@ def run(
     schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
     state = update.init(schedule[0].eps, *(warm or (None, None)))
     return settle(update, state, Stage(instance, schedule), instance, options)
+
+
+def unmoved(instance: Instance, options: Options) -> SinkhornResult:
+    """Where no point has both mass and a partner there is nothing to iterate, and the plan is zero."""
+    xp = instance.place.xp
+    zero = xp.asarray(0.0, dtype=xp.float64, device=instance.place.device)
+    status = Status.SCHEDULE_ENDED if options.tol is None else Status.CONVERGED
+    return SinkhornResult(instance, Dual(*instance.problem.zeros(), zero, zero), status, 0, (), options.tol)
 
 
 def descend(make: Callable[[Problem], Update], instance: Instance, options: Options) -> SinkhornResult:
@@ -203,7 +213,7 @@ def settle(
         outcome = verified(posed, outcome, options.tol, options.max_iter, watch)
     elif not representable(posed.problem, outcome.dual, posed.eps):
         outcome = replace(outcome, status=Status.DIVERGED)
-    return SinkhornResult(posed, outcome.dual, outcome.status, outcome.nit, outcome.history)
+    return SinkhornResult(posed, outcome.dual, outcome.status, outcome.nit, outcome.history, options.tol)
 
 
 def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: bool) -> tuple[Array, Array] | None:
@@ -242,4 +252,5 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: 
     most = problem.kl_b.dampen(most, eps)  # a short reach makes potentials small
     if not bool(xp.all(xp.abs(g) <= most)) or not bool(xp.all(xp.isfinite(f))):
         return None
-    return instance.side_a.restrict(f), instance.side_b.restrict(g)
+    f, g = instance.side_a.restrict(f), instance.side_b.restrict(g)
+    return (f, g) if all(bool(xp.all(xp.isfinite(z))) for z in (f, g)) else None  # infinite without a partner

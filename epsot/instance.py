@@ -10,53 +10,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epsot.arrays import Place, as_count, as_number, as_real, check_finite, common_place
+import numpy as np
+
+from epsot.arrays import Place, as_count, as_number, as_real, check_finite, common_place, to_numpy
 from epsot.costs import Array
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.lazy import cached_property
 from epsot.problem import DOUBLE, MarginalKL, Problem
+from epsot.support import Support
 
 Geometry = PointCloud | CostMatrix
 
 LARGEST_MASS = 1e150
-
-
-@dataclass(frozen=True)
-class Support:
-    """One side: which points have weight, and the way back."""
-
-    size: int
-    kept: Array | None = None  # indices of the points of positive weight; None: all of them
-    dropped: Array | None = None  # the other indices
-    place: Place | None = None
-
-    @classmethod
-    def of(cls, weights: Array, place: Place) -> Support:
-        xp, size = place.xp, weights.shape[0]
-        positive = weights > 0
-        if bool(xp.all(positive)):
-            return cls(size)
-        return cls(size, xp.nonzero(positive)[0], xp.nonzero(~positive)[0], place)
-
-    def restrict(self, values: Array) -> Array:
-        """The values at the points of positive weight.  (size, ...) -> (kept, ...)"""
-        return values if self.kept is None or self.place is None else self.place.xp.take(values, self.kept, axis=0)
-
-    def scatter(self, kept: Array, dropped: Array | float) -> Array:
-        """Back to the whole support; `dropped` are the values at weight zero.  (kept, ...) -> (size, ...)"""
-        if self.kept is None or self.dropped is None or self.place is None:
-            return kept
-        xp = self.place.xp
-        if isinstance(dropped, float):
-            shape = (self.dropped.shape[0], *kept.shape[1:])
-            dropped = xp.full(shape, dropped, dtype=kept.dtype, device=self.place.device)
-        return xp.take(xp.concat([kept, dropped], axis=0), self.order, axis=0)
-
-    @cached_property
-    def order(self) -> Array:
-        """Where each point stands in the kept ones followed by the dropped ones.  (size,)"""
-        xp = self.place.xp  # type: ignore[union-attr]
-        return xp.argsort(xp.concat([self.kept, self.dropped]))
+ROUNDING = 2.0**-48  # of a sum of weights, relative to the whole mass
 
 
 @dataclass(frozen=True)
@@ -81,14 +47,42 @@ class Instance:
         rho = self.rho[::-1] if isinstance(self.rho, tuple) else self.rho
         return Instance(self.geometry.T, self.side_b, self.side_a, self.core.T, self.problem.T, self.eps, rho)
 
+    @property
+    def a(self) -> Array:
+        """The weights of the whole first side, in float64.  (n,)"""
+        side = self.side_a
+        return side.scatter(self.problem.a, 0.0, 0.0 if side.alone_weights is None else side.alone_weights)
+
+    @property
+    def mass_a(self) -> float:
+        """The mass of the first side, with that of points without a partner."""
+        return self.problem.mass_a + self.side_a.lost
+
+    @property
+    def lost(self) -> float:
+        """What the mass of points without a partner adds to the value: it is all destroyed.
+
+        It is the limit for large costs, with the share that this mass has in eps KL(P | a b^T).
+        """
+        problem, other = self.problem, self.T
+        penalty = sum(
+            kl.rho * side.lost
+            for kl, side in ((problem.kl_a, self.side_a), (problem.kl_b, self.side_b))
+            if side.alone is not None
+        )
+        return penalty + self.eps * (self.mass_a * other.mass_a - problem.mass_a * problem.mass_b)
+
     def source(self) -> Instance:
         """The first measure against itself, with the penalty of its own side."""
-        core = self.core.source()
+        side, problem, core = self.side_a, self.problem, self.core.source()
         whole = core if self.core is self.geometry else self.geometry.source()
-        kernel: Any = self.core.source_kernel(self.problem.kernel)  # type: ignore[arg-type]
         rho = self.rho[0] if isinstance(self.rho, tuple) else self.rho
-        problem = self.problem.source(kernel, core.rounded())
-        return Instance(whole, self.side_a, self.side_a, core, problem, self.eps, rho)
+        if side.alone is None and core.alone()[0] is None:  # symmetric: no column either
+            kernel: Any = self.core.source_kernel(problem.kernel)  # type: ignore[arg-type]
+            return Instance(whole, side, side, core, problem.source(kernel, core.rounded()), self.eps, rho)
+        kl, a, mass = problem.kl_a, self.a, self.mass_a
+        alone = assemble(whole, (a, a), (mass, mass), (kl, kl), self.eps, rho, problem.kernel.workers)
+        return replace(alone, problem=replace(alone.problem, own=True))
 
     @cached_property
     def exact_core(self) -> Geometry:
@@ -105,6 +99,15 @@ class Instance:
             problem, kernel=core.kernel(problem.kernel.workers), precision=core.precision, scale=core.rounded()
         )
 
+    def check_sources(self) -> None:
+        """Raise where a measure with itself has no plan."""
+        for name, side in (("C_xx", self), ("C_yy", self.T)):
+            kept, weights = Support.of(side.a, self.place), side.a
+            core = side.geometry.source()
+            core = core if kept.kept is None else core.take(kept.kept, kept.kept)
+            weights, kl = kept.restrict(weights), side.problem.kl_a
+            check_feasible(name, core, (weights, weights), (kl, kl), 1e-8)
+
     def at_resolution(self, core: Geometry, a: Array, b: Array, eps: float) -> Instance:
         """Other, coarser measures of the same masses in its place, at some temperature."""
         problem, xp = self.problem, self.place.xp
@@ -117,13 +120,13 @@ class Instance:
 
     def is_self(self) -> bool:
         """Whether both measures and both penalties are equal, so that the divergence is exactly zero."""
-        problem, xp = self.problem, self.place.xp
+        problem = self.problem
         return (
             problem.kl_a == problem.kl_b
             and problem.a.shape == problem.b.shape
             and self.core.is_self()
             and (self.core is self.geometry or self.geometry.is_self())
-            and bool(xp.all(problem.a == problem.b))
+            and bool(self.place.xp.all(self.a == self.T.a))
         )
 
 
@@ -152,13 +155,17 @@ def checked_weights(name: str, weights: Any, size: int, place: Place) -> Array:
     check_finite(name, weights, "weights", place)
     if bool(xp.any(weights < 0)):
         raise ValueError(f"`{name}` must not be negative, got a smallest weight of {float(xp.min(weights)):g}")
-    if not bool(xp.any(weights > 0)):
-        raise ValueError(f"`{name}` must have positive mass, got only zeros")
     weights = xp.astype(weights, xp.float64)  # a copy: results outlive changes of the inputs
     mass = float(xp.sum(weights))
     if not mass < LARGEST_MASS:
         raise ValueError(f"`{name}` must have a mass whose square is a float64, got {mass:g}; rescale the weights")
     return weights
+
+
+def mass_of(weights: Array, xp: Any) -> float:
+    """Their sum; that of uniform weights, given or not, is 1."""
+    uniform = weights.shape[0] > 0 and bool(xp.all(weights == 1 / weights.shape[0]))
+    return 1.0 if uniform else float(xp.sum(weights))
 
 
 def balancing(mass_a: float, mass_b: float, precision: float, name: str) -> float:
@@ -178,6 +185,12 @@ def check_workers(workers: Any) -> None:
         raise ValueError(f"`workers` must be a positive integer, -1 or None (all usable cores), got {workers!r}")
 
 
+def check_mass(name: str, weights: Array, other_rho: float | None, rho_name: str, place: Place) -> None:
+    """Raise where there is no mass though that of the other side has to go somewhere."""
+    if other_rho is None and not bool(place.xp.any(weights > 0)):
+        raise ValueError(f"`{name}` must have positive mass, got only zeros; or set `{rho_name}`")
+
+
 def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None) -> Instance:
     """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost."""
     place = geometry.place
@@ -187,27 +200,79 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     n, m = geometry.shape
     xp = place.xp
     rounding = max(_rounding(a, xp), _rounding(b, xp))
-    given_a, given_b = a is not None, b is not None
     a, b = checked_weights("a", a, n, place), checked_weights("b", b, m, place)
-    side_a = Support.of(a, place) if given_a else Support(n)
-    side_b = Support.of(b, place) if given_b else Support(m)
+    check_mass("a", a, rho[1], rho_name, place)
+    check_mass("b", b, rho[0], rho_name, place)
     kl_a, kl_b = (MarginalKL(math.inf if value is None else value) for value in rho)
-    mass_a, mass_b = (float(xp.sum(z)) if given else 1.0 for z, given in ((a, given_a), (b, given_b)))
+    mass_a, mass_b = (mass_of(z, xp) for z in (a, b))
     if kl_a.balanced and kl_b.balanced and mass_a != mass_b:
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
         mass_b = float(xp.sum(b))
+    stored = rho[0] if rho[0] == rho[1] else rho
+    return assemble(geometry, (a, b), (mass_a, mass_b), (kl_a, kl_b), eps, stored, workers, rounding)
+
+
+def assemble(
+    geometry: Geometry,
+    weights: tuple[Array, Array],
+    masses: tuple[float, float],
+    penalty: tuple[MarginalKL, MarginalKL],
+    eps: float,
+    rho: Any,
+    workers: int | None,
+    rounding: float = 1e-8,
+) -> Instance:
+    """The problem over the points that have weight and partners; an error, where it has no plan."""
+    place, xp, (a, b), (kl_a, kl_b) = geometry.place, geometry.place.xp, weights, penalty
+    side_a, side_b = Support.of(a, place), Support.of(b, place)
     core = geometry
     if side_a.kept is not None or side_b.kept is not None:
         core = geometry.take(side_a.kept, side_b.kept)
         a, b = side_a.restrict(a), side_b.restrict(b)
-        mass_a, mass_b = float(xp.sum(a)), float(xp.sum(b))
-    core.check_feasible()
+    rows, columns = check_feasible("C", core, (a, b), penalty, rounding)
+    if rows is not None or columns is not None:
+        side_a, a = side_a.without(rows, a, place)
+        side_b, b = side_b.without(columns, b, place)
+        core = geometry.take(side_a.kept, side_b.kept)
+    if weights[0] is weights[1]:
+        side_b, b = side_a, a
+    mass_a, mass_b = (
+        mass if side.kept is None else float(xp.sum(z))
+        for mass, side, z in zip(masses, (side_a, side_b), (a, b), strict=True)
+    )
     problem = Problem(
         core.kernel(workers), a, b, xp.log(a), xp.log(b),
         mass_a, mass_b, kl_a, kl_b, place, core.precision, core.rounded(),
     )  # fmt: skip
-    stored = rho[0] if rho[0] == rho[1] else rho
-    return Instance(geometry, side_a, side_b, core, problem, eps, stored)
+    return Instance(geometry, side_a, side_b, core, problem, eps, rho)
+
+
+def check_feasible(
+    name: str, core: Geometry, weights: tuple[Array, Array], penalty: tuple[MarginalKL, MarginalKL], rounding: float
+) -> tuple[Array | None, Array | None]:
+    """Masks of the rows and columns of positive weight without a partner; an error where they or others need one."""
+    alone = core.alone()
+    for mask, kl, what in zip(alone, penalty, ("row", "column"), strict=True):
+        if mask is not None and kl.balanced:
+            count = int(core.place.xp.count_nonzero(mask))
+            raise ValueError(
+                f"`{name}` must allow a pair in every {what} of positive weight, got {count} with +inf only; "
+                "give them weight zero or a finite cost, or set `rho`"
+            )
+    parts = core.components() if penalty[0].balanced and penalty[1].balanced else None
+    if parts is None:
+        return alone
+    count = 1 + max(int(labels.max()) for labels in parts)
+    a, b = (np.bincount(labels, to_numpy(z), count) for labels, z in zip(parts, weights, strict=True))
+    excess = np.abs(a - b) - rounding * np.maximum(a, b) - ROUNDING * a.sum()
+    worst = int(excess.argmax())
+    if excess[worst] > 0:
+        n, m = (int((labels == worst).sum()) for labels in parts)
+        raise ValueError(
+            f"`{name}` must leave a plan, got {n} rows and {m} columns that are allowed only among themselves, "
+            f"of masses {a[worst]:g} and {b[worst]:g}; allow more pairs, change the weights, or set `rho`"
+        )
+    return alone
 
 
 def _rounding(weights: Any, xp: Any) -> float:

@@ -13,7 +13,7 @@ from epsot.arrays import as_points, as_real, check_finite, common_place, to_nump
 from epsot.costs import Array
 from epsot.debiased import DivergenceResult
 from epsot.devices import resident
-from epsot.instance import checked_weights
+from epsot.instance import check_mass, checked_weights, penalties
 from epsot.lazy import cached_property
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning
@@ -102,8 +102,11 @@ class Objective:
         self.place = common_place(y=y, b=b, a=a, x=x)
         copied = self.place.xp.asarray
         self.y = copied(as_points("y", y, self.place), copy=True)
-        checked_weights("b", b, self.y.shape[0], self.place)
+        weights = checked_weights("b", b, self.y.shape[0], self.place)
         self.b = None if b is None else copied(as_real("b", b, self.place), copy=True)
+        # where nothing says what mass is worth, or all of it is that of the target
+        bound = None if wrt == "a" else penalties("reach", reach)[0]
+        check_mass("b", weights, bound, "reach", self.place)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
         if wrt not in ("x", "a"):
             raise ValueError(f'`wrt` must be "x" or "a", got {wrt!r}')

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot.arrays import Place, as_count, as_real, common_place
+from epsot.arrays import Place, as_count, as_real, common_place, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.kernels import Kernel
@@ -76,6 +76,19 @@ class Plan:
         xp = self.place.xp
         sums = bounded_exp(self.k - self.kernel.softmin(self.h, self.eps, None) / self.eps, xp)
         return self._cast(sums if axis is not None else xp.sum(sums))
+
+    def argmax(self, axis: int = 1) -> Array:
+        """The best partner: axis 1 the column with the largest entry of every row, (n,); axis 0 the row, (m,).
+
+        Rows of weight zero get that of their limit; of equal entries the first counts. Memory is that of a few rows.
+        """
+        if axis in (0, -2):
+            return self.T.argmax(axis=1)
+        if axis not in (1, -1):
+            raise ValueError(f"`axis` must be 0 or 1, got {axis!r}")
+        xp = self.place.xp  # exponents tell entries apart that are all zero as numbers
+        parts = [xp.argmax(self.h[None, :] - self.kernel.cost_rows(i) / self.eps, axis=1) for i in self.row_blocks()]
+        return xp.concat(parts)
 
     def barycentric_map(self, values: Any = None) -> Array:
         """The mean target of each source point: (P y)[i] / (P 1)[i].
@@ -220,4 +233,4 @@ class Plan:
         return out if v.ndim == 2 else out[:, 0]
 
     def _cast(self, array: Array) -> Array:
-        return self.place.xp.astype(array, self.dtype, copy=False)
+        return in_dtype(array, self.dtype, self.place, copy=False)

@@ -118,7 +118,7 @@ def measures(result: Result) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nd
     geometry = instance.geometry
     if not isinstance(geometry, PointCloud):
         raise TypeError(f"`result` must be one between points to be drawn, got one of a {type(geometry).__name__}")
-    a, b = instance.side_a.scatter(instance.problem.a, 0.0), instance.side_b.scatter(instance.problem.b, 0.0)
+    a, b = instance.a, instance.T.a
     return (plane("x", geometry.x), on_host(a)), (plane("y", geometry.y), on_host(b))
 
 

@@ -63,7 +63,7 @@ class MarginalKL:
     def divergence(self, r: Array, a: Array, xp: Any) -> Array:
         """rho KL(r | a); zero where it is a constraint."""
         if self.balanced:
-            return xp.zeros_like(r[0])
+            return xp.sum(xp.zeros_like(r))
         ratio = r / a
         excess = ratio - 1
         near = xp.abs(excess) < 0.5  # for a large rho r is close to a: log1p keeps the digits
@@ -248,6 +248,8 @@ class Problem:
         Unbalanced, the potential of a point that no pair is allowed to is +inf, and right.
         """
         xp = self.place.xp
+        if 0 in (*f.shape, *g.shape):
+            return 0.0
         largest = [xp.max(xp.abs(z)) if self.balanced else xp.max(xp.where(z == xp.inf, -z, xp.abs(z))) for z in (f, g)]
         both = sum(max(float(most), 0.0) for most in largest)  # not a number stays so
         return DOUBLE * both / eps

@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from epsot import certificates
-from epsot.arrays import Place
+from epsot import certificates, gradients
+from epsot.arrays import Place, in_dtype
 from epsot.certificates import Certificate
 from epsot.costs import Array
 from epsot.devices import resident
@@ -26,6 +24,15 @@ from epsot.solver.updates import Dual
 from epsot.status import Status
 
 SEEN = 1e-2  # relative error of the plan by rounding that a number nobody has asked to be small may have
+HUGE = 1e6  # temperatures that finite costs may span before they look like a way to forbid pairs
+
+
+def told_apart(error: float, tol: float | None, digits: int) -> str:
+    """The error with so many decimals, or as many as show on which side of the tolerance it is."""
+    if tol is not None and error != tol:
+        while digits < 17 and f"{error:.{digits}e}" == f"{tol:.{digits}e}":
+            digits += 1
+    return f"{error:.{digits}e}"
 
 
 class Result:
@@ -35,6 +42,7 @@ class Result:
     status: Status
     nit: int
     history: tuple[Check, ...]
+    tol: float | None  # that was asked for
 
     @property
     def eps(self) -> float:
@@ -63,18 +71,33 @@ class Result:
     @property
     def message(self) -> str:
         """The status in words: what was reached, and the cure."""
-        measured = "" if self._reached is None else f"; marginal error {self._reached:.2e}"
-        cure = f"; {self.status.cure}" if self.status.cure else ""
-        if self.status is Status.MAX_ITER and isinstance(self.instance.geometry, CostMatrix):
-            cure += ", and check that forbidden pairs leave a plan" if self.instance.geometry.forbids() else ""
+        measured = "" if self._reached is None else f"; marginal error {told_apart(self._reached, self.tol, 2)}"
+        cure = f"; {self._cure}" if self._cure else ""
         return f"{self.status.meaning}{measured} after {self.nit} iterations{cure}"
+
+    @property
+    def _cure(self) -> str:
+        """That of the status, as far as it fits what was solved."""
+        geometry, status = self.instance.geometry, self.status
+        cure = status.cure
+        if status is Status.STALLED:
+            double = geometry.dtype == self.instance.place.xp.float64
+            wide = f"float64 {'costs' if isinstance(geometry, CostMatrix) else 'points'}"
+            cure = "raise `tol` or the temperature (`blur`, `eps`)" if double else cure.replace("float64", wide)
+        if not (isinstance(geometry, CostMatrix) and Status.MAX_ITER <= status <= Status.DIVERGED):
+            return cure
+        if geometry.forbids():
+            cure += ", and check that forbidden pairs leave a plan"
+        if self.instance.core.scale() > HUGE * self.eps:
+            cure += "; if the largest costs stand for forbidden pairs, make them `+inf`"
+        return cure
 
     def __repr__(self) -> str:
         n, m = self.instance.geometry.shape
         rows = {
             "shape": f"{n} x {m}",
             "status": f"{self.status.name} ({self.status.meaning})",
-            "marginal error": "not measured" if self._reached is None else f"{self._reached:.3e}",
+            "marginal error": "not measured" if self._reached is None else told_apart(self._reached, self.tol, 3),
             "nit": self._iterations,
             "eps": f"{self.eps:.6g}",
             "rho": "balanced" if self.rho is None else self.rho,
@@ -83,11 +106,7 @@ class Result:
         return "\n".join([type(self).__name__, *lines])
 
     def _cast(self, array: Array) -> Array:
-        xp, dtype = self.instance.place.xp, self.instance.geometry.dtype
-        if array.ndim > 0:
-            return xp.astype(array, dtype)  # a copy, the user's own
-        with np.errstate(over="ignore"):  # a bound beyond the range of float32 is infinite
-            return xp.astype(array, dtype)
+        return in_dtype(array, self.instance.geometry.dtype, self.instance.place)  # a copy, the user's own
 
 
 @resident
@@ -100,8 +119,11 @@ class SinkhornResult(Result):
     value : 0-d array
         The dual objective, mass terms included; at convergence it equals the primal
         ``<P, C> + eps KL(P | a b^T) + rho_a KL(P 1 | a) + rho_b KL(P^T 1 | b)``.
+    transport_cost : 0-d array
+        ``<P, C>``, the part of `value` without entropy and penalties.
     f, g : (n,) and (m,) arrays
-        Dual potentials, balanced in the gauge ``<a, f> = <b, g>``; at points of weight zero their extension.
+        Dual potentials, balanced in the gauge ``<a, f> = <b, g>``; at points of weight zero their extension. Infinite
+        where no partner has mass.
     grad_x, grad_y : (n, d) and (m, d) arrays
         Derivatives of `value` in the points.
     grad_a, grad_b : (n,) and (m,) arrays
@@ -122,8 +144,8 @@ class SinkhornResult(Result):
     success, status, message, nit, history : bool, Status, str, int, tuple
         The outcome; `history` holds a record (nit, eps, marginal_error) for every measurement, of a solve from coarse
         to fine those on the points.
-    eps, rho : float
-        What was solved, in the units of the cost.
+    eps, rho, tol : float
+        What was solved, in the units of the cost, and the marginal error that was asked for.
     """
 
     instance: Instance
@@ -131,6 +153,7 @@ class SinkhornResult(Result):
     status: Status
     nit: int
     history: tuple[Check, ...]
+    tol: float | None = None
 
     @property
     def place(self) -> Place:
@@ -175,7 +198,7 @@ class SinkhornResult(Result):
     def value64(self) -> Array:
         """`value` in float64."""
         problem, pair = self.instance.problem, self.dual_pair
-        return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps)
+        return certificates.dual_value(problem, pair.f, pair.g, self._mass, self.eps) + self.instance.lost
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -187,12 +210,12 @@ class SinkhornResult(Result):
     @property
     def dual64(self) -> Array:
         """`dual` in float64."""
-        return self.certificate.common + self.certificate.dual
+        return self.certificate.common + self.certificate.dual + self.instance.lost
 
     @property
     def primal64(self) -> Array:
         """`primal` in float64."""
-        return self.certificate.common + self.certificate.primal
+        return self.certificate.common + self.certificate.primal + self.instance.lost
 
     @property
     def gap64(self) -> Array:
@@ -210,9 +233,19 @@ class SinkhornResult(Result):
             float(problem.violation(pair.f, next_f, self.eps)), float(problem.T.violation(pair.g, next_g, self.eps))
         )
 
+    @cached_property
+    def transport_cost64(self) -> Array:
+        """`transport_cost` in float64."""
+        pair = self.dual_pair
+        return gradients.transport_cost(self.instance.core, self.instance.problem, pair.f, pair.g, self.eps)
+
     @property
     def value(self) -> Array:
         return self._cast(self.value64)
+
+    @property
+    def transport_cost(self) -> Array:
+        return self._cast(self.transport_cost64)
 
     @property
     def dual(self) -> Array:
@@ -259,10 +292,12 @@ class SinkhornResult(Result):
         instance, problem, eps = self.instance, self.instance.problem, self.eps
         geometry: Any = instance.geometry
         kernel = problem.kernel if instance.core is geometry else geometry.kernel(problem.kernel.workers)
-        f, g, none = self.source.potential, self.target.potential, -instance.place.xp.inf
+        xp = instance.place.xp
+        f, g = (xp.where(xp.isfinite(z), z, xp.zeros_like(z)) for z in (self.source.potential, self.target.potential))
+        none = -xp.inf
         points = (geometry.x, geometry.y) if isinstance(geometry, PointCloud) else (None, None)
-        k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none)
-        h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none)
+        k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none, none)
+        h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none, none)
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, points)
 
     def potential(self, points: Any) -> Array:

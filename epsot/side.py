@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from epsot.lazy import cached_property
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Side:
-    """In float64, over the whole support."""
+    """In float64, over the whole support. Points without a partner have a slope of zero: nothing moves there."""
 
     instance: Instance
     f: Array  # over the points of positive weight, as solved
@@ -28,14 +29,28 @@ class Side:
         return geometry, geometry.rows_kernel(self.instance.problem.kernel)
 
     @cached_property
-    def _dropped_potential(self) -> tuple[Array, Array]:
-        return gradients.extend(self._dropped[1], self.instance.problem, self.g, self.instance.eps)
+    def _dropped_potential(self) -> Array:
+        f, _ = gradients.extend(self._dropped[1], self.instance.problem, self.g, self.instance.eps)
+        return self._beside_mass_alone(f, lambda whole: whole.take(self.instance.side_a.dropped, None))
+
+    def _beside_mass_alone(self, f: Array, rows: Callable[[Any], Any]) -> Array:
+        """f at some rows of a geometry: -inf where they are allowed with mass of the other side that has no partner.
+
+        The potential of that mass is +inf: any mass that came there would be worth no end.
+        """
+        instance, alone = self.instance, self.instance.side_b.alone
+        if alone is None:
+            return f
+        xp, (none, _) = instance.place.xp, rows(instance.geometry.take(None, alone)).alone()
+        unbounded = xp.full_like(f, -xp.inf)
+        return unbounded if none is None else xp.where(none, f, unbounded)
 
     @cached_property
     def potential(self) -> Array:
-        """f, extended to the points of weight zero.  (n,)"""
+        """f, extended to the points of weight zero, and +inf where no partner has mass.  (n,)"""
         side = self.instance.side_a
-        return self.f if side.dropped is None else side.scatter(self.f, self._dropped_potential[0])
+        dropped: Any = 0.0 if side.dropped is None else self._dropped_potential
+        return side.scatter(self.f, dropped, self.instance.place.xp.inf)
 
     @cached_property
     def slope(self) -> Array:
@@ -47,21 +62,22 @@ class Side:
         h = problem.density_b(self.g, instance.eps)
         kept = gradients.slope(core, problem.kernel, self.extension, h, instance.eps)
         if instance.side_a.dropped is None:
-            return kept
+            return instance.side_a.scatter(kept, 0.0)
         geometry, kernel = self._dropped
-        dropped = gradients.slope(geometry, kernel, self._dropped_potential[0], h, instance.eps)
+        dropped = gradients.slope(geometry, kernel, self._dropped_potential, h, instance.eps)
         return instance.side_a.scatter(kept, dropped)
 
     @cached_property
     def gradient(self) -> Array:
-        """dOT / dx, (n, d): the slope times the weight."""
-        side = self.instance.side_a
-        return side.scatter(self.instance.problem.a, 0.0)[:, None] * self.slope
+        """dOT / dx, (n, d): the slope times the weight, and zero at weight zero, however steep it is there."""
+        a, xp = self.instance.a[:, None], self.instance.place.xp
+        return a * xp.where(a > 0, self.slope, xp.zeros_like(self.slope))
 
     @cached_property
     def weight_gradient(self) -> Array:
         """dOT / da, (n,)."""
-        return gradients.weight_gradient(self.instance.problem, self.potential, self.instance.eps)
+        instance = self.instance
+        return gradients.weight_gradient(instance.problem, self.potential, instance.eps, instance.T.mass_a)
 
     def potential_at(self, points: Any) -> tuple[Array, PointCloud, Any, Array]:
         """f at other points, with their geometry, its kernel, and log_b + g / eps."""
@@ -71,7 +87,7 @@ class Side:
         geometry = core.at(points)
         kernel = geometry.rows_kernel(problem.kernel)  # type: ignore[arg-type]
         f, h = gradients.extend(kernel, problem, self.g, self.instance.eps)
-        return f, geometry, kernel, h
+        return self._beside_mass_alone(f, lambda whole: whole.at(points)), geometry, kernel, h
 
     def carried_to(self, kernel: Any) -> Array:
         """f at the first points of another kernel."""

@@ -9,8 +9,14 @@ class ConvergenceWarning(UserWarning):
     """A solve stopped before it reached `tol`; the message names the error reached and the cure."""
 
 
+class PrecisionWarning(UserWarning):
+    """A result that float64 holds is beyond the range of the dtype asked for, and infinite there."""
+
+
 class Status(IntEnum):
     """The outcome of a solve. Each member carries a `meaning` and a `cure`; a divergence has the largest of its parts.
+
+    The `message` of a result has the cure that fits what was solved.
 
     Examples
     --------
@@ -43,7 +49,7 @@ class Status(IntEnum):
     STALLED = (
         3,
         "the marginal error no longer falls: the precision of the data type is reached",
-        "raise `tol`, use float64 points, or raise the temperature (`blur`, `eps`)",
+        "raise `tol`, use float64, or raise the temperature (`blur`, `eps`)",
     )
     DIVERGED = (
         4,

@@ -46,7 +46,8 @@ def sinkhorn(
     y : (m, d) array
         Points of the target.
     a : (n,) array, optional
-        Non-negative weights of the source; by default 1 / n each.
+        Non-negative weights of the source; by default 1 / n each. All of them may be zero where `reach` says what the
+        mass of the target is worth.
     b : (m,) array, optional
         Non-negative weights of the target; by default 1 / m each.
     blur : float
@@ -325,7 +326,7 @@ def divergence(
     options = as_options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
     options = _started(options, instance)
-    instance.core.check_self_feasible()
+    instance.check_sources()
     return _warned(solve_divergence(instance, options, init))
 
 

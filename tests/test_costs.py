@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 
 import epsot
 from epsot.costs import NAMED_COSTS, Cosine, Cost, Euclidean, HalfSquare
+from epsot.geometry import Multiscale
 from tests.checks import TIGHT, close, slopes
 from tests.conftest import Measures
 
@@ -115,3 +116,85 @@ def test_degree_sets_the_pace(awkward: Measures) -> None:
     epsot.solve(geometry, a, b, eps=1e-3, tol=None, callback=lambda step: temperatures.append(step.eps))
     falls = np.divide(temperatures[1:-1], temperatures[:-2])
     close(falls, 0.5**3, 1e-12)
+
+
+class Distance(Cost):
+    """|x - y|, and nothing else."""
+
+    def value(self, x: Any, y: Any) -> Any:
+        return np.sqrt(np.sum((x - y) ** 2, axis=-1))
+
+
+def test_a_cost_without_a_gradient(awkward: Measures) -> None:
+    """Whatever does not differentiate in the points does without."""
+    x, y, a, b = awkward.balanced
+    own, named = (
+        epsot.divergence(epsot.PointCloud(x, y, cost=cost), a, b, eps=0.2, **TIGHT)
+        for cost in (Distance(), "euclidean")
+    )
+    for name in ("value", "f", "g", "grad_a", "gap"):
+        close(getattr(own, name), getattr(named, name), 1e-8)
+    close(own.potential(x[:3]), named.potential(x[:3]), 1e-8)
+    close(own.plan.barycentric_map(), named.plan.barycentric_map(), 1e-7)
+    for use in (lambda: own.grad_x, lambda: own.grad_y, lambda: own.displacement, lambda: own.transport(x)):
+        with pytest.raises(TypeError, match=r"`cost` has no `gradient`.* define `gradient\(x, y\)` in Distance"):
+            use()
+
+
+def cost_of(value: Any, gradient: Any = None) -> Cost:
+    """A cost of these functions."""
+    members = {"value": value} if gradient is None else {"value": value, "gradient": gradient}
+    cost: Cost = type("Own", (Cost,), members)()
+    return cost
+
+
+def square(x: Any, y: Any) -> Any:
+    return np.sum((x - y) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("cost", "error", "got"),
+    [
+        (cost_of(lambda self, x, y: square(x, 2 * y)), ValueError, "symmetric.* differ by .* from Own"),
+        (cost_of(lambda self, x, y: np.sum(y - x, axis=-1)), ValueError, "symmetric.* differ by"),
+        (cost_of(lambda self, x, y: np.sum((x - y) ** 2)), ValueError, r"value.*got shape \(\)"),
+        (cost_of(lambda self, x, y: np.sum((x - y) ** 2, axis=0)), ValueError, r"value.*\(3, 4\).*got shape \(4, 2\)"),
+        (cost_of(lambda self, x, y: (x - y) ** 2), ValueError, r"value.*got shape \(3, 4, 2\)"),
+        (cost_of(lambda self, x, y: square(x, y).tolist()), TypeError, "value.*got list"),
+        (cost_of(lambda self, x, y: None), TypeError, "value.*got NoneType"),
+        (cost_of(lambda self, x, y: square(x, y) > 1), TypeError, "value.*real numbers, got bool"),
+        (cost_of(lambda self, x, y: square(x, y) + 0j), TypeError, "value.*real numbers, got complex"),
+        (cost_of(lambda self, x, y: square(x, y) + np.nan), ValueError, "value.*got NaN"),
+        (cost_of(lambda self, x: square(x, x)), TypeError, r"value\(x, y\).*signature: too many positional"),
+        (cost_of(lambda self, x, y, p: square(x, y)), TypeError, r"value\(x, y\).*signature: missing.*'p'"),
+        (cost_of(lambda self, x, y: x @ y), ValueError, r"value\(x, y\) failed for arrays of shapes \(3, 1, 2\) and"),
+        (cost_of(lambda self, x, y: x.nothing), ValueError, r"value\(x, y\) failed.*nothing"),
+    ],
+)  # fmt: skip
+def test_a_cost_that_is_none(cost: Cost, error: Any, got: str, rng: np.random.Generator) -> None:
+    """It is refused when the cloud is made, by name, with what it returned."""
+    x, y = rng.normal(size=(6, 2)), rng.normal(size=(5, 2))
+    with pytest.raises(error, match=f"`cost`.*{got}"):
+        epsot.PointCloud(x, y, cost=cost)
+    with pytest.raises(error, match="`cost`"):
+        Multiscale(x, y, cost=cost)
+
+
+def test_a_gradient_of_a_wrong_shape(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(6, 2)), rng.normal(size=(5, 2))
+    cost = cost_of(lambda self, x, y: square(x, y), lambda self, x, y: square(x, y))
+    result = epsot.solve(epsot.PointCloud(x, y, cost=cost), eps=1)
+    with pytest.raises(ValueError, match=r"`cost`: gradient\(x, y\) must return .* \(6, 5, 2\).*got shape \(6, 5\)"):
+        _ = result.grad_x
+
+
+def test_a_cost_is_tried_on_few_points(rng: np.random.Generator) -> None:
+    seen: list[int] = []
+
+    def value(self: Any, x: Any, y: Any) -> Any:
+        seen.append(x.shape[0] * y.shape[1])
+        return square(x, y)
+
+    x = rng.normal(size=(500, 2)).astype(np.float32)
+    epsot.PointCloud(x, x[:1], cost=cost_of(value))
+    assert 0 < sum(seen) < 50

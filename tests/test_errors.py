@@ -288,6 +288,9 @@ OPTIONS_TABLE = rows(
     ("max_iter-0d-float", {"max_iter": np.asarray(10.0)}, TypeError, "`max_iter`", "integer"),
     ("max_iter-array", {"max_iter": np.asarray([10])}, TypeError, "`max_iter`", "integer"),
     ("callback-number", {"callback": 3}, TypeError, "`callback`", "callable", "3"),
+    ("callback-none", {"callback": lambda: None}, TypeError, "`callback`", "one argument", "too many positional"),
+    ("callback-two", {"callback": lambda f, g: None}, TypeError, "`callback`", "one argument", "'g'"),
+    ("callback-name", {"callback": lambda *, nit: None}, TypeError, "`callback`", "one argument"),
     ("callback-true", {"callback": True}, TypeError, "`callback`", "callable", "True"),
     ("init-number", {"init": 3}, TypeError, "`init`", "earlier result", "int"),
     ("init-potentials", {"init": (0 * A, 0 * B)}, TypeError, "`init`", "earlier result", "tuple"),
@@ -352,7 +355,7 @@ ASYMMETRIC = with_entry(C_XX, 2.0, 0, 1)
 MATRIX_TABLE = rows(
     ("nan", {"C": with_entry(C, nan, 0, 0)}, ValueError, "`C`", "NaN", "+inf to forbid"),
     ("minus-inf", {"C": with_entry(C, -inf, 5, 4)}, ValueError, "`C`", "-inf", "+inf to forbid"),
-    ("all-inf", {"C": np.full((6, 5), inf)}, ValueError, "`C`", "at least one pair", "+inf everywhere"),
+    ("all-inf", {"C": np.full((6, 5), inf)}, ValueError, "`C`", "row of positive weight", "got 5 with +inf only"),
     ("row-inf", {"C": with_entry(C, inf, 0)}, ValueError, "`C`", "row of positive weight", "got 1", "weight zero"),
     ("column-inf", {"C": np.where(np.arange(5) < 2, inf, C)}, ValueError, "`C`", "column", "got 2", "weight zero"),
     ("1d", {"C": C[0]}, ValueError, "`C`", "(n, m)", "(5,)"),
@@ -363,7 +366,6 @@ MATRIX_TABLE = rows(
     ("C_yy-shape", {"C_yy": C_XX}, ValueError, "`C_yy`", "(5, 5)", "(6, 6)"),
     ("C_xx-asymmetric", {"C_xx": ASYMMETRIC}, ValueError, "`C_xx`", "symmetric", "mean"),
     ("C_xx-nan", {"C_xx": with_entry(C_XX, nan, 0, 0)}, ValueError, "`C_xx`", "NaN"),
-    ("C_yy-all-inf", {"C_yy": inf * C_YY}, ValueError, "`C_yy`", "+inf everywhere"),
 )
 
 
@@ -383,6 +385,7 @@ def test_divergence_needs_feasible_self_costs() -> None:
     blocked = C_XX.copy()
     blocked[0, :] = blocked[:, 0] = inf
     expect(ValueError, ("`C_xx`", "row"), MATRIX[1], C_xx=blocked)
+    expect(ValueError, ("`C_yy`", "row", "got 5 with +inf only"), MATRIX[1], C_yy=inf * C_YY)
 
 
 TORCH = "torch"

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import epsot
-from tests.checks import close, slopes, up_to_constant
+from epsot import gradients
+from epsot.costs import NAMED_COSTS
+from tests import checks
+from tests.checks import TIGHT, close, slopes, up_to_constant
 from tests.conftest import Measures, measures
 
 RHOS = [None, 0.8, (0.5, 2.0), (None, 0.7), (0.7, None)]
@@ -189,3 +192,58 @@ def test_coincident_points(call: Any) -> None:
         result = call(epsot.PointCloud(x, x[:2], p=p), eps=0.1)
         assert np.isfinite(result.grad_x).all()
         assert np.isfinite(result.transport(x)).all()
+
+
+def transported(part: Any, C: np.ndarray) -> float:
+    """<P, C> of exactly these potentials, over dense float64 arrays."""
+    f, g, C = (np.asarray(z, dtype=np.float64) for z in (part.source.potential, part.target.potential, C))
+    a, b = part.instance.a, part.instance.T.a
+    with np.errstate(invalid="ignore"):
+        return float(np.nansum(checks.plan(f, g, C, a, b, part.eps) * C))
+
+
+@pytest.mark.parametrize("rho", [None, (0.6, 1.5), (None, 0.4)])
+@pytest.mark.parametrize("cost", [*NAMED_COSTS, "half", "own", "matrix"])
+def test_transport_cost(awkward: Measures, cost: str, rho: Any) -> None:
+    """The part of the value that is no entropy and no penalty, at any tolerance."""
+    x, y, a, b = awkward.balanced
+    named = cost if cost in NAMED_COSTS else {"own": PseudoHuber(), "half": None, "matrix": "cityblock"}[cost]
+    clouds = [epsot.PointCloud(u, v, cost=named) for u, v in ((x, y), (x, x), (y, y))]
+    C, C_xx, C_yy = (cloud.kernel().cost_rows(slice(None)) for cloud in clouds)
+    geometry: Any = epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy) if cost == "matrix" else clouds[0]
+    eps = 0.1 * float(C.mean())
+    result = epsot.divergence(geometry, a, b, eps=eps, rho=rho, tol=1e-2)
+    expected = [transported(part, dense) for part, dense in zip(result.parts, (C, C_xx, C_yy), strict=True)]
+    for part, value in zip(result.parts, expected, strict=True):
+        close(part.transport_cost, value, 1e-11)
+    close(result.transport_cost, expected[0] - (expected[1] + expected[2]) / 2, 1e-11)
+    tight = epsot.solve(geometry, a, b, eps=eps, rho=rho, **TIGHT)
+    P = tight.plan.to_dense()
+    close(tight.value, tight.transport_cost + checks.primal(P, 0 * C, a, b, eps, rho), 1e-9)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+def test_transport_cost_of_near_clouds_anywhere(shift: float, dtype: Any, p: int, rng: np.random.Generator) -> None:
+    """What is moved is short beside the clouds, and these are small beside where they lie."""
+    scale = 1.0 if dtype == np.float64 else 1024.0  # float32 resolves sixteenths there
+    x = (scale * rng.random((200, 2)) + shift).astype(dtype)
+    y = (x + scale * rng.integers(0, 2, x.shape) / 256).astype(dtype)
+    result = epsot.sinkhorn(x, y, blur=0.01 * scale, p=p)
+    desired = transported(result, checks.power_cost(x, y, p))
+    np.testing.assert_allclose(result.transport_cost, desired, rtol=1e-3 if dtype == np.float32 else 1e-9)
+    assert desired < (0.02 * scale) ** p
+
+
+def test_transport_cost_of_a_matrix(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """In blocks of rows; forbidden pairs and points of weight zero cost nothing."""
+    monkeypatch.setattr(gradients, "BLOCK_ELEMENTS", 20)
+    C, a, b = rng.random((13, 7)), rng.random(13), rng.random(7)
+    C[rng.random(C.shape) < 0.3] = np.inf
+    C[0], C[:, 0], a[2] = 1, 1, 0
+    result = epsot.solve(epsot.CostMatrix(C), a, b, eps=0.1, rho=1, tol=1e-6)
+    close(result.transport_cost, np.sum(np.where(np.isinf(C), 0, result.plan.to_dense() * np.where(np.isinf(C), 0, C))))
+    C[3] = np.inf
+    result = epsot.solve(epsot.CostMatrix(C), a, b, eps=0.1, rho=1, tol=1e-6)
+    close(result.transport_cost, np.sum(np.where(np.isinf(C), 0, result.plan.to_dense() * np.where(np.isinf(C), 0, C))))

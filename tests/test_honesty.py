@@ -274,15 +274,26 @@ def test_words_and_numbers_of_a_divergence_agree(clouds: Any) -> None:
     assert f"{result.marginal_error:.2e}" in result.message
 
 
-def test_forbidden_pairs_without_a_plan() -> None:
-    C = np.asarray([[0.0, np.inf], [np.inf, 0.0]])
-    with pytest.warns(epsot.ConvergenceWarning, match="check that forbidden pairs leave a plan"):
-        epsot.solve(epsot.CostMatrix(C), [0.3, 0.7], [0.6, 0.4], eps=0.1)
+@pytest.mark.parametrize("scale", [1e22, 1e24])
+@pytest.mark.parametrize("entry", [epsot.sinkhorn, epsot.sinkhorn_divergence])
+def test_what_leaves_float32_is_said(clouds: Any, entry: Any, scale: float) -> None:
+    """Numbers that float32 cannot hold are infinite, arrays and single ones, and not in silence."""
+    x, y = (scale * cloud.astype(np.float32) for cloud in clouds)
+    result = entry(x, y + 3 * scale, blur=scale / 10)
+    assert result.success
+    for name in ("value", "f", "g", "grad_a", "grad_b", "dual", "primal"):
+        with pytest.warns(epsot.PrecisionWarning, match="float64"):
+            assert np.all(np.isinf(getattr(result, name))), name
+    with pytest.warns(epsot.PrecisionWarning, match="float64"):
+        assert np.all(np.isinf(result.potential(x[:3])))
+    with pytest.warns(epsot.PrecisionWarning, match="float64"):
+        assert np.isinf(result.plan @ np.full(40, 1e45)).all()
+    assert np.isfinite(result.grad_x).all()
+    assert np.isfinite(result.displacement).all()
 
 
-def test_what_leaves_float32_is_said(clouds: Any) -> None:
-    """Potentials that float32 cannot hold are infinite, and not in silence."""
-    x, y = (1e22 * cloud.astype(np.float32) for cloud in clouds)
-    result = epsot.sinkhorn(x, y, blur=1e21)
-    with pytest.warns(RuntimeWarning, match="overflow"):
-        assert np.all(np.isinf(result.f))
+def test_what_is_infinite_in_float64_is_said_by_nobody() -> None:
+    """The potential of a point without a partner: infinite is its number."""
+    C = np.asarray([[0.0, 1.0], [np.inf, np.inf]], dtype=np.float32)
+    result = epsot.solve(epsot.CostMatrix(C), [1, 0], eps=1)
+    np.testing.assert_array_equal(result.f, [result.f[0], np.inf])

@@ -17,7 +17,8 @@ import epsot
 from epsot.arrays import as_number as real
 from epsot.arrays import as_positive as positive
 from epsot.arrays import common_place
-from epsot.instance import Support, balancing, checked_weights, penalties, pose
+from epsot.instance import balancing, checked_weights, penalties, pose
+from epsot.support import Support
 
 NUMPY = common_place()
 DEVICE = strict.Device("device1")
@@ -49,6 +50,26 @@ def test_supports_of_rows() -> None:
     np.testing.assert_array_equal(side.scatter(kept, points[[1, 3]]), points)
     np.testing.assert_array_equal(side.scatter(kept, -1.0), [[0, 1], [-1, -1], [4, 5], [-1, -1]])
     np.testing.assert_array_equal(side.scatter(kept[:, 0], -math.inf), [0, -math.inf, 4, -math.inf])
+
+
+def test_supports_without_partners() -> None:
+    """Three kinds of points find back to their places; the mass that is set aside is known."""
+    weights = np.asarray([1.0, 0, 2, 0, 5, 7])
+    for place, array in ((NUMPY, weights), (STRICT, strict.asarray(weights, device=DEVICE))):
+        side = Support.of(array, place)
+        alone = place.xp.asarray([False, True, False, True], device=place.device)
+        narrow, kept = side.without(alone, side.restrict(array), place)
+        assert [float(w) for w in kept] == [1, 5]
+        assert narrow.lost == 9
+        assert [float(w) for w in narrow.restrict(array)] == [1, 5]
+        assert [float(w) for w in narrow.scatter(kept, 0.0, narrow.alone_weights)] == weights.tolist()
+        assert [float(w) for w in narrow.scatter(kept, -1.0, math.inf)] == [1, -1, math.inf, -1, 5, math.inf]
+        whole, same = side.without(None, kept, place)
+        assert whole is side
+        assert same is kept
+    alone = np.asarray([True, False])
+    narrow, kept = Support(2).without(alone, np.asarray([3.0, 4.0]), NUMPY)
+    np.testing.assert_array_equal(narrow.scatter(kept, 0.0, 8.0), [8, 4])
 
 
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.int8(2), np.asarray(2.0), Fraction(2), np.float16(2)])

@@ -26,7 +26,7 @@ LAYERS = [
     ["stages", "verification"],
     ["debiased", "result", "side", "certificates", "gradients", "plan", "sparse"],
     ["solver"],
-    ["instance", "problem"],
+    ["instance", "support", "problem"],
     ["geometry"],
     ["kernels"],
     ["costs", "status", "arrays", "devices", "lazy"],

@@ -10,6 +10,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import epsot
+from epsot import sparse
 from tests import checks
 from tests.checks import close, power_cost
 from tests.conftest import Measures, measures
@@ -325,3 +326,28 @@ def test_rows_by_nothing_and_by_a_range(matrix: Any) -> None:
     close(result.plan.rows(range(1, 6, 2)), P[1:6:2], 1e-12)
     with pytest.raises(TypeError, match="`i`"):
         result.plan.rows(np.zeros(0))
+
+
+@pytest.mark.parametrize("rho", [None, 0.5])
+def test_best_partners(awkward: Measures, rho: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "BLOCK_ELEMENTS", 30)
+    x, y, a, b = awkward.balanced
+    result = epsot.sinkhorn(x, y, a, b, blur=0.3, reach=rho)
+    P, rows, columns = result.plan.to_dense(), a > 0, b > 0
+    np.testing.assert_array_equal(result.plan.argmax(axis=1)[rows], P.argmax(axis=1)[rows])
+    np.testing.assert_array_equal(result.plan.argmax(axis=0)[columns], P.argmax(axis=0)[columns])
+    np.testing.assert_array_equal(result.plan.argmax(), result.plan.argmax(axis=-1))
+    np.testing.assert_array_equal(result.plan.T.argmax(), result.plan.argmax(axis=-2))
+    assert np.all(columns[result.plan.argmax(axis=1)])
+    for axis in (2, None, "rows"):
+        with pytest.raises(ValueError, match="`axis` must be 0 or 1"):
+            result.plan.argmax(axis=axis)
+
+
+def test_best_partners_where_numbers_vanish() -> None:
+    """Weights so small that all entries of a row are zero as numbers, and weight zero, which has its limit."""
+    C, b = np.asarray([[2.0, 1.0, 3.0], [0.0, 1.0, np.inf], [1.0, 3.0, 0.0]]), np.asarray([0.3, 0.3, 0.4])
+    result = epsot.solve(epsot.CostMatrix(C), [1e-323, 1, 0], b, eps=0.1, rho=1)
+    assert not result.plan.to_dense()[2].any()
+    assert result.plan.to_dense()[0].min() == 0
+    np.testing.assert_array_equal(result.plan.argmax(axis=1), np.argmax(np.log(b) + (result.g - C) / 0.1, axis=1))

@@ -6,6 +6,6 @@ that reduces over its pairs.
 
 from epsot.geometry.matrix import CostMatrix
 from epsot.geometry.multiscale import Multiscale
-from epsot.geometry.points import PointCloud
+from epsot.geometry.points import PointCloud, extent
 
-__all__ = ["CostMatrix", "Multiscale", "PointCloud"]
+__all__ = ["CostMatrix", "Multiscale", "PointCloud", "extent"]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from epsot import kernels
 from epsot.arrays import Place, as_real, common_place
 from epsot.costs import Array
 from epsot.devices import resident
+from epsot.geometry.components import components
 from epsot.kernels import Kernel
+
+ROUNDING = 256  # units in the last place of the largest entry by which sums in another order may differ
 
 
 @resident
@@ -21,12 +26,14 @@ class CostMatrix:
         The cost of moving one unit of mass from i to j. ``+inf`` forbids the pair, NaN and ``-inf`` are refused. It is
         not copied: do not change it while results are in use.
     C_xx, C_yy : (n, n) and (m, m) arrays, optional
-        The symmetric costs within each side. Only `divergence` needs them.
+        The symmetric costs within each side, made exactly so where they are up to rounding of their dtype. Only
+        `divergence` needs them.
 
     Raises
     ------
     ValueError
-        If a shape does not fit, an entry is NaN or ``-inf``, or nothing is allowed.
+        If a shape does not fit, an entry is NaN or ``-inf``; by `solve` and `divergence`, if
+        forbidden pairs leave no plan: balanced, where the rows and columns that allowed pairs connect differ in mass.
     TypeError
         If the matrices are not real or come from different libraries or devices.
 
@@ -66,22 +73,43 @@ class CostMatrix:
             raise ValueError(f"`{name}` must have shape {(size, size)}, to fit `C`, got {tuple(C.shape)}")
         if bool(xp.any(xp.isnan(C))) or bool(xp.any(C == -xp.inf)):
             raise ValueError(f"`{name}` must not have NaN or -inf entries; use +inf to forbid a pair")
-        if not bool(xp.any(xp.isfinite(C))):
-            raise ValueError(f"`{name}` must allow at least one pair, got +inf everywhere")
-        if size is not None and not bool(xp.all(C == C.T)):
+        return C if size is None else self._symmetric(name, C)
+
+    def _symmetric(self, name: str, C: Array) -> Array:
+        """The matrix, or where it is symmetric to rounding of its dtype, the mean of it and its transpose."""
+        xp = self.place.xp
+        equal = C == C.T
+        if bool(xp.all(equal)):
+            return C
+        if not self._alike(C, C.T):
             raise ValueError(f"`{name}` must be symmetric; take the mean of it and its transpose")
-        return C
+        return xp.where(equal, C, C / 2 + C.T / 2)
+
+    def _alike(self, C: Array, other: Array) -> bool:
+        """Whether two matrices of one shape differ by no more than rounding, and forbid the same pairs."""
+        xp = self.place.xp
+        equal = C == other
+        if bool(xp.all(equal)):
+            return True
+        zeros = xp.zeros_like(C)
+        difference = xp.abs(xp.where(equal, zeros, C) - xp.where(equal, zeros, other))  # inf where one forbids
+        largest = xp.max(xp.where(xp.isfinite(C), xp.abs(C), zeros))
+        return float(xp.max(difference)) <= ROUNDING * float(xp.finfo(C.dtype).eps) * float(largest)
 
     def scale(self) -> float:
         """The temperature at which annealing starts: the range of the finite costs."""
+        if 0 in self.shape:
+            return 0.0
         xp = self.place.xp
         finite = xp.isfinite(self.C)
         low = xp.min(xp.where(finite, self.C, xp.asarray(xp.inf, dtype=self.dtype, device=self.place.device)))
         high = xp.max(xp.where(finite, self.C, xp.asarray(-xp.inf, dtype=self.dtype, device=self.place.device)))
-        return float(high) - float(low)  # inf where the range overflows, which is refused
+        return max(0.0, float(high) - float(low))  # inf where the range overflows, which is refused; 0 of nothing
 
     def rounded(self) -> float:
         """The size of the costs that the kernels round to their dtype."""
+        if 0 in self.shape:
+            return 0.0
         xp = self.place.xp
         return float(xp.max(xp.where(xp.isfinite(self.C), xp.abs(self.C), xp.zeros_like(self.C))))
 
@@ -139,31 +167,23 @@ class CostMatrix:
         """The kernel of these rows."""
         return self.kernel(kernel.workers)
 
-    def check_self_feasible(self) -> None:
-        """Raise where a point of positive weight has no allowed partner on its own side."""
-        self.source().check_feasible("C_xx")
-        self.T.source().check_feasible("C_yy")
-
-    def check_feasible(self, name: str = "C") -> None:
-        """Raise where a point of positive weight has no allowed partner."""
+    def alone(self) -> tuple[Array | None, Array | None]:
+        """Masks of the rows and of the columns without an allowed pair; None: there are none."""
         xp = self.place.xp
         finite = xp.isfinite(self.C)
-        for axis, what in ((1, "row"), (0, "column")):
-            allowed = xp.any(finite, axis=axis)
-            if not bool(xp.all(allowed)):
-                count = int(xp.sum(xp.astype(~allowed, xp.int64)))
-                raise ValueError(
-                    f"`{name}` must allow a pair in every {what} of positive weight, got {count} with +inf only; "
-                    "give them weight zero or a large finite cost"
-                )
+        rows, columns = (~xp.any(finite, axis=axis) for axis in (1, 0))
+        return rows if bool(xp.any(rows)) else None, columns if bool(xp.any(columns)) else None
+
+    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Labels of the rows and the columns, equal where allowed pairs connect them; None: all are one."""
+        return components(self.C, self.place.xp) if self.forbids() else None
 
     def is_self(self) -> bool:
         """Whether the two sides are one: then the divergence of equal weights is zero."""
-        xp = self.place.xp
         return (
             self.C_xx is not None
             and self.C_yy is not None
             and self.C.shape == self.C_xx.shape == self.C_yy.shape
-            and bool(xp.all(self.C == self.C_xx))
-            and bool(xp.all(self.C == self.C_yy))
+            and self._alike(self.C, self.C_xx)
+            and self._alike(self.C, self.C_yy)
         )

@@ -9,12 +9,13 @@ import numpy as np
 
 from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
-from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare
+from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare, check_cost
 from epsot.devices import resident
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
 FAR = 4.0  # times the radius of a cloud: from such a distance on its centre is worth knowing
+PROBED = (3, 4)  # points of the two clouds on which a cost of the user's own is tried
 BLOCK = 64  # points that the kernels give a common centre, about
 
 
@@ -54,9 +55,10 @@ class PointCloud:
     Raises
     ------
     ValueError
-        If a cloud is empty, not (n, d) or not finite, if the dimensions differ, or if `p` or `cost` is unknown.
+        If a cloud is empty, not (n, d) or not finite, if the dimensions differ, or if `p` or `cost` is unknown; if a
+        `cost` of your own, tried on a few of the points, is not symmetric, or returns NaN or a wrong shape.
     TypeError
-        If the points are not real, or come from different libraries or devices.
+        If the points are not real, or come from different libraries or devices; if `cost` has a wrong signature.
 
     Examples
     --------
@@ -88,10 +90,19 @@ class PointCloud:
             self.cost.check("y", self.y)
         if not self.cost.degree > 0:
             raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
+        if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()):
+            check_cost(self.cost, *(self._few(z, count) for z, count in zip((self.x, self.y), PROBED, strict=True)))
 
     def _set(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y
         self.shape: tuple[int, int] = (x.shape[0], y.shape[0])
+
+    def _few(self, points: Array, count: int) -> Array:
+        """Some of the points in float64, evenly spaced."""
+        xp, n = self.place.xp, points.shape[0]
+        count = min(n, count)
+        rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
+        return xp.astype(xp.take(points, rows, axis=0), xp.float64)
 
     def _derived(self, x: Array, y: Array) -> PointCloud:
         """The same cost between points that are checked already."""
@@ -124,6 +135,8 @@ class PointCloud:
 
     @cached_property
     def _diameter(self) -> float:
+        if 0 in self.shape:
+            return 0.0
         x_low, y_low, x_high, y_high = self._corners / 2  # halves do not overflow
         extent = np.maximum(x_high, y_high) - np.minimum(x_low, y_low)
         largest = float(extent.max())
@@ -131,6 +144,8 @@ class PointCloud:
 
     def scale(self) -> float:
         """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""
+        if 0 in self.shape:
+            return 0.0
         if isinstance(self.cost, HalfSquare | Euclidean):
             diameter = self.diameter()
             return diameter * diameter if isinstance(self.cost, HalfSquare) else diameter
@@ -153,6 +168,8 @@ class PointCloud:
         Points that are embedded are rounded there, where they have no centre.
         """
         (n, m), d, cost = self.shape, self.x.shape[1], self.cost
+        if not (n and m):
+            return 0.0
         span = cost.span(self.diameter())
         match cost.family.kind:
             case "square":
@@ -227,11 +244,16 @@ class PointCloud:
         """The kernel of these points with the same `y` as `kernel`, sharing what that prepared."""
         return kernel.at(self.cost.embed(self.x))
 
-    def check_feasible(self) -> None:
-        """Every pair of points is allowed."""
+    def alone(self) -> tuple[Array | None, Array | None]:
+        """Masks of the rows and of the columns without an allowed pair: all of them where the other side is empty."""
+        xp, (n, m) = self.place.xp, self.shape
+        if n and m:
+            return None, None
+        rows, columns = (xp.ones(size, dtype=xp.bool, device=self.place.device) for size in (n, m))
+        return rows if n else None, columns if m else None
 
-    def check_self_feasible(self) -> None:
-        """Within each cloud, too."""
+    def components(self) -> None:
+        """All rows and columns are one: every pair is allowed."""
 
     def at(self, points: Any) -> PointCloud:
         """The cost between other points, (r, d), and `y`."""
@@ -249,3 +271,32 @@ class PointCloud:
     def is_self(self) -> bool:
         """Whether the two clouds are one: then the divergence of equal weights is zero."""
         return self.x is self.y or (self.x.shape == self.y.shape and bool(self.place.xp.all(self.x == self.y)))
+
+
+def extent(x: Any, y: Any) -> float:
+    """The diameter of two clouds: the diagonal of their joint bounding box, in the units of the points.
+
+    Parameters
+    ----------
+    x : (n, d) array
+        Points of the source.
+    y : (m, d) array
+        Points of the target.
+
+    Returns
+    -------
+    float
+        The length from which annealing starts, and beside which `blur` and `reach` are chosen.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `PointCloud`.
+
+    Examples
+    --------
+    >>> import epsot
+    >>> epsot.extent([[0.0, 0.0]], [[3.0, 1.0], [1.0, 4.0]])
+    5.0
+    """
+    return PointCloud(x, y).diameter()

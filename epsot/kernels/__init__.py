@@ -68,9 +68,14 @@ def backend_of(array: Array, cost: Cost | None = None) -> str:
     return "cuda by DLPack" if is_cuda_tensor(array) else "tiled"
 
 
+def _serving(array: Array, cost: Cost | None = None) -> str:
+    """That backend, or the portable one where there is nothing to fuse: no fused kernel has to know of empty arrays."""
+    return "tiled" if 0 in array.shape else backend_of(array, cost)
+
+
 def points(x: Array, y: Array, cost: Cost, workers: int | None = None) -> Any:
     """The kernel of two clouds, (n, d) and (m, d)."""
-    match backend_of(x, cost):
+    match _serving(x, cost):
         case "cpu":
             from epsot.kernels import cpu
 
@@ -90,7 +95,7 @@ def points(x: Array, y: Array, cost: Cost, workers: int | None = None) -> Any:
 
 def matrix(C: Array, workers: int | None = None) -> Any:
     """The kernel of a cost matrix, (n, m)."""
-    match backend_of(C):
+    match _serving(C):
         case "cpu":
             from epsot.kernels import cpu
 
@@ -110,7 +115,7 @@ def matrix(C: Array, workers: int | None = None) -> Any:
 
 def vectors_of(array: Array) -> Vectors:
     """What works on the vectors between two sweeps, (n,) and (m,), chosen by one of them."""
-    match backend_of(array):
+    match _serving(array):
         case "cuda":
             from epsot.kernels.cuda import vectors
 

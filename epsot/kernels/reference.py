@@ -14,7 +14,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from epsot.costs import Array, Cost
+from epsot.costs import Array, Cost, check_shape
 from epsot.kernels.bursts import Bursts, Marginal
 from epsot.lazy import cached_property
 
@@ -166,8 +166,11 @@ class Points(Dense):
         """cost_gradient for i in rows.  -> (r, d)"""
         xp = array_namespace(self.x, self.y)
         x, y = self.points64
-        weights = self.plan_rows(rows, k, h, eps)[:, :, None]
-        return xp.sum(weights * self.cost_function.gradient(x[rows, :][:, None, :], y[None, :, :]), axis=1)
+        chosen, others = x[rows, :][:, None, :], y[None, :, :]
+        gradient = self.cost_function.gradient(chosen, others)
+        shape = (chosen.shape[0], y.shape[0], y.shape[1])
+        check_shape("gradient", gradient, shape, f"{tuple(chosen.shape)} and {tuple(others.shape)}")
+        return xp.sum(self.plan_rows(rows, k, h, eps)[:, :, None] * gradient, axis=1)
 
 
 class Matrix(Dense):

@@ -124,3 +124,37 @@ def test_a_self_cost_that_forbids_everything_of_a_point() -> None:
     C, C_xx = np.ones((2, 2)), np.asarray([[0.0, np.inf], [np.inf, np.inf]])
     with pytest.raises(ValueError, match="C_xx"):
         epsot.divergence(epsot.CostMatrix(C, C_xx=C_xx, C_yy=np.zeros((2, 2))), eps=1)
+
+
+def rounded(C: np.ndarray, dtype: Any) -> np.ndarray:
+    """The matrix in a dtype, with errors of a few units in the last place that are not symmetric."""
+    noise = np.random.default_rng(2).integers(-4, 5, C.shape)
+    return (C.astype(dtype) * (1 + noise * np.finfo(dtype).eps)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_self_costs_symmetric_to_rounding(dtype: Any) -> None:
+    """They are made exactly so, with +inf where it was; and equal measures still have the divergence zero."""
+    rng = np.random.default_rng(1)
+    x, y = rng.random((40, 17)).astype(dtype) + 1, rng.random((30, 17)).astype(dtype) + 1
+    C_xx, C_yy = rounded(power_cost(x, x), dtype), rounded(power_cost(y, y), dtype)
+    C_xx[1, 2] = C_xx[2, 1] = np.inf
+    assert np.any(C_xx != C_xx.T)
+    kept = C_xx.copy()
+    geometry = epsot.CostMatrix(power_cost(x, y).astype(dtype), C_xx=C_xx, C_yy=C_yy)
+    np.testing.assert_array_equal(C_xx, kept)
+    np.testing.assert_array_equal(geometry.C_xx, geometry.C_xx.T)
+    np.testing.assert_allclose(geometry.C_xx, C_xx, atol=1e-4 if dtype == np.float32 else 1e-13)
+    exact = epsot.divergence(epsot.PointCloud(x, y), eps=0.5)
+    close(epsot.divergence(geometry, eps=0.5).value, exact.value, 1e-2)
+    assert epsot.divergence(epsot.CostMatrix(C_yy, C_xx=C_yy, C_yy=C_yy), eps=0.5).value == 0
+
+
+@pytest.mark.parametrize("change", [1e-9, 1.0, np.inf])
+def test_self_costs_that_are_not_symmetric(change: float) -> None:
+    C_xx = np.ones((4, 4))
+    C_xx[1, 2] += change
+    with pytest.raises(ValueError, match=r"`C_xx` must be symmetric; take the mean"):
+        epsot.CostMatrix(np.ones((4, 4)), C_xx=C_xx, C_yy=np.ones((4, 4)))
+    with pytest.raises(ValueError, match=r"`C_yy` must be symmetric; take the mean"):
+        epsot.CostMatrix(np.ones((4, 4)), C_xx=np.ones((4, 4)), C_yy=C_xx.T)

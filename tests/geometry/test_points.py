@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,15 @@ def test_other_points(awkward: Measures) -> None:
 def test_unknown_cost(cost: object) -> None:
     with pytest.raises(ValueError, match="`cost`"):
         epsot.PointCloud([[0.0]], [[1.0]], cost=cost)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extent(dtype: Any) -> None:
+    """The diagonal of the joint bounding box, a float."""
+    x, y = np.asarray([[0.0, 0], [1, 1]], dtype=dtype), np.asarray([[3.0, -1], [2, 3]], dtype=dtype)
+    assert epsot.extent(x, y) == 5.0
+    assert type(epsot.extent(x, y)) is float
+    assert epsot.extent(x, y) == epsot.PointCloud(x, y).diameter() == epsot.extent(y.tolist(), x.tolist())
+    assert epsot.extent(x[:1], x[:1]) == 0
+    with pytest.raises(ValueError, match="`y`"):
+        epsot.extent(x, [1.0])
