@@ -71,10 +71,6 @@ class Cost(ABC):
         """The points between which `family` is this cost.  (n, d) -> (n, d)"""
         return x
 
-    def span(self, diameter: float) -> float:
-        """A bound on the distances between embedded points, from one on those between the points."""
-        return diameter
-
     def pull_back(self, x: Array, gradient: Array) -> Array:
         """The gradient in x from that in embed(x): the transposed Jacobian of `embed`.  (n, d), (n, d) -> (n, d)"""
         return gradient
@@ -141,9 +137,6 @@ class Cosine(Cost):
     @property
     def family(self) -> Cost:
         return HalfSquare()
-
-    def span(self, diameter: float) -> float:
-        return 2.0
 
     def check(self, name: str, x: Array) -> None:
         """Raise where a point has no direction."""

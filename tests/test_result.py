@@ -128,10 +128,11 @@ def test_success_is_never_claimed_falsely(call: Any, dtype: Any, blur: float, re
                 assert measured <= tol + (1e-4 if dtype == np.float32 else 1e-7)
 
 
+@pytest.mark.filterwarnings("ignore::epsot.PrecisionWarning")
 @quiet
 @pytest.mark.parametrize("blur", [1e-6, 1e-3])
 def test_a_blur_below_single_precision_warns_of_nothing_else(call: Any, blur: float) -> None:
-    """Bounds may be infinite, and a status bad; what NumPy thinks of it is no concern of the user."""
+    """Bounds may be infinite, and a status bad, or the precision; what NumPy thinks of it is no concern of the user."""
     x, y, a, b = (array.astype(np.float32) for array in measures(12, 10, 2, seed=3).balanced)
     for reach in (None, 0.01, (None, 0.5), (0.5, None)):
         for tol, max_iter in ((1e-3, 200), (1e-3, 1), (None, 50)):

@@ -170,7 +170,7 @@ class PointCloud:
         (n, m), d, cost = self.shape, self.x.shape[1], self.cost
         if not (n and m):
             return 0.0
-        span = cost.span(self.diameter())
+        span = self._derived(cost.embed(self.x), cost.embed(self.y)).diameter() if cost.magnitude else self.diameter()
         match cost.family.kind:
             case "square":
                 block = min(1.0, BLOCK / min(n, m)) ** (2 / d) if d <= 3 else 1.0
