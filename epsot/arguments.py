@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from typing import Any
 
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
@@ -69,6 +70,19 @@ def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: An
         )
     if callback is not None and not callable(callback):
         raise TypeError(f"`callback` must be callable, got {callback!r}")
+    if callback is not None and not takes_one(callback):
+        raise TypeError(f"`callback` must take one argument, the record of an iteration, got {callback!r}")
     if init is not None and not isinstance(init, SinkhornResult | DivergenceResult):
         raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
     return Options(start, scaling, tol, max_iter, callback)
+
+
+def takes_one(function: Any) -> bool:
+    """Whether a function can be called with one argument, as far as it tells."""
+    try:
+        signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # built in, without a signature
+        return True
+    return True
