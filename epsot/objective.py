@@ -23,8 +23,8 @@ from epsot.transport import sinkhorn, sinkhorn_divergence
 class Objective:
     """The loss between a measure that moves and a fixed target, for `scipy.optimize.minimize` with ``jac=True``.
 
-    Every call solves one problem, on the device of `y` and in its dtype, starting from the potentials of the call
-    before.
+    Every call solves one problem, in the library of `y`, on its device and in its dtype, starting from the potentials
+    of the call before.
 
     Parameters
     ----------
@@ -99,9 +99,11 @@ class Objective:
         workers: int | None = None,
     ) -> None:
         self.place = common_place(y=y, b=b, a=a, x=x)
-        copied = self.place.xp.asarray
-        self.y = copied(as_points("y", y, self.place), copy=True)
-        self.b = checked_weights("b", b, self.y.shape[0], self.place)
+        own = self.place.handed_out  # a copy
+        target = as_points("y", y, self.place)
+        weights = checked_weights("b", b, target.shape[0], self.place)
+        self._dtype, self._mass = target.dtype, float(self.place.xp.sum(weights))
+        self.y, self.b = own(target), own(weights, copy=False)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
         if wrt not in ("x", "a"):
             raise ValueError(f'`wrt` must be "x" or "a", got {wrt!r}')
@@ -111,8 +113,8 @@ class Objective:
             raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
         if (x if wrt == "x" else a) is not None:
             raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
-        self.x = None if x is None else copied(as_points("x", x, self.place), copy=True)
-        self.a = None if a is None else copied(as_real("a", a, self.place), copy=True)
+        self.x = None if x is None else own(as_points("x", x, self.place))
+        self.a = None if a is None else own(as_real("a", a, self.place))
         self.last: SinkhornResult | DivergenceResult | None = None
         self.calls = 0
         self._loss: Callable[..., Any] = sinkhorn_divergence if debias else sinkhorn
@@ -133,7 +135,7 @@ class Objective:
 
     def variable(self, z: Any) -> Array:
         """The points (n, d) or weights (n,) that a flat vector stands for, in the library of `y`."""
-        xp = self.place.xp
+        xp, own = self.place.xp, self.place.handed_out
         flat = xp.asarray(np.array(z, dtype=np.float64), dtype=xp.float64, device=self.place.device)
         if flat.ndim != 1:
             raise ValueError(f"`z` must be a flat vector, got shape {tuple(flat.shape)}; pass `x0.ravel()`")
@@ -141,14 +143,14 @@ class Objective:
             d = self.y.shape[1]
             if flat.shape[0] == 0 or flat.shape[0] % d:
                 raise ValueError(f"`z` must hold n points of {d} coordinates, got {flat.shape[0]} numbers")
-            return xp.reshape(xp.astype(flat, self.y.dtype), (-1, d))
+            return own(xp.reshape(flat, (-1, d)), self._dtype)
         if self.x is None or flat.shape[0] != self.x.shape[0]:
             raise ValueError(f"`z` must hold one number for each point of `x`, got {flat.shape[0]}")
         check_finite("z", flat, "entries", self.place)
-        if self.parametrization == "softmax":
-            weights = xp.exp(flat - xp.max(flat))
-            return weights * (xp.sum(self.b) / xp.sum(weights))
-        return flat * (xp.sum(self.b) / xp.sum(flat)) if self.balanced else flat
+        if self.parametrization == "bounds" and not self.balanced:
+            return own(flat)
+        weights = xp.exp(flat - xp.max(flat)) if self.parametrization == "softmax" else flat
+        return own(weights * (self._mass / xp.sum(weights)), copy=False)
 
     def __call__(self, z: Any) -> tuple[float, np.ndarray]:
         """The value and the flat gradient at a flat float64 vector."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj, is_cupy_array, is_numpy_array, is_torch_array
+from array_api_compat import is_array_api_obj
 
 from epsot.arrays import to_numpy
 from epsot.costs import Array
@@ -21,11 +21,7 @@ RESOLUTION = 64  # points along a side of the lattice at which potentials are ev
 
 def on_host(array: Any) -> np.ndarray:
     """Anything array-like on the host, in float64."""
-    if is_cupy_array(array) or is_torch_array(array):
-        array = to_numpy(array)
-    elif is_array_api_obj(array) and not is_numpy_array(array):
-        array = np.from_dlpack(array)
-    return np.asarray(array, dtype=float)
+    return np.asarray(to_numpy(array) if is_array_api_obj(array) else array, dtype=float)
 
 
 def plane(name: str, points: Any, size: int | None = None) -> np.ndarray:

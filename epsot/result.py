@@ -80,11 +80,11 @@ class Result:
         return "\n".join([type(self).__name__, *lines])
 
     def _cast(self, array: Array) -> Array:
-        xp, dtype = self.instance.place.xp, self.instance.geometry.dtype
+        place, dtype = self.instance.place, self.instance.geometry.dtype
         if array.ndim > 0:
-            return xp.astype(array, dtype)  # a copy, the user's own
+            return place.handed_out(array, dtype)  # a copy, the user's own
         with np.errstate(over="ignore"):  # a bound beyond the range of float32 is infinite
-            return xp.astype(array, dtype)
+            return place.handed_out(array, dtype)
 
 
 @resident
@@ -129,7 +129,7 @@ class SinkhornResult(Result):
 
     @property
     def place(self) -> Place:
-        """The library and the device of all arrays."""
+        """Where the work is done."""
         return self.instance.place
 
     @property
@@ -259,7 +259,7 @@ class SinkhornResult(Result):
 
     def potential(self, points: Any) -> Array:
         """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual."""
-        return self._cast(self.source.potential_at(points)[0])
+        return self._cast(self.source.potential_at(self.source.taken(points))[0])
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.
@@ -267,5 +267,5 @@ class SinkhornResult(Result):
         ``z - sum_j exp((f(z) + g[j] - C(z, y[j])) / eps) b[j] grad_1 C(z, y[j])`` with f(z) from `potential`; balanced,
         this is ``z - grad f(z)``, for p = 2 the mean target of z.
         """
-        geometry, _, slope = self.source.at(points)
+        geometry, _, slope = self.source.at(self.source.taken(points))
         return self._cast(geometry.x - slope)
