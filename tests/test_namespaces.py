@@ -357,6 +357,31 @@ def test_every_way_in_says_once_that_nothing_is_recorded(reads: str) -> None:
         assert float(epsot.sinkhorn_divergence(x, x, blur=0.6).value) == 0
 
 
+def test_a_cost_with_parameters_says_once_that_nothing_is_recorded() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Weighted(epsot.Cost):
+        degree = 2.0
+
+        def __init__(self) -> None:
+            self.scales = torch.nn.Parameter(torch.asarray([1.0, 2.0], dtype=torch.float64))
+
+        def value(self, x: Any, y: Any) -> Any:
+            return (self.scales * (x - y) ** 2).sum(-1)
+
+        def gradient(self, x: Any, y: Any) -> Any:
+            return 2 * self.scales * (x - y)
+
+    scaled = np.asarray([1.0, 2.0]) ** 0.5
+    ours = epsot.solve(epsot.PointCloud(X * scaled, Y * scaled, cost="sqeuclidean"), eps=0.3)
+    with pytest.warns(UserWarning, match=r"`cost` returns requires grad.*no_grad") as told:
+        theirs = epsot.solve(epsot.PointCloud(torch.asarray(X), torch.asarray(Y), cost=Weighted()), eps=0.3)
+        theirs.grad_x  # noqa: B018
+    assert [warning.filename for warning in told] == [__file__]
+    assert not theirs.value.requires_grad
+    np.testing.assert_allclose(float(theirs.value), ours.value, rtol=1e-3)
+
+
 def test_torch_scalars_are_numbers() -> None:
     torch = pytest.importorskip("torch")
     result = epsot.sinkhorn(X, Y, blur=torch.asarray(0.5), reach=torch.asarray(2.0), tol=torch.asarray(1e-3))

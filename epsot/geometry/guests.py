@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ class Guest(Cost):
     def __init__(self, cost: Cost, place: Place) -> None:
         self.cost, self.place = cost, place
         self.degree = cost.degree
+        self.told = False  # that nothing is recorded
 
     def __repr__(self) -> str:
         return repr(self.cost)
@@ -48,8 +51,24 @@ class Guest(Cost):
 
     def _between(self, function: Any, *arrays: np.ndarray) -> np.ndarray:
         out = function(*(self.place.handed_out(array, copy=False) for array in arrays))
+        if getattr(out, "requires_grad", False) and not self.told:
+            self.told = True
+            warnings.warn(
+                "what `cost` returns requires grad, but nothing is recorded: autograd sees a constant; compute under "
+                "torch.no_grad() where no gradient in its parameters is needed",
+                UserWarning,
+                stacklevel=depth_of_caller(),
+            )
         out = view("cost", out) if is_array_api_obj(out) else np.asarray(out)
         return out.astype(arrays[0].dtype, copy=False)  # JAX may have float32 alone
+
+
+def depth_of_caller() -> int:
+    """How many frames up the code is that called this package, for `warnings.warn` in the function that asks."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "epsot":
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def at_home(cost: Cost, place: Place) -> Cost:
