@@ -42,7 +42,8 @@ class PointCloud:
     Parameters
     ----------
     x : (n, d) array
-        The points of the first measure, in float32 or float64 (integers and lists become float64).
+        The points of the first measure, in float32 or float64 (integers and lists become float64, half precision
+        float32).
     y : (m, d) array
         The points of the second measure, of the same library and device.
     p : {2, 1}
