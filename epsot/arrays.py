@@ -14,49 +14,77 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import (
     array_namespace,
-    device,
     is_array_api_obj,
     is_cupy_array,
+    is_jax_array,
     is_numpy_array,
     is_torch_array,
 )
 
 from epsot.costs import Array
+from epsot.libraries import Library, as_numpy, library_of, view, works_by_view
 from epsot.status import PrecisionWarning
 
 LARGEST_LENGTH = 1e150  # its square is a float64
+HALF = ("float16", "bfloat16")  # promoted to float32
 
 
 class Place(NamedTuple):
-    """Where the arrays of one problem live."""
+    """Where the arrays of one problem are worked on, and where the user has them if that is another library."""
 
     xp: Any  # the namespace, made compatible by array-api-compat
     device: Any
+    home: Library | None = None  # PyTorch or JAX on the CPU, of whose arrays NumPy has a view
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _place, (self.xp.__name__, self.device)  # modules travel by name
+        return _place, (self.xp.__name__, self.device, self.home)  # modules travel by name
+
+    @property
+    def user(self) -> Library:
+        """The library of the user, and the device there."""
+        return self.home or Library(self.xp, self.device)
+
+    def admit(self, what: str, **arrays: Any) -> None:
+        """Raise unless the arrays are of the library and on the device of the user; `what` names what is there."""
+        user = self.user
+        for found in _libraries(arrays).values():
+            if found.xp is not user.xp or str(found.device) != str(user.device):
+                common_place(**arrays, **{what: user.xp.empty(0, device=user.device)})
+
+    def taken(self, name: str, array: Any) -> Any:
+        """An array of the user as one of `xp`; what is none, and arrays of `xp`, stay as they are."""
+        return view(name, array) if self.home is not None and is_array_api_obj(array) else array
+
+    def handed_out(self, array: Array, dtype: Any = None, *, copy: bool = True) -> Array:
+        """An array of `xp` as one of the user, in memory of its own unless `copy` is False."""
+        array = self.xp.astype(array, array.dtype if dtype is None else dtype, copy=copy)
+        return array if self.home is None else self.home.given(array)
 
 
-def _place(name: str, device: Any) -> Place:
-    return Place(import_module(name), device)
+def _place(name: str, device: Any, home: Library | None) -> Place:
+    return Place(import_module(name), device, home)
+
+
+def _libraries(arrays: dict[str, Any]) -> dict[str, Library]:
+    """Of those that are arrays of a library: lists, numbers and frames follow the arrays they come with."""
+    return {name: library_of(name, array) for name, array in arrays.items() if is_array_api_obj(array)}
 
 
 def common_place(**arrays: Any) -> Place:
-    """The one namespace and device of the arrays given; NumPy where there are only lists and numbers."""
-    found = {name: array for name, array in arrays.items() if is_array_api_obj(array)}
+    """The one library and device of the arrays given; NumPy where there are only lists and numbers."""
+    found = _libraries(arrays)
     if not found:
         return Place(array_namespace(np.empty(0)), "cpu")
-    spaces = {name: array_namespace(array) for name, array in found.items()}
-    if len(set(map(id, spaces.values()))) > 1:
-        listed = ", ".join(f"`{name}` is {_kind(array)}" for name, array in found.items())
+    first = next(iter(found.values()))
+    if any(other.xp is not first.xp for other in found.values()):
+        listed = ", ".join(f"`{name}` is {_kind(arrays[name])}" for name in found)
         raise TypeError(
             f"all arrays must come from one library, got mixed ones: {listed}; convert them to one of these"
         )
-    devices = {name: device(array) for name, array in found.items()}
-    if len(set(map(str, devices.values()))) > 1:
-        listed = ", ".join(f"`{name}` on {where}" for name, where in devices.items())
+    if len({str(library.device) for library in found.values()}) > 1:
+        listed = ", ".join(f"`{name}` on {library.device}" for name, library in found.items())
         raise TypeError(f"all arrays must be on one device, got {listed}; move them to the same device first")
-    return Place(next(iter(spaces.values())), next(iter(devices.values())))
+    return Place(array_namespace(np.empty(0)), "cpu", first) if works_by_view(first) else Place(*first)
 
 
 def _kind(array: Any) -> str:
@@ -64,32 +92,42 @@ def _kind(array: Any) -> str:
 
 
 def as_real(name: str, array: Any, place: Place) -> Array:
-    """The array in float32 or float64: integers, booleans and lists become float64, anything else is refused."""
+    """The array in float32 or float64: half precision becomes float32, integers, booleans and lists float64.
+
+    Anything else is refused.
+    """
     xp = place.xp
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
-            f"`{name}` is a masked array, which is not supported; fill it, or give masked points weight zero"
+            f"`{name}` is a masked array, which is not supported; fill it (forbidden pairs of a cost matrix with inf), "
+            "or give masked points weight zero"
         )
+    array = place.taken(name, array) if is_array_api_obj(array) else as_numpy(name, array)
     if is_torch_array(array):
         array = array.detach()  # gradients come from formulas: nothing is recorded
-    elif not is_array_api_obj(array):
-        try:
-            array = np.asarray(array)
-        except ValueError as error:
-            raise ValueError(f"`{name}` must be an array of numbers: {error}") from None
-        if array.dtype == object or array.dtype.kind in "SUMm":
-            raise TypeError(f"`{name}` must be an array of real numbers, got {array.dtype}")
     if is_numpy_array(array):
         array = np.asarray(array)
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
-    if not is_array_api_obj(array) or array_namespace(array) is not xp:
+    if array_namespace(array) is not xp:
         array = xp.asarray(array.tolist(), device=place.device)
-    if xp.isdtype(array.dtype, ("integral", "bool")):
+    if array.dtype in (xp.float32, xp.float64):
+        return array
+    if _name(array.dtype) in HALF:
+        return xp.astype(array, xp.float32)
+    if getattr(array.dtype, "kind", "") != "V" and xp.isdtype(array.dtype, ("integral", "bool")):
         return xp.astype(array, xp.float64)
-    if array.dtype not in (xp.float32, xp.float64):
-        raise TypeError(f"`{name}` must be real, float32 or float64, got {array.dtype}; convert it first")
-    return array
+    raise TypeError(f"`{name}` must be real, float32 or float64, got {array.dtype}; convert it first")
+
+
+def rounding_of(weights: Any) -> float:
+    """The relative error that a sum of such weights may carry: the square root of their machine epsilon."""
+    return {"float32": 3e-4, "float16": 3e-2, "bfloat16": 9e-2}.get(_name(getattr(weights, "dtype", None)), 1e-8)
+
+
+def _name(dtype: Any) -> str:
+    """The name of a data type, in which all libraries agree but for their own."""
+    return str(dtype).rpartition(".")[2]
 
 
 def check_finite(name: str, array: Array, what: str, place: Place) -> None:
@@ -120,7 +158,7 @@ def as_points(name: str, array: Any, place: Place, *, finite: bool = True) -> Ar
 
 
 def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Array:
-    """The numbers in a dtype of the user; a warning where one that float64 holds is beyond its range."""
+    """The numbers in another dtype, for the user; a warning where one that float64 holds is beyond its range."""
     xp = place.xp
     with np.errstate(over="ignore"):
         cast = xp.astype(array, dtype, copy=copy)
@@ -131,7 +169,7 @@ def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Ar
             PrecisionWarning,
             stacklevel=5,  # the reader of a property: this, `_cast`, the property, and its decorator
         )
-    return cast
+    return place.handed_out(cast, copy=False)
 
 
 def to_numpy(array: Array) -> np.ndarray:
@@ -142,7 +180,7 @@ def to_numpy(array: Array) -> np.ndarray:
         return np.asarray(array.detach().cpu())
     if is_cupy_array(array):
         return np.asarray(array.get())
-    return np.from_dlpack(array)
+    return np.asarray(array) if is_jax_array(array) else np.from_dlpack(array)
 
 
 def power(name: str, length: float, p: float) -> float:

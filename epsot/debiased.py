@@ -52,7 +52,7 @@ class DivergenceResult(Result):
 
     @property
     def place(self) -> Place:
-        """The library and the device of all arrays."""
+        """Where the work is done."""
         return self.xy.place
 
     @property
@@ -177,9 +177,11 @@ class DivergenceResult(Result):
 
     def potential(self, points: Any) -> Array:
         """F at other points, (r, d) -> (r,)."""
+        points = self.xy.source.taken(points)
         return self._cast(self._beyond(self.xy.source.potential_at(points)[0], self.xx.source.potential_at(points)[0]))
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""
+        points = self.xy.source.taken(points)
         geometry, _, slope = self.xy.source.at(points)
         return self._cast(geometry.x - (slope - self.xx.source.at(points)[2]))

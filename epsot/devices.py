@@ -2,20 +2,24 @@
 
 CuPy computes on its current device, and refuses arrays of another; other libraries go where their arrays are. The
 current device is therefore changed at the door, here, and nowhere below: by public functions, and by what public
-classes compute later. There NumPy is told to be silent, too: what is not finite is judged by a status, or named by a
-`PrecisionWarning`, while a RuntimeWarning would name a line that no user has written.
+classes compute later. There, too, tensors of PyTorch leave behind how they came about, with a word where it is missed,
+and NumPy is told to be silent: what is not finite is judged by a status, or named by a `PrecisionWarning`, while a
+RuntimeWarning would name a line that no user has written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
+from inspect import signature
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-from array_api_compat import is_cupy_array, is_cupy_namespace
+from array_api_compat import is_cupy_array, is_cupy_namespace, is_torch_array
 
 from epsot.arrays import Place
 from epsot.lazy import cached_property
@@ -24,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Class = TypeVar("Class", bound=type)
 
-OPERATORS = ("__init__", "__call__", "__matmul__", "__rmatmul__")
+OPERATORS = ("__init__", "__call__", "__matmul__", "__rmatmul__", "__getitem__", "__array__")
 
 
 def device_of(things: Iterable[Any]) -> AbstractContextManager[Any]:
@@ -43,11 +47,39 @@ def at_home(function: Callable[P, R]) -> Callable[P, R]:
     """The function on the device of its arguments, of a method on that of the object; silent about infinite numbers."""
 
     @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run(*args: Any, **kwargs: Any) -> R:
+        if "torch" in sys.modules:
+            args, kwargs = without_history(function, args, kwargs)
         with device_of((*args, *kwargs.values())), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return function(*args, **kwargs)
 
     return run
+
+
+def without_history(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with tensors that require grad detached, and a warning to the caller of the caller that they are.
+
+    What is called from inside gets them detached: there is one warning for a call.
+    """
+    things = (*args, *kwargs.values())
+    detached = {id(thing): thing.detach() for thing in things if is_torch_array(thing) and thing.requires_grad}
+    if not detached:
+        return args, dict(kwargs)
+    if sys.modules["torch"].is_grad_enabled():  # else nothing would be recorded
+        given = signature(function).bind(*args, **kwargs).arguments
+        names = [name for name, thing in given.items() if id(thing) in detached]
+        listed = " and ".join(f"`{name}`" for name in names) or "a tensor"
+        warnings.warn(
+            f"{listed} requires grad, but what is returned has no graph: autograd sees a constant. "
+            "The gradients of the result (`grad_x`, `grad_a`) are exact, for a torch.autograd.Function of your own; "
+            "pass `.detach()` where none is needed",
+            UserWarning,
+            stacklevel=3,
+        )
+    kept = {name: detached.get(id(thing), thing) for name, thing in kwargs.items()}
+    return tuple(detached.get(id(thing), thing) for thing in args), kept
 
 
 def resident(cls: Class) -> Class:

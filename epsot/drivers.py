@@ -67,7 +67,7 @@ class Intermediate:
 
     @property
     def place(self) -> Place:
-        """The library and the device of all arrays."""
+        """Where the work is done."""
         return self._instance.place
 
     @property
@@ -83,7 +83,9 @@ class Intermediate:
     def f(self) -> Array:
         """The potential of the source, (n,); from cells, its extension to the points."""
         result = self._result()
-        return result.f if self._stage is self._instance else result.potential(self._geometry.x)
+        if self._stage is self._instance:
+            return result.f
+        return result._cast(result.source.potential_at(self._geometry.x)[0])
 
     @property
     def g(self) -> Array:
@@ -222,10 +224,11 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: 
     None where they are no start: not finite, or so large that float64 would not resolve what has to be added to them.
     `own`: of a measure and itself.
     """
-    if init.instance.place.xp is not instance.place.xp:
+    home, past_home = instance.place.user, init.instance.place.user
+    if past_home.xp is not home.xp:
         raise TypeError("`init` must be a result of the same array library as the points")
-    if str(init.instance.place.device) != str(instance.place.device):
-        raise TypeError(f"`init` must be on the device of the points, got one on {init.instance.place.device}")
+    if str(past_home.device) != str(home.device):
+        raise TypeError(f"`init` must be on the device of the points, got one on {past_home.device}")
     xp, geometry, past = instance.place.xp, instance.geometry, init.instance.geometry
     if isinstance(geometry, PointCloud) and isinstance(past, PointCloud):
         if past.x.shape[1] != geometry.x.shape[1]:

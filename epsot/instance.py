@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from epsot.arrays import Place, as_count, as_number, as_real, check_finite, common_place, to_numpy
+from epsot.arrays import Place, as_count, as_number, as_real, check_finite, rounding_of, to_numpy
 from epsot.costs import Array
 from epsot.geometry import CostMatrix, PointCloud
 from epsot.lazy import cached_property
@@ -181,7 +181,7 @@ def balancing(mass_a: float, mass_b: float, precision: float, name: str) -> floa
 
 
 def check_workers(workers: Any) -> None:
-    if workers is not None and workers != -1 and as_count("workers", workers) < 1:
+    if workers is not None and (number := as_count("workers", workers)) < 1 and number != -1:
         raise ValueError(f"`workers` must be a positive integer, -1 or None (all usable cores), got {workers!r}")
 
 
@@ -195,11 +195,10 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost."""
     place = geometry.place
     check_workers(workers)
-    points = geometry.x if isinstance(geometry, PointCloud) else geometry.C
-    common_place(a=a, b=b, **{"the geometry": points})
+    place.admit("the geometry", a=a, b=b)
     n, m = geometry.shape
     xp = place.xp
-    rounding = max(_rounding(a, xp), _rounding(b, xp))
+    rounding = max(rounding_of(a), rounding_of(b))
     a, b = checked_weights("a", a, n, place), checked_weights("b", b, m, place)
     check_mass("a", a, rho[1], rho_name, place)
     check_mass("b", b, rho[0], rho_name, place)
@@ -273,9 +272,3 @@ def check_feasible(
             f"of masses {a[worst]:g} and {b[worst]:g}; allow more pairs, change the weights, or set `rho`"
         )
     return alone
-
-
-def _rounding(weights: Any, xp: Any) -> float:
-    """The relative error that a sum of such weights may carry: the square root of their machine epsilon."""
-    single = getattr(weights, "dtype", None) == xp.float32
-    return 3e-4 if single else 1e-8

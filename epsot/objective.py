@@ -9,12 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from epsot.arguments import check_options
-from epsot.arrays import as_points, as_real, check_finite, common_place, to_numpy
+from epsot.arrays import as_points, as_real, check_finite, common_place, rounding_of, to_numpy
 from epsot.costs import Array
 from epsot.debiased import DivergenceResult
 from epsot.devices import resident
-from epsot.instance import check_mass, checked_weights, penalties
-from epsot.lazy import cached_property
+from epsot.instance import balancing, check_mass, checked_weights, penalties
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
@@ -24,8 +23,8 @@ from epsot.transport import sinkhorn, sinkhorn_divergence
 class Objective:
     """The loss between a measure that moves and a fixed target, for `scipy.optimize.minimize` with ``jac=True``.
 
-    Every call solves one problem, on the device of `y` and in its dtype, starting from the potentials of the call
-    before.
+    Every call solves one problem, in the library of `y`, on its device and in its dtype, starting from the potentials
+    of the call before.
 
     Parameters
     ----------
@@ -100,13 +99,18 @@ class Objective:
         workers: int | None = None,
     ) -> None:
         self.place = common_place(y=y, b=b, a=a, x=x)
-        copied = self.place.xp.asarray
-        self.y = copied(as_points("y", y, self.place), copy=True)
-        weights = checked_weights("b", b, self.y.shape[0], self.place)
-        self.b = None if b is None else copied(as_real("b", b, self.place), copy=True)
+        own = self.place.handed_out  # a copy
+        target = as_points("y", y, self.place)
+        weights = checked_weights("b", b, target.shape[0], self.place)
         # where nothing says what mass is worth, or all of it is that of the target
         bound = None if wrt == "a" else penalties("reach", reach)[0]
         check_mass("b", weights, bound, "reach", self.place)
+        if reach is None and wrt == "x" and b is not None:  # equal up to the rounding of what is given
+            mass = 1.0 if a is None else float(self.place.xp.sum(checked_weights("a", a, a.shape[0], self.place)))
+            rounding = max(rounding_of(a), rounding_of(b))
+            weights = weights * balancing(mass, float(self.place.xp.sum(weights)), rounding, "reach")
+        self._dtype, self._mass = target.dtype, float(self.place.xp.sum(weights))
+        self.y, self.b = own(target), own(weights, copy=False)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
         if wrt not in ("x", "a"):
             raise ValueError(f'`wrt` must be "x" or "a", got {wrt!r}')
@@ -116,8 +120,8 @@ class Objective:
             raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
         if (x if wrt == "x" else a) is not None:
             raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
-        self.x = None if x is None else copied(as_points("x", x, self.place), copy=True)
-        self.a = None if a is None else copied(as_real("a", a, self.place), copy=True)
+        self.x = None if x is None else own(as_points("x", x, self.place))
+        self.a = None if a is None else own(as_real("a", a, self.place))
         self.last: SinkhornResult | DivergenceResult | None = None
         self.calls = 0
         self._loss: Callable[..., Any] = sinkhorn_divergence if debias else sinkhorn
@@ -126,12 +130,6 @@ class Objective:
             "max_iter": max_iter, "workers": workers,
         }  # fmt: skip
         check_options(self.y, **self._options)
-
-    @cached_property
-    def _mass(self) -> float:
-        """Of the target."""
-        xp = self.place.xp
-        return 1.0 if self.b is None else float(xp.sum(xp.astype(self.b, xp.float64)))
 
     @property
     def bounds(self) -> Any:
@@ -144,7 +142,7 @@ class Objective:
 
     def variable(self, z: Any) -> Array:
         """The points (n, d) or weights (n,) that a flat vector stands for, in the library of `y`."""
-        xp = self.place.xp
+        xp, own = self.place.xp, self.place.handed_out
         flat = xp.asarray(np.array(z, dtype=np.float64), dtype=xp.float64, device=self.place.device)
         if flat.ndim != 1:
             raise ValueError(f"`z` must be a flat vector, got shape {tuple(flat.shape)}; pass `x0.ravel()`")
@@ -152,14 +150,14 @@ class Objective:
             d = self.y.shape[1]
             if flat.shape[0] == 0 or flat.shape[0] % d:
                 raise ValueError(f"`z` must hold n points of {d} coordinates, got {flat.shape[0]} numbers")
-            return xp.reshape(xp.astype(flat, self.y.dtype), (-1, d))
+            return own(xp.reshape(flat, (-1, d)), self._dtype)
         if self.x is None or flat.shape[0] != self.x.shape[0]:
             raise ValueError(f"`z` must hold one number for each point of `x`, got {flat.shape[0]}")
         check_finite("z", flat, "entries", self.place)
-        if self.parametrization == "softmax":
-            weights = xp.exp(flat - xp.max(flat))
-            return weights * (self._mass / xp.sum(weights))
-        return flat * (self._mass / xp.sum(flat)) if self.balanced else flat
+        if self.parametrization == "bounds" and not self.balanced:
+            return own(flat)
+        weights = xp.exp(flat - xp.max(flat)) if self.parametrization == "softmax" else flat
+        return own(weights * (self._mass / xp.sum(weights)), copy=False)
 
     def __call__(self, z: Any) -> tuple[float, np.ndarray]:
         """The value and the flat gradient at a flat float64 vector."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot.arrays import Place, as_count, as_real, common_place, in_dtype
+from epsot.arrays import Place, as_real, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.kernels import Kernel
 from epsot.kernels.reference import bounded_exp
+from epsot.libraries import is_sparse
 
 
 @resident
@@ -20,8 +22,8 @@ from epsot.kernels.reference import bounded_exp
 class Plan:
     """A coupling of two measures: rows are the source, columns the target.
 
-    Products, sums and maps run over the pairs and need memory of order n + m. Only `to_dense`, and `rows` for the rows
-    asked for, make the numbers themselves.
+    Products, sums and maps run over the pairs and need memory of order n + m. Only `to_dense`, and `rows` or an index
+    for the rows asked for, make the numbers themselves. NumPy functions that take a plan for an array get all of it.
 
     Attributes
     ----------
@@ -29,6 +31,19 @@ class Plan:
         (n, m).
     dtype : dtype
         That of the points or the cost matrix; everything returned has it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> x, y = np.asarray([[0.0], [1.0]]), np.asarray([[0.1], [1.1], [0.9]])
+    >>> plan = epsot.sinkhorn(x, y, blur=0.3, tol=1e-6).plan
+    >>> plan[1].round(2)
+    array([0.  , 0.31, 0.19])
+    >>> plan[0, 1] == np.asarray(plan)[0, 1]
+    np.True_
+    >>> len(plan), (plan @ np.ones(3)).round(2)
+    (2, array([0.5, 0.5]))
     """
 
     kernel: Kernel
@@ -37,38 +52,80 @@ class Plan:
     f: Array  # (n,) the potentials: softmins close to those of the plan
     g: Array  # (m,)
     eps: float
-    dtype: Any
+    real: Any  # the dtype, of `place.xp`
     place: Place
     points: tuple[Array | None, Array | None]  # x and y, for the barycentric maps
+
+    ndim = 2
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.kernel.shape
 
     @property
+    def dtype(self) -> Any:
+        home = self.place.home
+        return self.real if home is None else home.given(np.empty(0, self.real)).dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
     def T(self) -> Plan:
         """The plan from the target to the source."""
         return Plan(
             self.kernel.T, self.h, self.k, self.g, self.f,
-            self.eps, self.dtype, self.place, self.points[::-1],
+            self.eps, self.real, self.place, self.points[::-1],
         )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Plan(shape={self.shape}, eps={self.eps:.4g}, dtype={self.dtype})"
 
     def __matmul__(self, v: Any) -> Array:
-        """P v for a vector (m,) or a matrix (m, q).  -> (n,) or (n, q)"""
-        return self._cast(self._apply(self.k, self._operand("v", v)))
+        """P v for a vector (m,) or a matrix (m, q), dense or sparse.  -> (n,) or (n, q)"""
+        if is_sparse(v):
+            from epsot import sparse
+
+            return sparse.times(self, v)
+        return self._cast(self._apply(self.k, self._operand("v", self._taken("v", v))))
 
     __array_ufunc__ = None  # NumPy leaves `v @ plan` to the plan
 
     def __rmatmul__(self, v: Any) -> Array:
         """v P for a vector (n,) or a matrix (q, n).  -> (m,) or (q, m)"""
-        v = v if hasattr(v, "ndim") else self.place.xp.asarray(v)
-        return (self.T @ v.T).T if v.ndim == 2 else self.T @ v
+        if is_sparse(v):
+            return (self.T @ v.T).T
+        v = self._taken("v", v)
+        out = self.T._apply(self.h, self._operand("v", v.T if v.ndim == 2 else v, self.shape[0]))
+        return self._cast(out.T if v.ndim == 2 else out)
 
-    def sum(self, axis: int | None = None) -> Array:
-        """Marginals: axis 1 sums every row, (n,); axis 0 every column, (m,); None everything, 0-d."""
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of the plan as a NumPy array."""
+        if copy is False:
+            raise ValueError("a plan has no numbers in memory: np.asarray(plan) makes them")
+        return np.asarray(self.to_dense(), dtype=dtype)
+
+    def __getitem__(self, index: Any) -> Array:
+        """What ``to_dense()[index]`` would be, made from the rows or the column needed.
+
+        ``plan[i]`` is ``plan.rows(i)``, ``plan[i, j]`` one number, a part of some rows, or for two vectors of integers
+        a number for each pair.
+        """
+        if not isinstance(index, tuple):
+            return self.rows(index)
+        if len(index) != 2:
+            raise IndexError(f"a plan has two indices, got {len(index)}")
+        from epsot import sparse
+
+        return sparse.part(self, *index)
+
+    def sum(self, axis: int | None = None, out: None = None) -> Array:
+        """Marginals: axis 1 sums every row, (n,); axis 0 every column, (m,); None everything, 0-d.
+
+        `out` is None, as ``np.sum(plan, axis=1)`` passes it.
+        """
+        if out is not None:
+            raise TypeError("`out` must be None: a plan returns new arrays")
         if axis in (0, -2):
             return self.T.sum(axis=1)
         if axis not in (1, -1, None):
@@ -88,7 +145,7 @@ class Plan:
             raise ValueError(f"`axis` must be 0 or 1, got {axis!r}")
         xp = self.place.xp  # exponents tell entries apart that are all zero as numbers
         parts = [xp.argmax(self.h[None, :] - self.kernel.cost_rows(i) / self.eps, axis=1) for i in self.row_blocks()]
-        return xp.concat(parts)
+        return self.place.handed_out(xp.concat(parts), copy=False)
 
     def barycentric_map(self, values: Any = None) -> Array:
         """The mean target of each source point: (P y)[i] / (P 1)[i].
@@ -103,12 +160,9 @@ class Plan:
         (n,) or (n, q) array
             Rows of weight zero get their limit. NaN where all pairs of a row are forbidden.
         """
+        values = self.points[1] if values is None else self._taken("values", values)
         if values is None:
-            values = self.points[1]
-            if values is None:
-                raise TypeError(
-                    "a CostMatrix has no points; pass the `values` to average, one row for each column of C"
-                )
+            raise TypeError("a CostMatrix has no points; pass the `values` to average, one row for each column of C")
         v = self._operand("values", values)
         xp = self.place.xp
         ones = xp.ones((self.shape[1], 1), dtype=xp.float64, device=self.place.device)
@@ -123,30 +177,19 @@ class Plan:
 
     def rows(self, i: Any) -> Array:
         """Rows of the plan as numbers: (m,) for an integer, (r, m) for a slice or an array of r integers."""
-        xp = self.place.xp
-        n = self.shape[0]
-        if isinstance(i, slice):
-            return self._cast(self.kernel.plan_rows(i, self.k, self.h, self.eps))
-        if not isinstance(i, list | tuple | range) and getattr(i, "ndim", 0) == 0:
-            index = as_count("i", i)
-            if not -n <= index < n:
-                raise IndexError(f"row {index} is out of range for a plan with {n} rows")
-            return self.rows(slice(index % n, index % n + 1))[0, :]
-        index = xp.asarray(list(i) if isinstance(i, range) else i, device=self.place.device)
-        if index.shape == (0,) and not hasattr(i, "dtype"):  # an empty list has no type of its own
-            index = xp.astype(index, xp.int64)
-        if index.ndim != 1 or not xp.isdtype(index.dtype, "integral"):
-            raise TypeError(f"`i` must be an integer, a slice or a vector of integers, got {i!r}")
-        if bool(xp.any((index < -n) | (index >= n))):
-            raise IndexError(f"a row is out of range for a plan with {n} rows")
-        return self._cast(self.kernel.plan_rows(xp.where(index < 0, index + n, index), self.k, self.h, self.eps))
+        from epsot import sparse
+
+        index = sparse.as_index("i", self.place.taken("i", i), self.shape[0], "row", self.place)
+        if isinstance(index, int):
+            return self.rows(slice(index, index + 1))[0, :]
+        return self._cast(self.kernel.plan_rows(index, self.k, self.h, self.eps))
 
     def to_dense(self) -> Array:
         """All of the plan, (n, m)."""
         return self.rows(slice(None))
 
     def to_sparse(self, mass: float = 0.99, max_per_row: int | None = None) -> Any:
-        """The largest entries of every row, as a SciPy (or CuPy) CSR array.
+        """The largest entries of every row, as a SciPy (or CuPy) CSR array; SciPy's for libraries on the CPU, too.
 
         Parameters
         ----------
@@ -190,7 +233,9 @@ class Plan:
         return sparse.sample_pairs(self, size, rng, mode)
 
     def as_linear_operator(self) -> Any:
-        """The plan as a `scipy.sparse.linalg.LinearOperator` (CuPy's for CuPy arrays)."""
+        """The plan as a `scipy.sparse.linalg.LinearOperator` (CuPy's for CuPy arrays), which takes NumPy's vectors."""
+        if self.place.home is not None:
+            return self.inside.as_linear_operator()
         if is_numpy_array(self.k):
             from scipy.sparse.linalg import LinearOperator
         elif is_cupy_array(self.k):
@@ -215,17 +260,25 @@ class Plan:
         step = max(1, sparse.BLOCK_ELEMENTS // max(1, m))
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
-    def _operand(self, name: str, v: Any) -> Array:
-        """A vector or matrix to multiply, in float64."""
-        common_place(**{name: v, "the plan": self.k})
-        xp = self.place.xp
-        v = as_real(name, v, self.place)
-        if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
+    @property
+    def inside(self) -> Plan:
+        """The plan that takes and returns the arrays that it works on."""
+        return replace(self, place=self.place._replace(home=None))
+
+    def _taken(self, name: str, v: Any) -> Array:
+        """A real array of the user."""
+        self.place.admit("the plan", **{name: v})
+        return as_real(name, v, self.place)
+
+    def _operand(self, name: str, v: Array, size: int | None = None) -> Array:
+        """A vector or matrix to multiply, of m rows or of `size`, in float64."""
+        size = self.shape[1] if size is None else size
+        if v.ndim not in (1, 2) or v.shape[0] != size:
             raise ValueError(
-                f"`{name}` must have shape ({self.shape[1]},) or ({self.shape[1]}, q) for a plan of shape "
-                f"{self.shape}, got {tuple(v.shape)}"
+                f"`{name}` must have shape ({size},) or ({size}, q) for a plan of shape {self.shape}, "
+                f"got {tuple(v.shape)}"
             )
-        return xp.astype(v, xp.float64, copy=False)
+        return self.place.xp.astype(v, self.place.xp.float64, copy=False)
 
     def _apply(self, k: Array, v: Array) -> Array:
         """sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j] in float64, for a vector or a matrix."""
@@ -233,4 +286,4 @@ class Plan:
         return out if v.ndim == 2 else out[:, 0]
 
     def _cast(self, array: Array) -> Array:
-        return in_dtype(array, self.dtype, self.place, copy=False)
+        return in_dtype(array, self.real, self.place, copy=False)

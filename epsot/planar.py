@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj, is_cupy_array, is_numpy_array, is_torch_array
+from array_api_compat import is_array_api_obj
 
 from epsot.arrays import to_numpy
 from epsot.costs import Array
@@ -21,16 +21,24 @@ RESOLUTION = 64  # points along a side of the lattice at which potentials are ev
 
 def on_host(array: Any) -> np.ndarray:
     """Anything array-like on the host, in float64."""
-    if is_cupy_array(array) or is_torch_array(array):
-        array = to_numpy(array)
-    elif is_array_api_obj(array) and not is_numpy_array(array):
-        array = np.from_dlpack(array)
-    return np.asarray(array, dtype=float)
+    return np.asarray(to_numpy(array) if is_array_api_obj(array) else array, dtype=float)
+
+
+def drawn(name: str, array: Any) -> np.ndarray:
+    """What the caller wants drawn, on the host, in float64."""
+    if isinstance(array, Result):
+        raise TypeError(
+            f"`{name}` must be an array, got a {type(array).__name__}; `plot.transport(result)` draws a result"
+        )
+    try:
+        return on_host(array)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be an array of real numbers, got a {type(array).__name__}: {error}") from None
 
 
 def plane(name: str, points: Any, size: int | None = None) -> np.ndarray:
     """Points in the plane, (n, 2), in float64 on the host."""
-    host = on_host(points)
+    host = drawn(name, points)
     if host.ndim != 2 or host.shape[1] != 2 or (size is not None and host.shape[0] != size):
         rows = "n" if size is None else size
         raise ValueError(
@@ -41,7 +49,7 @@ def plane(name: str, points: Any, size: int | None = None) -> np.ndarray:
 
 
 def vector(name: str, values: Any, size: int) -> np.ndarray:
-    host = on_host(values)
+    host = drawn(name, values)
     if host.shape != (size,):
         raise ValueError(f"`{name}` must have shape ({size},), one value a point, got {host.shape}")
     return host
@@ -57,7 +65,7 @@ def masses(name: str, values: Any, size: int) -> np.ndarray:
 
 def levels(values: Any) -> np.ndarray:
     """The values of level lines, in ascending order, each once."""
-    host = on_host(values)
+    host = drawn("levels", values)
     if host.ndim != 1:
         raise ValueError(f"`levels` must be a sequence of the values to draw a line for, got {values!r}")
     return np.unique(host)
@@ -90,7 +98,7 @@ def frame(points: np.ndarray) -> tuple[float, float, float, float]:
 
 def bounds(extent: Any) -> tuple[float, float, float, float]:
     """A frame as the caller gave it."""
-    host = on_host(extent)
+    host = drawn("extent", extent)
     if host.shape != (4,) or not np.all(np.isfinite(host)) or host[0] >= host[1] or host[2] >= host[3]:
         raise ValueError(
             f"`extent` must be (left, right, bottom, top) with left < right and bottom < top, got {extent!r}"

@@ -6,7 +6,7 @@ Needs Matplotlib: ``pip install "epsot[plot]"``. Arrays of any library are copie
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -308,6 +308,8 @@ def sweep(
     """
     if isinstance(results, Result):
         raise TypeError("`results` must be a sequence of results, got one result; pass [result]")
+    if not isinstance(results, Iterable):
+        raise TypeError(f"`results` must be a sequence of results, got {results!r}")
     results = list(results)
     if not results:
         raise ValueError("`results` must hold at least one result, got none")
@@ -363,10 +365,13 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
     >>> ax.get_yscale()
     'log'
     """
-    history = result.history if isinstance(result, SinkhornResult | DivergenceResult) else list(result)
+    history = result.history if isinstance(result, SinkhornResult | DivergenceResult) else result
+    if not isinstance(history, Iterable):
+        raise TypeError(f"`result` must be a result, or triples (nit, eps, marginal_error), got {result!r}")
+    history = list(history)
     if not history:
         raise ValueError("`result` has no measurements, as with tol=None; set `tol`, or pass records of a callback")
-    records = np.asarray(history, dtype=float)
+    records = planar.drawn("result", history)
     if records.ndim != 2 or records.shape[1] != 3:
         raise ValueError(f"`result` must be a result, or triples (nit, eps, marginal_error), got {result!r}")
     nit, eps, error = records.T

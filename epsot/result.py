@@ -157,7 +157,7 @@ class SinkhornResult(Result):
 
     @property
     def place(self) -> Place:
-        """The library and the device of all arrays."""
+        """Where the work is done."""
         return self.instance.place
 
     @property
@@ -302,7 +302,7 @@ class SinkhornResult(Result):
 
     def potential(self, points: Any) -> Array:
         """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual."""
-        return self._cast(self.source.potential_at(points)[0])
+        return self._cast(self.source.potential_at(self.source.taken(points))[0])
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.
@@ -310,5 +310,5 @@ class SinkhornResult(Result):
         ``z - sum_j exp((f(z) + g[j] - C(z, y[j])) / eps) b[j] grad_1 C(z, y[j])`` with f(z) from `potential`; balanced,
         this is ``z - grad f(z)``, for p = 2 the mean target of z.
         """
-        geometry, _, slope = self.source.at(points)
+        geometry, _, slope = self.source.at(self.source.taken(points))
         return self._cast(geometry.x - slope)

@@ -79,11 +79,17 @@ class Side:
         instance = self.instance
         return gradients.weight_gradient(instance.problem, self.potential, instance.eps, instance.T.mass_a)
 
-    def potential_at(self, points: Any) -> tuple[Array, PointCloud, Any, Array]:
-        """f at other points, with their geometry, its kernel, and log_b + g / eps."""
-        core, problem = self.instance.core, self.instance.problem
+    def taken(self, points: Any) -> Array:
+        """Other points of the user, (r, d), checked."""
+        core = self.instance.core
         if not isinstance(core, PointCloud):
             raise TypeError("a CostMatrix has no points, so that potentials and maps do not extend; use PointCloud")
+        return core.taken(points)
+
+    def potential_at(self, points: Array) -> tuple[Array, PointCloud, Any, Array]:
+        """f at other points, with their geometry, its kernel, and log_b + g / eps."""
+        core, problem = self.instance.core, self.instance.problem
+        assert isinstance(core, PointCloud)
         geometry = core.at(points)
         kernel = geometry.rows_kernel(problem.kernel)  # type: ignore[arg-type]
         f, h = gradients.extend(kernel, problem, self.g, self.instance.eps)
@@ -94,7 +100,7 @@ class Side:
         across = self.instance.problem.kernel.rows_of(kernel)  # type: ignore[attr-defined]
         return gradients.extend(across, self.instance.problem, self.g, self.instance.eps)[0]
 
-    def at(self, points: Any) -> tuple[PointCloud, Array, Array]:
+    def at(self, points: Array) -> tuple[PointCloud, Array, Array]:
         """Other points, f there, and the gradient of f there."""
         f, geometry, kernel, h = self.potential_at(points)
         return geometry, f, gradients.slope(geometry, kernel, f, h, self.instance.eps)

@@ -1,4 +1,7 @@
-"""Exports of a plan, made from blocks of its rows: the largest entries, and random pairs."""
+"""Exports of a plan, made from blocks of its rows: the largest entries, single ones, and random pairs.
+
+And the product with a sparse matrix, made from blocks of its columns.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot.arrays import as_number, to_numpy
+from epsot.arrays import Place, as_count, as_number, to_numpy
 from epsot.costs import Array
 
 if TYPE_CHECKING:
     from epsot.plan import Plan
 
 BLOCK_ELEMENTS = 2**22  # numbers of the plan that an export holds at once: 32 MiB of float64
+FEWEST = 16  # columns of a sparse matrix that are multiplied at once, each a sum in one sweep over all pairs
 
 
 def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
@@ -23,6 +27,7 @@ def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
         raise ValueError(f"`mass` must be in (0, 1], the share of each row to keep, got {mass!r}")
     if max_per_row is not None and not (isinstance(max_per_row, int | np.integer) and max_per_row > 0):
         raise ValueError(f"`max_per_row` must be a positive integer or None, got {max_per_row!r}")
+    plan = plan.inside
     if is_numpy_array(plan.k):
         from scipy.sparse import csr_array as csr
     elif is_cupy_array(plan.k):
@@ -45,7 +50,8 @@ def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[A
     value = P[row, column]
     counts = xp.count_nonzero(candidate, axis=1)
     place = xp.arange(row.shape[0]) - (xp.cumulative_sum(counts) - counts)[row]
-    packed = xp.zeros((P.shape[0], int(counts.max())), dtype=P.dtype)  # to the left; columns stay in order
+    widest = max(1, int(counts.max()))  # one column where there is no mass at all
+    packed = xp.zeros((P.shape[0], widest), dtype=P.dtype)  # to the left; columns stay in order
     packed[row, place] = value
     ordered = xp.flip(xp.sort(packed, axis=1, stable=False), axis=1)
     before = xp.cumulative_sum(ordered, axis=1, dtype=xp.float64) - ordered  # what larger entries carry
@@ -66,9 +72,11 @@ def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Arr
     size = plan.shape[0] if size is None else size
     if not isinstance(size, int | np.integer) or size < 0:
         raise ValueError(f"`size` must be a non-negative integer or None, got {size!r}")
-    xp, device = plan.place.xp, plan.place.device
-    generator = np.random.default_rng(rng)
+    place, plan = plan.place, plan.inside
+    generator = as_generator("rng", rng)
     cumulative = np.cumsum(to_numpy(plan.sum(axis=1)), dtype=np.float64)  # (n,) numbers, on the host with the generator
+    if size > 0 and not cumulative[-1] > 0:
+        raise ValueError(f"there is nothing to draw from: the mass of the plan is {cumulative[-1]:g}; pass `size=0`")
     if mode == "independent":
         levels = np.sort(generator.random(size))
     else:  # systematic resampling: one offset, equal steps
@@ -76,7 +84,19 @@ def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Arr
     i = np.minimum(np.searchsorted(cumulative, levels * cumulative[-1], side="right"), plan.shape[0] - 1)
     j = _columns_given_rows(plan, i, generator.random(size))
     order = generator.permutation(size) if mode == "independent" else np.arange(size)
-    return xp.asarray(i[order], device=device), xp.asarray(j[order], device=device)
+    drawn = (place.xp.asarray(index[order], device=place.device) for index in (i, j))
+    i, j = (place.handed_out(index) for index in drawn)
+    return i, j
+
+
+def as_generator(name: str, rng: Any) -> np.random.Generator:
+    """The generator that `numpy.random.default_rng` makes of a seed, or is given."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"`{name}` must be None, a seed, or a numpy.random.Generator, got {type(rng).__name__}: {error}"
+        ) from None
 
 
 def _columns_given_rows(plan: Plan, i: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -97,3 +117,76 @@ def _columns_given_rows(plan: Plan, i: np.ndarray, levels: np.ndarray) -> np.nda
         found = xp.searchsorted(xp.reshape(carried, (-1,)), xp.asarray(wanted, device=device), side="right")
         j[part] = np.clip(to_numpy(found) - place * m, 0, m - 1)
     return j
+
+
+def times(plan: Plan, v: Any) -> Array:
+    """P v for a sparse matrix, (m, q), some columns of which are dense at a time.  -> (n, q)"""
+    if v.ndim != 2:
+        return plan @ _dense(plan, v)
+    (m, q), columns = v.shape, v.tocsc()
+    step = max(FEWEST, BLOCK_ELEMENTS // max(1, m))
+    parts = [plan @ _dense(plan, columns[:, start : start + step]) for start in range(0, max(1, q), step)]
+    return parts[0] if len(parts) == 1 else plan.place.user.xp.concat(parts, axis=1)
+
+
+def _dense(plan: Plan, v: Any) -> Array:
+    """A sparse array as one of the user's."""
+    dense, place = v.toarray(), plan.place
+    return dense if place.home is None else place.home.given(np.asarray(dense))
+
+
+def part(plan: Plan, i: Any, j: Any) -> Array:
+    """P[i, j] as NumPy indexes: by integers, slices or vectors of integers; of two vectors every pair is one entry."""
+    place, real, plan = plan.place, plan.real, plan.inside
+    xp, (n, m) = place.xp, plan.shape
+    i, j = as_index("i", place.taken("i", i), n, "row", place), as_index("j", place.taken("j", j), m, "column", place)
+    if isinstance(i, int) or (isinstance(i, slice) and isinstance(j, slice)):
+        out = _along(plan.rows(i), j, xp)
+    elif isinstance(j, int):
+        out = _along(plan.T.rows(j), i, xp)
+    elif isinstance(j, slice):
+        out = _along(plan.rows(i), j, xp)
+    elif isinstance(i, slice):
+        out = _along(plan.T.rows(j), i, xp).T
+    else:
+        out = _pairs(plan, i, j, xp)
+    return place.handed_out(out, real)
+
+
+def _along(rows: Array, index: Any, xp: Any) -> Array:
+    """rows[..., index]"""
+    return rows[..., index] if isinstance(index, int | slice) else xp.take(rows, index, axis=rows.ndim - 1)
+
+
+def _pairs(plan: Plan, i: Array, j: Array, xp: Any) -> Array:
+    """P[i[k], j[k]] for every k, from blocks of rows.  (r,), (r,) -> (r,)"""
+    if i.shape != j.shape:
+        raise IndexError(f"`i` and `j` must be equally long, a pair for each entry, got {i.shape[0]} and {j.shape[0]}")
+    m, count, parts = plan.shape[1], i.shape[0], []
+    step = max(1, BLOCK_ELEMENTS // m)
+    for start in range(0, max(1, count), step):
+        stop = min(start + step, count)
+        block, columns = plan.rows(i[start:stop]), j[start:stop]
+        places = m * xp.arange(columns.shape[0], dtype=xp.int64, device=plan.place.device) + columns
+        parts.append(xp.take(xp.reshape(block, (-1,)), places))
+    return xp.concat(parts)
+
+
+def as_index(name: str, index: Any, size: int, what: str, place: Place) -> Any:
+    """A slice as it is, an integer or a vector of integers from 0 to size - 1."""
+    xp = place.xp
+    if isinstance(index, slice):
+        return index
+    if not isinstance(index, list | tuple | range) and getattr(index, "ndim", 0) == 0:
+        number = as_count(name, index)
+        if not -size <= number < size:
+            raise IndexError(f"{what} {number} is out of range for a plan with {size} {what}s")
+        return number % size
+    vector = xp.asarray(list(index) if isinstance(index, range) else index, device=place.device)
+    if vector.shape == (0,) and not hasattr(index, "dtype"):  # an empty list has no type of its own
+        vector = xp.astype(vector, xp.int64)
+    if vector.ndim != 1 or not xp.isdtype(vector.dtype, "integral"):
+        raise TypeError(f"`{name}` must be an integer, a slice or a vector of integers, got {index!r}")
+    if bool(xp.any((vector < -size) | (vector >= size))):
+        raise IndexError(f"a {what} is out of range for a plan with {size} {what}s")
+    return xp.where(vector < 0, vector + size, vector)

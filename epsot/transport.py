@@ -42,7 +42,8 @@ def sinkhorn(
     Parameters
     ----------
     x : (n, d) array
-        Points of the source, float32 or float64 of any array-API library (lists and integers become float64).
+        Points of the source, float32 or float64 of any array-API library (lists and integers become float64, half
+        precision float32).
     y : (m, d) array
         Points of the target.
     a : (n,) array, optional
@@ -91,6 +92,8 @@ def sinkhorn(
     -----
     ConvergenceWarning
         If `tol` was not reached.
+    UserWarning
+        If a tensor requires grad: nothing is recorded, gradients come from the result.
 
     See Also
     --------

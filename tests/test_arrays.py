@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import array_api_strict as strict
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from epsot.arrays import Place, as_points, as_real, check_finite, common_place, to_numpy
+from epsot.libraries import Library
 
 NUMPY = common_place()
 ELSEWHERE = strict.Device("device1")
@@ -84,19 +87,113 @@ def test_other_libraries(name: str) -> None:
     assert bool(strict.all(from_list == strict.asarray([[1.0, 2], [3, 4]], device=ELSEWHERE)))
 
 
-def test_torch_is_detached() -> None:
+def test_torch_on_the_cpu_is_seen_by_numpy() -> None:
+    """The same memory; a place that knows where results go."""
     torch = pytest.importorskip("torch")
     tensor = torch.ones(3, requires_grad=True)
-    real = as_real("x", tensor, common_place(x=tensor))
-    assert not real.requires_grad
-    assert real.data_ptr() == tensor.data_ptr()
+    place = common_place(x=tensor, a=[1])
+    real = as_real("x", tensor, place)
+    assert type(real) is np.ndarray
+    assert real.ctypes.data == tensor.data_ptr()
+    assert (place.xp, place.device) == NUMPY[:2]
+    assert place.user.device == torch.device("cpu")
+    given = place.handed_out(real)
+    assert isinstance(given, torch.Tensor)
+    assert given.data_ptr() != tensor.data_ptr()
+    assert place.handed_out(np.float64(2.5), np.float32).dtype == torch.float32
+    assert common_place(x=torch.ones(2, device="meta")).home is None
+
+
+def test_jax_on_the_cpu_is_seen_by_numpy() -> None:
+    jax = pytest.importorskip("jax")
+    array = jax.numpy.ones(3)
+    place = common_place(x=array)
+    real = as_real("x", array, place)
+    assert type(real) is np.ndarray
+    assert real.ctypes.data == array.unsafe_buffer_pointer()
+    given = place.handed_out(np.arange(3.0), np.float64)
+    assert isinstance(given, jax.Array)
+    assert given.device == array.device
+    other = Library(jax.numpy, next(iter(given.devices()))).given(np.ones(2))
+    assert other.device == array.device
+    for again in (pickle.loads(pickle.dumps(place)), copy.deepcopy(place)):
+        assert again == place
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_half_precision_becomes_single(name: str) -> None:
+    dtype = np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    array = np.asarray([[0.1, 2.0], [3.0, -1e-3]]).astype(dtype)
+    for real in (as_real("x", array, NUMPY), as_real("x", array.T, NUMPY).T):
+        assert real.dtype == np.float32
+        np.testing.assert_array_equal(real, array.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "int4"])
+def test_narrower_types_are_refused(name: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    with pytest.raises(TypeError, match=f"`x` must be real, float32 or float64, got {name}"):
+        as_real("x", np.ones(2, getattr(ml_dtypes, name)), NUMPY)
+
+
+@pytest.mark.parametrize("kind", ["Float64", "Int64", "boolean", "float32", "mixed"])
+def test_frames_of_numbers(kind: str) -> None:
+    """Nullable columns are read where they hold numbers; what they lack is NaN."""
+    pandas = pytest.importorskip("pandas")
+    numbers = pandas.DataFrame({"u": [1, 0, 1], "v": [0, 0, 1]})
+    if kind == "mixed":
+        frame = numbers.assign(u=numbers.u.astype(bool))
+    else:
+        frame = numbers.astype(kind)
+    for part in (frame, frame.u):
+        np.testing.assert_array_equal(as_real("x", part, NUMPY), np.asarray(part, float))
+    if kind in ("Float64", "Int64"):
+        frame.loc[1, "v"] = pandas.NA
+        np.testing.assert_array_equal(as_real("x", frame, NUMPY), [[1, 0], [0, np.nan], [1, 1]])
+        with pytest.raises(ValueError, match="`x` must have finite coordinates, got 1 NaN"):
+            as_points("x", frame, NUMPY)
+    with pytest.raises(TypeError, match=r"`x` must be .*columns of other types.*`x.to_numpy\(float\)`"):
+        as_real("x", frame.assign(u=["1", "2", "3"]), NUMPY)
+
+
+@pytest.mark.parametrize("make", ["csr_array", "coo_matrix"])
+def test_sparse_arrays_are_refused(make: str) -> None:
+    sparse = __import__("scipy.sparse").sparse
+    with pytest.raises(TypeError, match=r"`C` must be a dense array.*got a sparse one; pass `C.toarray\(\)`"):
+        as_real("C", getattr(sparse, make)(np.eye(2)), NUMPY)
+
+
+def test_lazy_arrays_are_refused() -> None:
+    dask = pytest.importorskip("dask.array")
+    with pytest.raises(TypeError, match=r"`x` is a Dask array.*pass `x.compute\(\)`"):
+        common_place(x=dask.ones((3, 2)))
+    with pytest.raises(TypeError, match="`a` is a Dask array"):
+        NUMPY.admit("x", a=dask.ones(3))
+
+
+def test_a_list_of_tensors() -> None:
+    """NumPy's array of them, unless they require grad, which would be lost in silence."""
+    torch = pytest.importorskip("torch")
+    np.testing.assert_array_equal(as_real("x", [torch.ones(2), torch.zeros(2)], NUMPY), [[1, 1], [0, 0]])
+    with pytest.raises(TypeError, match=r"`x` must be an array of real numbers.*requires grad"):
+        as_real("x", [torch.ones(2, requires_grad=True)], NUMPY)
+
+
+def test_what_is_admitted() -> None:
+    """Arrays of the library and the device that are there; lists follow."""
+    NUMPY.admit("the plan", v=np.ones(2), w=[1, 2], z=None)
+    with pytest.raises(TypeError, match=r"one library.*`v` is a array_api_strict Array, `the plan` is a numpy ndarray"):
+        NUMPY.admit("the plan", v=strict.ones(2))
+    place = common_place(x=strict.ones(1, device=ELSEWHERE))
+    place.admit("the plan", v=strict.ones(2, device=ELSEWHERE))
+    with pytest.raises(TypeError, match=r"one device.*`v` on .*CPU_DEVICE.*`the plan` on .*device1"):
+        place.admit("the plan", v=strict.ones(2))
 
 
 @pytest.mark.parametrize(
     "array",
     [
         np.ones(2, dtype=complex),
-        np.ones(2, dtype=np.float16),
         np.ones(2, dtype=np.longdouble),
         np.ones(2, dtype=object),
         np.asarray(["1"]),
@@ -105,6 +202,7 @@ def test_torch_is_detached() -> None:
         np.zeros(1, dtype=[("value", float)]),
         ["1", "2"],
         [None],
+        None,
         [1j],
         object(),
         "12",
@@ -122,7 +220,7 @@ def test_what_is_not_real(array: Any) -> None:
 
 
 def test_masked_arrays_are_refused() -> None:
-    """Their mask would be lost in silence."""
+    """Their mask would be lost in silence; masked matrices, too."""
     with pytest.raises(TypeError, match=r"`x` is a masked array.*weight zero"):
         as_real("x", np.ma.masked_array([1.0, 2.0], [False, True]), NUMPY)
 

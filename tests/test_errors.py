@@ -81,7 +81,6 @@ UNREAL = [
     ("complex", lambda z: z + 0j, "complex128"),
     ("object", lambda z: z.astype(object), "object"),
     ("string", lambda z: z.astype(str), "real"),
-    ("float16", lambda z: z.astype(np.float16), "float16"),
     ("datetime", lambda z: z.astype("datetime64[s]"), "datetime64"),
     ("timedelta", lambda z: z.astype("timedelta64[s]"), "timedelta64"),
     ("structured", lambda z: z.astype([("value", float)]), "value"),
@@ -92,7 +91,7 @@ UNREAL = [
     ("generator", lambda z: (row for row in z), "object"),
     ("set", lambda z: {1.0, 2.0}, "object"),
     ("mapping", lambda z: {"x": z}, "object"),
-    ("scipy-sparse", lambda z: __import__("scipy.sparse").sparse.csr_array(z), "object"),
+    ("scipy-sparse", lambda z: __import__("scipy.sparse").sparse.csr_array(z), "toarray()"),
 ]
 
 
@@ -490,6 +489,60 @@ def test_sample_size(solved: Any, size: Any) -> None:
 def test_sample_mode(solved: Any) -> None:
     with raises(ValueError, "`mode`", "independent", "stratified", "'sorted'"):
         solved.plan.sample(3, mode="sorted")
+
+
+@pytest.mark.parametrize("rng", [object(), "seed", -1, 0.5], ids=str)
+@pytest.mark.parametrize("mode", ["independent", "stratified"])
+def test_sample_by_no_generator(solved: Any, rng: Any, mode: Any) -> None:
+    with raises((ValueError, TypeError), "`rng`", "numpy.random.Generator", type(rng).__name__):
+        solved.plan.sample(3, rng=rng, mode=mode)
+
+
+@pytest.mark.parametrize("index", [(0, 1, 2), (0,), ()], ids=str)
+def test_plan_has_two_indices(solved: Any, index: Any) -> None:
+    with raises(IndexError, "two indices", f"got {len(index)}"):
+        solved.plan[index]
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "fragments"),
+    [
+        ((0, 5), IndexError, ("column 5", "5 columns")),
+        ((slice(None), [0, -6]), IndexError, ("a column", "5 columns")),
+        ((6, slice(None)), IndexError, ("row 6", "6 rows")),
+        (([0, 1], [0, 1, 2]), IndexError, ("`i` and `j`", "2 and 3")),
+        ((0, 0.5), TypeError, ("`j`", "integer")),
+        (("a", 0), TypeError, ("`i`", "integer")),
+        (None, TypeError, ("`i`", "integer")),
+    ],
+    ids=str,
+)
+def test_plan_indexed_by_no_index(solved: Any, index: Any, error: Any, fragments: Any) -> None:
+    with raises(error, *fragments):
+        solved.plan[index]
+
+
+def test_plan_where_numpy_wants_more(solved: Any) -> None:
+    with raises(ValueError, "no numbers in memory"):
+        np.asarray(solved.plan, copy=False)
+    with raises(TypeError, "`out`"):
+        np.sum(solved.plan, axis=1, out=np.empty(6))
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [lambda: None, lambda nit, eps: None, (lambda *, record: None), 3],
+    ids=["none", "two", "named", "number"],
+)
+@pytest.mark.parametrize("call", ALL, ids=entry_name)
+def test_a_callback_takes_one_argument(call: Any, callback: Any) -> None:
+    expect(TypeError, ("`callback`",), call, callback=callback)
+
+
+@pytest.mark.parametrize("call", [LENGTH[0], MATRIX[1]], ids=entry_name)
+@pytest.mark.parametrize("workers", [np.ones(2), [1, 2], np.asarray([-1]), 1.5, True], ids=str)
+def test_workers_are_one_number(call: Any, workers: Any) -> None:
+    expect(TypeError, ("`workers` must be an integer",), call, workers=workers)
 
 
 def test_exports_that_only_some_libraries_have() -> None:

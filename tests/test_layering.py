@@ -29,9 +29,9 @@ LAYERS = [
     ["instance", "support", "problem"],
     ["geometry"],
     ["kernels"],
-    ["costs", "status", "arrays", "devices", "lazy"],
+    ["costs", "status", "arrays", "libraries", "devices", "lazy"],
 ]
-HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch"]
+HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch", "jax"]
 
 SOURCE = Path(epsot.__file__).parent
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}

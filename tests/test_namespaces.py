@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import array_api_strict as strict
@@ -34,6 +35,9 @@ class Home(NamedTuple):
     def array(self, array: Any, dtype: str | None = None) -> Any:
         return self.xp.asarray(array, device=self.device, dtype=dtype and getattr(self.xp, dtype))
 
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return np.from_dlpack(array) if self.xp is strict else np.asarray(array)
+
     def check(self, actual: Any, desired: Any, dtype: str = "float64", atol: float = 1e-10, message: str = "") -> None:
         """Library, device, dtype, shape and numbers."""
         expected = self.array(np.asarray(desired), dtype)
@@ -42,12 +46,30 @@ class Home(NamedTuple):
             assert actual.device == self.device, message
 
 
-@pytest.fixture(params=["strict", "strict-device", "torch"])
-def home(request: pytest.FixtureRequest) -> Home:
-    if request.param == "torch":
+VIEWED = ["torch", "jax"]  # on the CPU NumPy's kernels work on them by a view
+PORTABLE = ["strict", "strict-device", "torch-portable"]
+
+
+@pytest.fixture(params=PORTABLE + VIEWED)
+def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A library; "portable": its arrays as they are worked on where NumPy has no view of them."""
+    library, _, how = request.param.partition("-")
+    if how == "portable":
+        monkeypatch.setattr("epsot.arrays.works_by_view", lambda library: False)
+    if library == "torch":
         torch = pytest.importorskip("torch")
-        return Home(torch, torch.device("cpu"))
-    return Home(strict, strict.Device("device1") if request.param == "strict-device" else strict.Device("CPU_DEVICE"))
+        yield Home(torch, torch.device("cpu"))
+    elif library == "jax":
+        jax = pytest.importorskip("jax")
+        with jax.enable_x64(True):
+            yield Home(jax.numpy, jax.devices("cpu")[0])
+    else:
+
+        def refuse(*_: Any) -> None:
+            raise TypeError("arrays of some libraries are immutable")
+
+        monkeypatch.setattr(type(strict.ones(1)), "__setitem__", refuse)
+        yield Home(strict, strict.Device("device1" if how == "device" else "CPU_DEVICE"))
 
 
 def of_any(result: Any) -> dict[str, Any]:
@@ -261,10 +283,19 @@ def test_numpy_is_served_by_the_fused_kernels() -> None:
     assert type(matrix.instance.problem.kernel).__module__.startswith("epsot.kernels.cpu")
 
 
+def kernel_of(x: Any, y: Any) -> str:
+    return type(epsot.sinkhorn(x, y, blur=0.5).instance.problem.kernel).__module__
+
+
+@pytest.mark.parametrize("home", VIEWED, indirect=True)
+def test_the_cpu_arrays_of_others_are_served_by_the_fused_kernels_too(home: Home) -> None:
+    assert kernel_of(home.array(X), home.array(Y)).startswith("epsot.kernels.cpu")
+
+
+@pytest.mark.parametrize("home", PORTABLE, indirect=True)
 def test_all_others_are_served_by_the_portable_ones(home: Home) -> None:
     assert kernels.backend_of(home.array(X)) == "tiled"
-    result = epsot.sinkhorn(home.array(X), home.array(Y), blur=0.5)
-    assert type(result.instance.problem.kernel).__module__ == "epsot.kernels.tiled"
+    assert kernel_of(home.array(X), home.array(Y)) == "epsot.kernels.tiled"
 
 
 def test_importing_and_solving_load_no_other_library() -> None:
@@ -283,20 +314,72 @@ def test_importing_and_solving_load_no_other_library() -> None:
 
 
 def test_torch_records_nothing() -> None:
-    """Gradients come from formulas: tensors that require gradients are read, and results require none."""
+    """Gradients come from formulas: tensors that require gradients are read, with a word, and results require none."""
     torch = pytest.importorskip("torch")
     x = torch.asarray(X).clone().requires_grad_()
     y = torch.nn.Parameter(torch.asarray(Y).clone())
     a = torch.asarray(A).clone().requires_grad_()
-    result = epsot.sinkhorn_divergence(x, y, a, torch.asarray(B), blur=0.6)
+    with torch.no_grad():
+        result = epsot.sinkhorn_divergence(x, y, a, torch.asarray(B), blur=0.6)  # nothing is recorded, nothing missed
+    with pytest.warns(UserWarning, match="`x` and `y` and `a` requires grad.*no graph.*grad_x.*detach") as told:
+        again = epsot.sinkhorn_divergence(x, y, a, torch.asarray(B), blur=0.6)
+    assert [warning.filename for warning in told] == [__file__]  # one, at this line
+    assert float(again.value) == float(result.value)
     plan = result.plan
-    points = x[:3]
-    for value in [*of_any(result).values(), *of_clouds(result, points).values(), plan @ y, plan.sample(3, rng=0)[0]]:
+    with pytest.warns(UserWarning, match="`v` requires grad"):
+        product = plan @ y
+    for value in [*of_any(result).values(), *of_clouds(result, x[:3].detach()).values(), product, *plan.sample(3)]:
         assert not value.requires_grad
     assert x.requires_grad
     assert x.grad is None
     plain = epsot.sinkhorn_divergence(*(z.detach() for z in (x, y, a)), torch.asarray(B), blur=0.6)
     assert torch.equal(plain.grad_x, result.grad_x)
+
+
+@pytest.mark.parametrize("reads", ["init", "points", "matrix", "objective", "transport"])
+def test_every_way_in_says_once_that_nothing_is_recorded(reads: str) -> None:
+    torch = pytest.importorskip("torch")
+    x, y = torch.asarray(X), torch.asarray(Y)
+    z = x.clone().requires_grad_()
+    solved = epsot.sinkhorn_divergence(x, y, blur=0.6)
+    calls = {
+        "init": lambda: epsot.sinkhorn_divergence(z, z, blur=0.6, init=solved),
+        "points": lambda: epsot.PointCloud(z, y),
+        "matrix": lambda: epsot.CostMatrix(C=z),
+        "objective": lambda: epsot.Objective(z, blur=0.6),
+        "transport": lambda: solved.transport(z),
+    }
+    with pytest.warns(UserWarning, match="requires grad") as told:
+        calls[reads]()
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    if reads == "init":
+        assert float(epsot.sinkhorn_divergence(x, x, blur=0.6).value) == 0
+
+
+def test_a_cost_with_parameters_says_once_that_nothing_is_recorded() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Weighted(epsot.Cost):
+        degree = 2.0
+
+        def __init__(self) -> None:
+            self.scales = torch.nn.Parameter(torch.asarray([1.0, 2.0], dtype=torch.float64))
+
+        def value(self, x: Any, y: Any) -> Any:
+            return (self.scales * (x - y) ** 2).sum(-1)
+
+        def gradient(self, x: Any, y: Any) -> Any:
+            return 2 * self.scales * (x - y)
+
+    scaled = np.asarray([1.0, 2.0]) ** 0.5
+    ours = epsot.solve(epsot.PointCloud(X * scaled, Y * scaled, cost="sqeuclidean"), eps=0.3)
+    with pytest.warns(UserWarning, match=r"`cost` returns requires grad.*no_grad") as told:
+        theirs = epsot.solve(epsot.PointCloud(torch.asarray(X), torch.asarray(Y), cost=Weighted()), eps=0.3)
+        theirs.grad_x  # noqa: B018
+    assert [warning.filename for warning in told] == [__file__]
+    assert not theirs.value.requires_grad
+    np.testing.assert_allclose(float(theirs.value), ours.value, rtol=1e-3)
 
 
 def test_torch_scalars_are_numbers() -> None:
@@ -338,9 +421,190 @@ def test_torch_layouts(layout: str) -> None:
     assert torch.equal(epsot.sinkhorn(view, torch.asarray(Y), blur=0.5).grad_y, expected.grad_y)
 
 
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "complex64"])
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "complex64"])
 def test_torch_dtypes_that_are_refused(name: str) -> None:
     torch = pytest.importorskip("torch")
     x = torch.asarray(X).to(getattr(torch, name))
-    with pytest.raises(TypeError, match=f"`x` must be real, float32 or float64, got torch.{name}"):
+    with pytest.raises(TypeError, match=f"`x` must be real, float32 or float64, got (torch.)?{name}"):
         epsot.sinkhorn(x, torch.asarray(Y), blur=0.5)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("home", ["torch", "jax", "torch-portable"], indirect=True)
+def test_half_precision_is_promoted(home: Home, name: str) -> None:
+    """To float32, exactly, points, weights and operands; b sums to 1 as well as half precision can."""
+    x, y, a, b = (home.array(z, name) for z in (X, Y, A, B))
+    wide = [home.xp.asarray(z, dtype=home.xp.float32) for z in (x, y, a, b)]
+    theirs, plain = (epsot.sinkhorn(*z, blur=0.5, reach=2.0) for z in ((x, y, a, b), wide))
+    for value, desired in zip(of_any(theirs).values(), of_any(plain).values(), strict=True):
+        assert value.dtype == home.xp.float32
+        assert_equal(value, desired)
+    assert_equal(theirs.plan @ b, plain.plan @ wide[3])
+    assert epsot.sinkhorn(x, y, a, b, blur=0.5).success  # masses that differ by rounding
+
+
+def test_results_are_the_user_s_own_memory() -> None:
+    """Writing into a result, or into the points afterwards, changes nothing that is read later."""
+    torch = pytest.importorskip("torch")
+    x, y = torch.asarray(X).clone(), torch.asarray(Y).clone()
+    result = epsot.sinkhorn(x, y, blur=0.5)
+    kept = {name: value.clone() for name, value in (of_any(result) | of_clouds(result, torch.asarray(POINTS))).items()}
+    for value in (of_any(result) | of_clouds(result, torch.asarray(POINTS))).values():
+        value.fill_(7)
+    for points in (x, y):
+        points.zero_()
+    for name, value in (of_any(result) | of_clouds(result, torch.asarray(POINTS))).items():
+        assert torch.equal(value, kept[name]), name
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap"])
+def test_torch_transforms_are_refused(transform: str) -> None:
+    torch = pytest.importorskip("torch")
+
+    def loss(x: Any) -> Any:
+        with torch.no_grad():
+            return epsot.sinkhorn(x, torch.asarray(Y), blur=0.5).value
+
+    with pytest.raises(TypeError, match="`x` is a tensor without numbers of its own"):
+        getattr(torch.func, transform)(loss)(torch.asarray(X if transform == "grad" else X[None]))
+
+
+def test_sparse_tensors_are_refused() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"`C` is a sparse tensor.*`C.to_dense\(\)`"):
+        epsot.CostMatrix(torch.asarray(C_XX).to_sparse())
+
+
+# JAX
+
+
+@pytest.fixture
+def jax() -> Any:
+    return pytest.importorskip("jax")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "bfloat16"])
+def test_jax_without_x64(jax: Any, dtype: str) -> None:
+    """It knows no float64: results are float32, of what NumPy gives for the same numbers."""
+    x, y = (jax.numpy.asarray(np.rint(4 * z), dtype=dtype) for z in (X, Y))
+    points = jax.numpy.asarray(POINTS, dtype="float32")
+    ours = epsot.sinkhorn_divergence(np.rint(4 * X), np.rint(4 * Y), A, B, blur=2.0, tol=1e-6)
+    theirs = epsot.sinkhorn_divergence(x, y, list(A), jax.numpy.asarray(B), blur=2.0, tol=1e-6)
+    desired = of_any(ours) | of_clouds(ours, np.asarray(points))
+    for name, value in (of_any(theirs) | of_clouds(theirs, points)).items():
+        assert value.dtype == jax.numpy.float32, name
+        assert_close(value, jax.numpy.asarray(desired[name], dtype="float32"), rtol=1e-4, atol=1e-5, err_msg=name)
+    assert theirs.plan.dtype == jax.numpy.float32
+    i, j = theirs.plan.sample(20, rng=3)
+    np.testing.assert_array_equal(i, ours.plan.sample(20, rng=3)[0])
+    assert isinstance(j, jax.Array)
+
+
+@pytest.mark.parametrize("transform", ["jit", "grad", "vmap"])
+def test_jax_tracers_are_refused(jax: Any, transform: str) -> None:
+    x, y = jax.numpy.asarray(X if transform != "vmap" else X[None]), jax.numpy.asarray(Y)
+    with pytest.raises(TypeError, match=r"`x` is a JAX tracer, which has no numbers.*jax.jit.*pure_callback"):
+        getattr(jax, transform)(lambda z: epsot.sinkhorn(z, y, blur=0.5).value)(x)
+    with pytest.raises(TypeError, match="`a` is a JAX tracer"):
+        jax.jit(lambda a: epsot.sinkhorn(X, Y, a, blur=0.5).value)(jax.numpy.asarray(A))
+
+
+@pytest.mark.parametrize("home", ["jax-portable"], indirect=True)
+def test_jax_where_numpy_has_no_view_of_it(home: Home) -> None:
+    """As on a GPU, on the portable path: its arrays are immutable."""
+    ours = epsot.sinkhorn(X, Y, A, B, blur=0.6, **EXACT)
+    theirs = epsot.sinkhorn(*map(home.array, (X, Y, A, B)), blur=0.6, **EXACT)
+    for name in ("value", "f", "grad_x"):
+        home.check(getattr(theirs, name), getattr(ours, name), message=name)
+
+
+def test_jax_and_numpy_do_not_mix(jax: Any) -> None:
+    with pytest.raises(TypeError, match=r"one library.*`x` is a numpy ndarray.*`y` is a jaxlib ArrayImpl"):
+        epsot.sinkhorn(X, jax.numpy.asarray(Y), blur=0.5)
+    plan = epsot.sinkhorn(jax.numpy.asarray(X), jax.numpy.asarray(Y), blur=0.5).plan
+    with pytest.raises(TypeError, match=r"one library.*`v` is a numpy ndarray.*`the plan` is a jaxlib ArrayImpl"):
+        plan @ B
+
+
+@pytest.mark.parametrize("home", VIEWED, indirect=True)
+def test_a_result_of_another_library_is_no_start(home: Home) -> None:
+    """Even where NumPy's kernels work on both."""
+    ours, theirs = (epsot.sinkhorn(x, y, blur=0.5) for x, y in ((X, Y), (home.array(X), home.array(Y))))
+    for x, y, init in ((X, Y, theirs), (home.array(X), home.array(Y), ours)):
+        with pytest.raises(TypeError, match="`init` must be a result of the same array library"):
+            epsot.sinkhorn(x, y, blur=0.5, init=init)
+
+
+# What goes back
+
+
+def test_exports_of_cpu_arrays_are_scipy_s(home: Home) -> None:
+    """A sparse array and a linear operator of SciPy, for libraries that NumPy has a view of."""
+    if home.xp is strict or "tiled" in kernel_of(home.array(X), home.array(Y)):
+        pytest.skip("no view")
+    ours = epsot.sinkhorn(X, Y, A, B, blur=0.6, **EXACT).plan
+    theirs = epsot.sinkhorn(*map(home.array, (X, Y, A, B)), blur=0.6, **EXACT).plan
+    np.testing.assert_array_equal(theirs.to_sparse().toarray(), ours.to_sparse().toarray())
+    np.testing.assert_array_equal(theirs.as_linear_operator() @ B, ours @ B)
+    np.testing.assert_array_equal(theirs.as_linear_operator().rmatvec(A), ours.T @ A)
+
+
+def test_an_objective_of_any_library(home: Home) -> None:
+    """Flat NumPy vectors in and out, variables and results in the library of the target."""
+    for options, z in (({"a": A}, X.ravel()), ({"wrt": "a", "x": X}, A), ({"wrt": "a", "x": X, "reach": 1.5}, A - 1)):
+        theirs_options = {name: home.array(o) if isinstance(o, np.ndarray) else o for name, o in options.items()}
+        ours = epsot.Objective(Y, B, blur=0.6, tol=1e-10, **options)
+        theirs = epsot.Objective(home.array(Y), home.array(B), blur=0.6, tol=1e-10, **theirs_options)
+        for scale in (1.0, 1.1):
+            value, gradient = theirs(scale * z)
+            desired, desired_gradient = ours(scale * z)
+            assert type(value) is float
+            np.testing.assert_allclose(value, desired, rtol=1e-8)
+            np.testing.assert_allclose(gradient, desired_gradient, rtol=1e-7, atol=1e-8)
+        home.check(theirs.variable(z), ours.variable(z))
+        home.check(theirs.last.f, ours.last.f, atol=1e-7)
+
+
+def test_plans_are_indexed_in_any_library(home: Home) -> None:
+    ours = epsot.sinkhorn(X, Y, A, B, blur=0.6, **EXACT).plan
+    theirs = epsot.sinkhorn(*map(home.array, (X, Y, A, B)), blur=0.6, **EXACT).plan
+    dense, i, j = ours.to_dense(), np.asarray([5, 0, -1]), np.asarray([2, -6, 0])
+    for index in ((3, 1), (2, slice(1, 4)), (slice(None), 2), (slice(1, 8, 2), slice(0, 2)), (i, j), (i, 1), (0, j)):
+        actual = theirs[tuple(home.array(part) if isinstance(part, np.ndarray) else part for part in index)]
+        home.check(actual, dense[index], message=str(index))
+    home.check(theirs[-2], dense[-2])
+    np.testing.assert_allclose(list(map(np.asarray, map(home.to_numpy, theirs))), dense, atol=1e-12)
+
+
+def test_a_cost_is_called_in_the_library_of_the_user(home: Home) -> None:
+    """Not with NumPy's arrays, where those are what the kernels work on; values may come as any array of it."""
+    seen = set()
+
+    class Quartic(epsot.Cost):
+        degree = 4.0
+
+        def value(self, x: Any, y: Any) -> Any:
+            seen.update((type(x), type(y)))
+            return home.xp.sum((x - y) ** 4, axis=-1)
+
+        def gradient(self, x: Any, y: Any) -> Any:
+            seen.update((type(x), type(y)))
+            return 4 * (x - y) ** 3
+
+    class Dense(epsot.Cost):
+        degree = 4.0
+
+        def value(self, x: Any, y: Any) -> Any:
+            return np.sum((x - y) ** 4, axis=-1)
+
+        def gradient(self, x: Any, y: Any) -> Any:
+            return 4 * (x - y) ** 3
+
+    ours = epsot.divergence(epsot.PointCloud(X, Y, cost=Dense()), A, B, eps=0.5, **EXACT)
+    geometry = epsot.PointCloud(home.array(X), home.array(Y), cost=Quartic())
+    theirs = epsot.divergence(geometry, home.array(A), home.array(B), eps=0.5, **EXACT)
+    home.check(theirs.value, ours.value)
+    home.check(theirs.grad_x, ours.grad_x)
+    home.check(theirs.transport(home.array(POINTS)), ours.transport(POINTS))
+    assert seen == {type(home.array(X))}
+    assert repr(geometry) == repr(epsot.PointCloud(home.array(X), home.array(Y), cost=Quartic()))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 from scipy.sparse.linalg import LinearOperator
 
 import epsot
@@ -317,6 +319,86 @@ class Unnamed(epsot.costs.Square):
     """A cost of the user's own."""
 
     kind = None
+
+
+@pytest.fixture
+def vanishing() -> Any:
+    """A plan whose entries all underflow: 2 x 3 pairs that are not worth their mass."""
+    x, y = np.asarray([[0.0], [1.0]]), np.asarray([[1e3], [1.1e3], [2e3]])
+    plan = epsot.sinkhorn(x, y, blur=1.0, reach=1.0, tol=None).plan
+    assert not plan.to_dense().any()
+    return plan
+
+
+def test_a_plan_without_mass(vanishing: Any) -> None:
+    """Nothing to store, nothing to draw from."""
+    for options in ({}, {"mass": 1}, {"max_per_row": 2}):
+        stored = vanishing.to_sparse(**options)
+        assert stored.shape == (2, 3)
+        assert stored.nnz == 0
+    for mode in ("independent", "stratified"):
+        assert [len(z) for z in vanishing.sample(0, mode=mode)] == [0, 0]
+        with pytest.raises(ValueError, match="nothing to draw from: the mass of the plan is 0"):
+            vanishing.sample(mode=mode)
+
+
+def test_numpy_takes_a_plan_for_an_array(solved: Any) -> None:
+    result, P, _ = solved
+    plan = result.plan
+    close(np.asarray(plan), P, 1e-12)
+    assert np.asarray(plan, dtype=np.float32).dtype == np.float32
+    assert np.array(plan).base is None
+    for axis in (None, 0, 1):
+        close(np.sum(plan, axis=axis), P.sum(axis=axis), 1e-12)
+    assert (len(plan), plan.ndim, np.shape(plan)) == (len(P), 2, P.shape)
+    np.testing.assert_array_equal(np.argmax(plan, axis=1), P.argmax(axis=1))
+    close(list(plan), P, 1e-12)
+
+
+def test_entries_by_index(solved: Any) -> None:
+    """As NumPy indexes the dense plan."""
+    result, P, _ = solved
+    rows = (0, -1, slice(None), slice(1, 5, 2), [2, 0, -3], [], range(2))
+    columns = (1, -2, slice(None), slice(None, None, -1), [1, 0, 3], [], range(2))
+    for i, j in itertools.product(rows, columns):
+        try:
+            desired = P[i, j]
+        except IndexError:
+            with pytest.raises(IndexError, match="equally long"):
+                result.plan[i, j]
+            continue
+        actual = result.plan[i, j]
+        assert (actual.dtype, actual.shape) == (np.float64, desired.shape)
+        close(actual, desired, 1e-12)
+    for i in rows:
+        close(result.plan[i], P[i], 1e-12)
+
+
+def test_entries_are_made_in_blocks(solved: Any, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    result, P, _ = solved
+    i, j = (rng.integers(0, size, 50) for size in P.shape)
+    monkeypatch.setattr("epsot.sparse.BLOCK_ELEMENTS", 3 * P.shape[1])
+    close(result.plan[i, j], P[i, j], 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array"])
+@pytest.mark.parametrize("columns", [1, 4, 50])
+def test_products_with_sparse_arrays(solved: Any, kind: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of the targets, carried to the sources, and back; in blocks of columns."""
+    monkeypatch.setattr("epsot.sparse.BLOCK_ELEMENTS", 1)
+    result, P, _ = solved
+    make = getattr(scipy.sparse, kind)
+    targets, sources = (make(np.eye(columns)[np.arange(size) % columns]) for size in P.shape[::-1])
+    for actual, desired in (
+        (result.plan @ targets, P @ targets.toarray()),
+        (result.plan.T @ sources, P.T @ sources.toarray()),
+        (sources.T @ result.plan, sources.toarray().T @ P),
+        (result.plan.__rmatmul__(sources.T), sources.toarray().T @ P),
+    ):
+        assert type(actual) is np.ndarray
+        close(actual, desired, 1e-12)
+    with pytest.raises(ValueError, match="`v` must have shape"):
+        result.plan @ make(np.ones((P.shape[1] + 1, 2)))
 
 
 def test_rows_by_nothing_and_by_a_range(matrix: Any) -> None:

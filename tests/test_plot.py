@@ -264,6 +264,26 @@ def test_what_is_no_result_is_named() -> None:
         plot.transport("result")
     with pytest.raises(TypeError, match="`result` must be a SinkhornResult or a DivergenceResult, got str"):
         plot.sweep([moved(), "result"], extent=(0, 1, 0, 1))
+    with pytest.raises(TypeError, match="`results` must be a sequence of results, got 3"):
+        plot.sweep(3)
+    with pytest.raises(TypeError, match=r"`result` must be a result, or triples.*got 3"):
+        plot.convergence(3)
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plot.samples(moved()), r"`x` must be an array, got a SinkhornResult; `plot.transport\(result\)`"),
+        (lambda: plot.samples(np.zeros((4, 2)), moved()), "`weights` must be an array, got a SinkhornResult"),
+        (lambda: plot.displacement(np.zeros((4, 2)), object()), "`v` must be an array of real numbers, got a object"),
+        (lambda: plot.potential(np.zeros((4, 2)), "abcd"), "`values` must be an array of real numbers, got a str"),
+        (lambda: plot.convergence("abc"), "`result` must be an array of real numbers"),
+    ],
+)
+def test_what_is_no_array_is_named(draw: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        draw()
     assert not plt.get_fignums()
 
 

@@ -339,6 +339,45 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     )
 
 
+def test_without_compilation(tmp_path: Path) -> None:
+    """NUMBA_DISABLE_JIT, as for a debugger: the portable path, with the same result."""
+    body = """
+    import numpy as np, epsot
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 3)), rng.normal(size=(32, 3)) + 1
+    result = epsot.sinkhorn_divergence(x, y, blur=0.3, tol=1e-9)
+    print(float(result.value), float(result.grad_x.sum()), float(result.plan.sum()))
+    print(epsot.solve(epsot.CostMatrix(abs(x[:, :1] - y[:, 0])), eps=0.1).success)
+    """
+    on, off = (run_script(tmp_path, body, {"NUMBA_DISABLE_JIT": value}).split() for value in "01")
+    np.testing.assert_allclose(np.asarray(off[:3], float), np.asarray(on[:3], float), rtol=1e-7)
+    assert off[3] == on[3] == "True"
+
+
+@pytest.mark.parametrize("damage", ["index", "code", "both", "empty"])
+def test_damaged_files_of_the_cache_are_compiled_anew(tmp_path: Path, damage: str) -> None:
+    """A disk that was full, a process that was killed: truncated files end no solve, and are replaced."""
+    body = """
+    from epsot.kernels.cpu.compiled import compiled
+
+    @compiled
+    def twice(x):
+        return 2 * x
+
+    print(twice(21), sum(twice.stats.cache_hits.values()))
+    """
+    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert run_script(tmp_path, body, env).split() == ["42", "0"]
+    assert run_script(tmp_path, body, env).split() == ["42", "1"]
+    suffixes = {"index": (".nbi",), "code": (".nbc",), "both": (".nbi", ".nbc"), "empty": (".nbi", ".nbc")}[damage]
+    files = [path for path in (tmp_path / "cache").rglob("*.nb*") if path.suffix in suffixes]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[: 0 if damage == "empty" else -20])
+    assert run_script(tmp_path, body, env).split() == ["42", "0"]
+    assert run_script(tmp_path, body, env).split() == ["42", "1"]
+
+
 # Copies
 
 
@@ -402,7 +441,7 @@ def test_a_copied_result_is_a_warm_start() -> None:
     np.testing.assert_allclose(warm.value, cold.value, rtol=1e-9)
 
 
-@pytest.mark.parametrize("library", ["array_api_strict", "torch"])
+@pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])
 def test_copies_of_other_libraries(library: str) -> None:
     xp = pytest.importorskip(library)
     rng = np.random.default_rng(9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from epsot.arrays import common_place
 from epsot.costs import Array, Cost
 from epsot.devices import resident
 from epsot.geometry.cells import Cells, Clusters, GridCells, cell_sizes
@@ -106,9 +105,8 @@ class Multiscale(PointCloud):
         if labels is None:
             return None
         xp, size = self.place.xp, (self.x if name == "labels_x" else self.y).shape[0]
-        if hasattr(labels, "dtype"):
-            common_place(**{name: labels, "x": self.x})
-        labels = xp.asarray(labels, device=self.place.device, copy=True)
+        self.place.admit("x", **{name: labels})
+        labels = xp.asarray(self.place.taken(name, labels), device=self.place.device, copy=True)
         if not xp.isdtype(labels.dtype, "integral"):
             raise TypeError(f"`{name}` must be integers, equal for the points of one cluster, got {labels.dtype}")
         if labels.ndim not in (1, 2) or labels.shape[0] != size or 0 in labels.shape:

@@ -11,6 +11,7 @@ from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare, check_cost
 from epsot.devices import resident
+from epsot.geometry.guests import at_home
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
@@ -43,7 +44,8 @@ class PointCloud:
     Parameters
     ----------
     x : (n, d) array
-        The points of the first measure, in float32 or float64 (integers and lists become float64).
+        The points of the first measure, in float32 or float64 (integers and lists become float64, half precision
+        float32).
     y : (m, d) array
         The points of the second measure, of the same library and device.
     p : {2, 1}
@@ -70,16 +72,17 @@ class PointCloud:
     """
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
-        self.cost = ground_cost(p, cost)
+        given = ground_cost(p, cost)
         self.place: Place = common_place(x=x, y=y)
-        xp = self.place.xp
-        x, y = (as_points(name, cloud, self.place, finite=False) for name, cloud in (("x", x), ("y", y)))
+        self.cost = at_home(given, self.place)
+        xp, same = self.place.xp, x is y
+        x = as_points("x", x, self.place, finite=False)
+        y = x if same else as_points("y", y, self.place, finite=False)
         if x.shape[1] != y.shape[1]:
             raise ValueError(
                 f"`x` and `y` must have points of the same dimension, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
             )
         self.dtype = xp.result_type(x.dtype, y.dtype)
-        same = x is y
         x = xp.astype(x, self.dtype)  # a copy: results outlive changes of the inputs
         self._set(x, x if same else xp.astype(y, self.dtype))
         if not np.all(np.isfinite(self._corners)):  # as they are where any coordinate is
@@ -255,10 +258,10 @@ class PointCloud:
     def components(self) -> None:
         """All rows and columns are one: every pair is allowed."""
 
-    def at(self, points: Any) -> PointCloud:
-        """The cost between other points, (r, d), and `y`."""
+    def taken(self, points: Any) -> Array:
+        """Other points of the user, (r, d), checked."""
         xp = self.place.xp
-        common_place(points=points, y=self.y)
+        self.place.admit("y", points=points)
         points = as_points("points", points, self.place)
         if points.shape[1] != self.y.shape[1]:
             raise ValueError(
@@ -266,7 +269,11 @@ class PointCloud:
             )
         if isinstance(self.cost, Cosine):
             self.cost.check("points", points)
-        return self._derived(xp.astype(points, self.dtype, copy=False), self.y)
+        return xp.astype(points, self.dtype, copy=False)
+
+    def at(self, points: Array) -> PointCloud:
+        """The cost between other points, (r, d), and `y`."""
+        return self._derived(points, self.y)
 
     def is_self(self) -> bool:
         """Whether the two clouds are one: then the divergence of equal weights is zero."""

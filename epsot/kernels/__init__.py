@@ -1,7 +1,8 @@
 """The choice of a backend, the only one.
 
-NumPy arrays go to the fused Numba kernels, CuPy arrays to the fused CUDA kernels, tensors of PyTorch on a CUDA device
-to these too where CuPy is installed, and everything else, like every cost without a `kind`, to `tiled`.
+NumPy arrays go to the fused Numba kernels, and so do PyTorch tensors and JAX arrays on the CPU, of which only views
+come this far. CuPy arrays go to the fused CUDA kernels, tensors of PyTorch on a CUDA device to these too where CuPy is
+installed, and everything else, like every cost without a `kind`, to `tiled`.
 
 A backend is imported when it is first chosen. Each offers `Points` and `Matrix` with the meaning of `reference`,
 and may offer `Vectors` with that of `vectors`, and `Bursts` with that of `bursts`.
@@ -9,6 +10,7 @@ and may offer `Vectors` with that of `vectors`, and `Bursts` with that of `burst
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -57,12 +59,21 @@ def is_cuda_tensor(array: Array) -> bool:
     return is_torch_array(array) and array.device.type == "cuda" and find_spec("cupy") is not None
 
 
+@cache
+def jit_is_off() -> bool:
+    """Whether NUMBA_DISABLE_JIT is set, as for a debugger: the fused kernels exist as machine code only."""
+    import numba
+
+    config: Any = numba.config
+    return bool(config.DISABLE_JIT)
+
+
 def backend_of(array: Array, cost: Cost | None = None) -> str:
     """The backend that will serve such arrays: "cpu" (Numba), "cuda", "cuda by DLPack" or "tiled"."""
     if cost is not None and cost.kind is None:
         return "tiled"
     if is_numpy_array(array):
-        return "cpu"
+        return "tiled" if jit_is_off() else "cpu"
     if is_cupy_array(array):
         return "cuda"
     return "cuda by DLPack" if is_cuda_tensor(array) else "tiled"

@@ -41,6 +41,11 @@ def distance(log_m: Array, exponent: Array, xp: Any) -> tuple[Array, Array]:
         return error, bounded_exp(top, xp) * of_plan
 
 
+def with_row(matrix: Array, at: int, row: Array, xp: Any) -> Array:
+    """The matrix with another row: arrays of some libraries are immutable."""
+    return xp.concat([matrix[:at, :], row[None, :], matrix[at + 1 :, :]], axis=0)
+
+
 class Advance(NamedTuple):
     """What a plain step leads to."""
 
@@ -53,7 +58,7 @@ class Directions:
     """Where the last steps at one temperature went and what that did to the residual r(g) = (next g - g) / eps.
 
     `moves` and `changes` hold pairs (p + J p, J p), with J the derivative of r, the changes orthonormal in `weights`;
-    they are overwritten in turn.
+    they are replaced in turn.
     """
 
     rows = WINDOW
@@ -118,7 +123,8 @@ class Directions:
         size = self.norm(change)
         if DEPENDENT * largest < size < math.inf:
             slot = self.count % WINDOW
-            self.moves[slot, :], self.changes[slot, :] = move / size, change / size
+            self.moves = with_row(self.moves, slot, move / size, self.xp)
+            self.changes = with_row(self.changes, slot, change / size, self.xp)
             self.count += 1
 
     def mix(self, eps: float) -> Array:

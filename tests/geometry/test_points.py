@@ -76,10 +76,10 @@ def test_other_points(awkward: Measures) -> None:
     d = x.shape[1]
     geometry = epsot.PointCloud(x, y)
     assert geometry.at(np.zeros((4, d))).shape == (4, len(y))
-    assert epsot.PointCloud(x.astype(np.float32), y.astype(np.float32)).at(x).x.dtype == np.float32
+    assert epsot.PointCloud(x.astype(np.float32), y.astype(np.float32)).taken(x).dtype == np.float32
     for wrong in (np.zeros(d), np.zeros((2, d + 1)), np.full((2, d), np.nan)):
         with pytest.raises(ValueError, match="`points`"):
-            geometry.at(wrong)
+            geometry.taken(wrong)
 
 
 @pytest.mark.parametrize("cost", ["manhattan", 3, epsot.Cost])

@@ -1,0 +1,77 @@
+"""Costs of the user's own where the user has another library than the one that computes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_array_api_obj
+
+from epsot.arrays import Place
+from epsot.costs import Array, Cost
+from epsot.libraries import view
+
+
+class Guest(Cost):
+    """A cost written for the library of the user, between NumPy arrays.
+
+    Parameters
+    ----------
+    cost : Cost
+    place : Place
+        One with a `home`.
+    """
+
+    def __init__(self, cost: Cost, place: Place) -> None:
+        self.cost, self.place = cost, place
+        self.degree = cost.degree
+        self.told = False  # that nothing is recorded
+
+    def __repr__(self) -> str:
+        return repr(self.cost)
+
+    @property
+    def family(self) -> Cost:
+        family = self.cost.family
+        return self if family is self.cost else at_home(family, self.place)
+
+    def value(self, x: Array, y: Array) -> Array:
+        return self._between(self.cost.value, x, y)
+
+    def gradient(self, x: Array, y: Array) -> Array:
+        return self._between(self.cost.gradient, x, y)
+
+    def embed(self, x: Array) -> Array:
+        return self._between(self.cost.embed, x)
+
+    def pull_back(self, x: Array, gradient: Array) -> Array:
+        return self._between(self.cost.pull_back, x, gradient)
+
+    def _between(self, function: Any, *arrays: np.ndarray) -> np.ndarray:
+        out = function(*(self.place.handed_out(array, copy=False) for array in arrays))
+        if getattr(out, "requires_grad", False) and not self.told:
+            self.told = True
+            warnings.warn(
+                "what `cost` returns requires grad, but nothing is recorded: autograd sees a constant; compute under "
+                "torch.no_grad() where no gradient in its parameters is needed",
+                UserWarning,
+                stacklevel=depth_of_caller(),
+            )
+        out = view("cost", out) if is_array_api_obj(out) else np.asarray(out)
+        return out.astype(arrays[0].dtype, copy=False)  # JAX may have float32 alone
+
+
+def depth_of_caller() -> int:
+    """How many frames up the code is that called this package, for `warnings.warn` in the function that asks."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "epsot":
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def at_home(cost: Cost, place: Place) -> Cost:
+    """The cost for arrays of `place.xp`: those of the package are written for all libraries."""
+    own = type(cost).__module__ == Cost.__module__
+    return cost if place.home is None or own or cost.kind is not None else Guest(cost, place)
