@@ -42,9 +42,15 @@ def take_rows(array: Array, rows: slice | Array) -> Array:
 def times(P: Array, v: Array) -> Array:
     """P v.  (n, m), (m, q) -> (n, q)
 
-    Not by BLAS, where NumPy would use it: its bits depend on its threads, and on the machine.
+    Not by BLAS, where NumPy would use it: its bits depend on its threads, and on the machine. One column at a time,
+    which is the order in which einsum is fast: half as long as the exponentials of P.
     """
-    return np.einsum("ij,jk->ik", P, v) if is_numpy_array(P) else P @ v
+    if not is_numpy_array(P):
+        return P @ v
+    out = np.empty((P.shape[0], v.shape[1]))
+    for k in range(v.shape[1]):
+        out[:, k] = np.einsum("ij,j->i", P, np.ascontiguousarray(v[:, k]))
+    return out
 
 
 class Dense:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from epsot.kernels.cpu.chunks import CHUNK, ERROR, compare, extent, settle_comparison
-from epsot.kernels.cpu.compiled import compiled
+from epsot.kernels.cpu.compiled import compiled, inlined
 from epsot.kernels.cpu.lines import add_rows, largest, products
 from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW
 
@@ -26,7 +26,7 @@ MEAN = 4  # beside what belongs to the comparison
 def _settle(partial, totals, stage):
     """totals[stage] from the lines of all chunks."""
     out, lines = totals[stage], partial[stage]
-    for k in range(VALUES):
+    for k in range(lines.shape[1]):
         value = 0.0
         for chunk in range(len(lines)):
             value = max(value, lines[chunk, k]) if stage == PEAK else value + lines[chunk, k]
@@ -53,7 +53,23 @@ def _verdict(totals, rows, oldest, moved, past_size, expected, stage):
     return size, norm, misled, gained, kept, used
 
 
-verdict = compiled(_verdict)
+verdict = inlined(_verdict)
+
+
+def _mean(b, g, result, eps, count, width, change, padded, out):
+    """<b, (result - g) / eps>"""
+    for j in range(count):
+        change[j] = (result[j] - g[j]) / eps
+    for j in range(width):
+        padded[j] = 0.0
+    for j in range(count, width):
+        change[j] = 0.0
+    for j in range(count):
+        padded[j] = b[j]
+    products(change, padded, padded, width, out, MEAN)
+
+
+mean = inlined(_mean)
 
 
 def _residuals(scale, g, result, eps, shift, eased, to, residual):
@@ -72,17 +88,18 @@ def _residuals(scale, g, result, eps, shift, eased, to, residual):
             to[j] = result[j]
 
 
-residuals = compiled(_residuals)
+residuals = inlined(_residuals)
 
 
 def _weigh(weights, z, count, width, out):
     """out = weights z, padded by 0."""
     for j in range(count):
         out[j] = weights[j] * z[j]
-    out[count:width] = 0.0
+    for j in range(count, width):
+        out[j] = 0.0
 
 
-weigh = compiled(_weigh)
+weigh = inlined(_weigh)
 
 
 def _subtract(z, past, out):
@@ -90,7 +107,7 @@ def _subtract(z, past, out):
         out[j] = z[j] - past[j]
 
 
-subtract = compiled(_subtract)
+subtract = inlined(_subtract)
 
 
 def _sizes(weights, past, changes, residual, moved, rows, count, width, lines, out):
@@ -102,13 +119,14 @@ def _sizes(weights, past, changes, residual, moved, rows, count, width, lines, o
         subtract(residual, past, lines[2, :width])
         weigh(weights, lines[2], count, width, change)
     else:
-        change[:width] = 0.0
-    for k in range(ROWS):
+        for j in range(width):
+            change[j] = 0.0
+    for k in range(len(changes)):
         if rows >> k & 1:
             products(changes[k], change, weighted, width, out, 1 + 2 * k)
 
 
-sizes = compiled(_sizes)
+sizes = inlined(_sizes)
 
 
 def _orthogonalised(
@@ -124,7 +142,7 @@ def _orthogonalised(
     products(weighted, change, pair[1], width, out, 0)
 
 
-orthogonalised = compiled(_orthogonalised)
+orthogonalised = inlined(_orthogonalised)
 
 
 def _scaled(move, change, norm):
@@ -134,21 +152,25 @@ def _scaled(move, change, norm):
         change[j] /= norm
 
 
-scaled = compiled(_scaled)
+scaled = inlined(_scaled)
 
 
-def _way(moves, shares, count, width, line, start):
-    """start += sum_k shares[k] moves[k] -> the largest part of it."""
-    line[:count] = start
-    line[count:width] = 0.0
+def _way(moves, shares, anew, count, width, line, start):
+    """start += sum_k shares[k] moves[k], from 0 if `anew` -> the largest part of it."""
+    for j in range(width):
+        line[j] = 0.0
+    if not anew:
+        for j in range(count):
+            line[j] = start[j]
     add_rows(line, moves, shares, width)
-    start[:] = line[:count]
+    for j in range(count):
+        start[j] = line[j]
     for j in range(width):
         line[j] = abs(line[j])
     return largest(line, width)
 
 
-way = compiled(_way)
+way = inlined(_way)
 
 
 def _step(to, part, start):
@@ -156,13 +178,13 @@ def _step(to, part, start):
         start[j] = to[j] - start[j] * part
 
 
-step = compiled(_step)
+step = inlined(_step)
 
 
 def _conclude(totals, size, share, misled, gained, used, numbers):
     """What the host wants to know of a step."""
     left = size * size - share * share
-    for k in range(ROWS):
+    for k in range(totals.shape[1] // 2):
         if used >> k & 1:
             left -= totals[SIZES, 2 + 2 * k] ** 2
     numbers[0], numbers[1] = totals[SUMS, ERROR], size
@@ -170,13 +192,13 @@ def _conclude(totals, size, share, misled, gained, used, numbers):
     numbers[3], numbers[4] = misled, gained
 
 
-conclude = compiled(_conclude)
+conclude = inlined(_conclude)
 
 
 def _shares_of(totals, kept, used, share, slot, now, shares):
     """shares[0]: what a stage adds of every row; shares[1]: of every direction on the way, as far as it is known."""
-    shares[:] = 0.0
-    for k in range(ROWS):
+    for k in range(shares.shape[1]):
+        shares[0, k] = shares[1, k] = 0.0
         if kept >> k & 1:
             shares[1, k] = totals[SIZES, 2 + 2 * k]
             if now <= LENGTH:
@@ -187,7 +209,7 @@ def _shares_of(totals, kept, used, share, slot, now, shares):
         shares[0, slot] = share
 
 
-shares_of = compiled(_shares_of)
+shares_of = inlined(_shares_of)
 
 
 def _advance(
@@ -214,10 +236,8 @@ def _advance(
             to, residual = pair[chunk, 0], pair[chunk, 1]
             if now == SUMS:
                 compare(log_b, g, updated, slope, rho, chunk, lines[0], lines[1], line)
-                residuals(scale, g[points], result[points], eps, 0.0, False, lines[0, :count], lines[1, :count])
-                weigh(b[points], lines[1], count, width, lines[0])
-                lines[1, :width] = 1.0
-                products(lines[0], lines[1], lines[1], width, line, MEAN)
+                if balanced:
+                    mean(b[points], g[points], result[points], eps, count, width, lines[0], lines[1], line)
             elif now == SIZES:
                 shift = totals[SUMS, MEAN] / mass if balanced else 0.0
                 residuals(scale[points], g[points], result[points], eps, shift, eased, to, residual)
@@ -228,12 +248,11 @@ def _advance(
                         weights[points], past[chunk], moves[chunk], changes[chunk], pair[chunk], shares[0], slot, count,
                         width, lines[0], line,
                     )  # fmt: skip
-                start[points] = 0.0
-                way(moves[chunk], shares[1], count, width, lines[0], start[points])
+                way(moves[chunk], shares[1], True, count, width, lines[0], start[points])
             elif now == PEAK:
                 if gained:
                     scaled(moves[chunk, slot], changes[chunk, slot], norm)
-                line[0] = way(moves[chunk], shares[0], count, width, lines[0], start[points])
+                line[0] = way(moves[chunk], shares[0], False, count, width, lines[0], start[points])
             elif now == STEP:
                 furthest = totals[PEAK, 0]
                 step(to, 1.0 if furthest <= LEAP * eps else LEAP * eps / furthest, start[points])

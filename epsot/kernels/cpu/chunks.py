@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from epsot.kernels.cpu.compiled import compiled
+from epsot.kernels.cpu.compiled import compiled, inlined
 from epsot.kernels.cpu.lines import LINE, largest, misses, sum_of_exponentials
 from epsot.kernels.vectors import MAX_EXPONENT
 
@@ -36,7 +36,7 @@ def _extent(chunk, n):
     return first, count, -(-count // LINE) * LINE
 
 
-extent = compiled(_extent)
+extent = inlined(_extent)
 
 
 def _log_marginal(log_a, f, rho, count, width, out):
@@ -51,7 +51,7 @@ def _log_marginal(log_a, f, rho, count, width, out):
         out[j] = -np.inf
 
 
-log_marginal = compiled(_log_marginal)
+log_marginal = inlined(_log_marginal)
 
 
 def _compare(log_a, f, next_f, slope, rho, chunk, exponent, larger, line):
@@ -61,7 +61,8 @@ def _compare(log_a, f, next_f, slope, rho, chunk, exponent, larger, line):
     log_marginal(log_a, f, rho, count, width, larger)
     for j in range(count):
         exponent[j] = 0.0 if f[j] == next_f[j] else (f[j] - next_f[j]) * slope
-    exponent[count:width] = 0.0
+    for j in range(count, width):
+        exponent[j] = 0.0
     for j in range(count):
         larger[j] += exponent[j] if exponent[j] > 0.0 else 0.0
     top = largest(larger, width)
@@ -69,7 +70,7 @@ def _compare(log_a, f, next_f, slope, rho, chunk, exponent, larger, line):
     misses(exponent, larger, width, top if top > -np.inf else 0.0, line, MISSED)
 
 
-compare = compiled(_compare)
+compare = inlined(_compare)
 
 
 def _settle_comparison(partial, out):

@@ -20,6 +20,18 @@ def sources_stamp() -> str:
     return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
 
 
+def inlined(function: Kernel) -> Kernel:
+    """The function as a part of kernels, which Python cannot call: what is spared need not be compiled."""
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+    }
+    part: Kernel = numba.njit(**options)(function)
+    return part
+
+
 def compiled(function: Kernel) -> Kernel:
     """The function as a kernel that releases the GIL. Nothing is compiled before it is called.
 
