@@ -187,6 +187,6 @@ class Objective:
         a, slope = (to_numpy(array).astype(np.float64) for array in (weights, gradient))
         if self.parametrization == "bounds" and not self.balanced:
             return slope
-        centred = slope - a @ slope / a.sum()  # the mass is fixed: constants do not count
+        centred = slope - np.sum(a * slope) / a.sum()  # the mass is fixed: constants do not count
         chained: np.ndarray = a * centred if self.parametrization == "softmax" else centred * (a.sum() / z.sum())
         return chained

@@ -47,10 +47,6 @@ class MarginalKL:
         """log a - f / rho."""
         return log_a if self.balanced else log_a - f / self.rho
 
-    def log_mass(self, log_a: Array, f: Array) -> Array:
-        """log sum_i a[i] exp(-f[i] / rho), without overflow."""
-        return vectors_of(log_a).log_mass(log_a, f, self.rho)
-
     def value(self, a: Array, f: Array, xp: Any) -> Array:
         """The share of the dual objective: <a, f>, or rho <a, 1 - exp(-f / rho)>."""
         return xp.sum(a * f) if self.balanced else -self.rho * xp.sum(a * xp.expm1(-f / self.rho))
@@ -111,7 +107,7 @@ class Problem:
     @cached_property
     def vectors(self) -> Vectors:
         """The arithmetic between two sweeps, of the backend of the weights."""
-        return vectors_of(self.a)
+        return vectors_of(self.a, self.kernel.workers)
 
     @cached_property
     def bursts(self) -> Bursts | None:
@@ -175,7 +171,11 @@ class Problem:
         if self.balanced:
             return (xp.sum(self.b * g) - xp.sum(self.a * f)) / (self.mass_a + self.mass_b)
         rho = 1 / (1 / self.kl_a.rho + 1 / self.kl_b.rho)
-        return rho * (self.kl_a.log_mass(self.log_a, f) - self.kl_b.log_mass(self.log_b, g))
+        return rho * (self.log_mass(f) - self.T.log_mass(g))
+
+    def log_mass(self, f: Array) -> Array:
+        """The logarithm of the mass that f calls for, 0-d."""
+        return self.vectors.log_mass(self.log_a, f, self.kl_a.rho)
 
     def violation(self, f: Array, next_f: Array, eps: float) -> Array:
         """The L1 distance of P 1 and the marginal that f calls for, of the pair (f, g) whose next f is given, 0-d.

@@ -53,10 +53,8 @@ def centred(problem: Problem, outcome: Outcome) -> Outcome:
 
 def representable(problem: Problem, dual: Dual, eps: float) -> bool:
     """Whether the potentials, and the marginals that they call for, are numbers of float64."""
-    masses = (problem.kl_a.log_mass(problem.log_a, dual.f), problem.kl_b.log_mass(problem.log_b, dual.g))
-    return math.isfinite(problem.logit_error(dual.f, dual.g, eps)) and all(
-        float(mass) < LARGEST_LOG_MASS for mass in masses
-    )
+    masses = (problem.log_mass(dual.f), problem.T.log_mass(dual.g))
+    return math.isfinite(problem.logit_error(dual.f, dual.g, eps)) and max(map(float, masses)) < LARGEST_LOG_MASS
 
 
 def measured(instance: Instance, outcome: Outcome, tol: float) -> Outcome:

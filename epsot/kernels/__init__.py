@@ -101,7 +101,9 @@ def points(x: Array, y: Array, cost: Cost, workers: int | None = None) -> Any:
             return exchange.points(x, y, cost)
     from epsot.kernels import tiled
 
-    return tiled.Points(x, y, cost)
+    kernel = tiled.Points(x, y, cost)
+    kernel.workers = workers
+    return kernel
 
 
 def matrix(C: Array, workers: int | None = None) -> Any:
@@ -124,9 +126,13 @@ def matrix(C: Array, workers: int | None = None) -> Any:
     return tiled.Matrix(C)
 
 
-def vectors_of(array: Array) -> Vectors:
+def vectors_of(array: Array, workers: int | None = None) -> Vectors:
     """What works on the vectors between two sweeps, (n,) and (m,), chosen by one of them."""
     match _serving(array):
+        case "cpu":
+            from epsot.kernels.cpu import between
+
+            return between.Vectors(workers)
         case "cuda":
             from epsot.kernels.cuda import vectors
 

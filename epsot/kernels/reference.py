@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from array_api_compat import array_namespace
+import numpy as np
+from array_api_compat import array_namespace, is_numpy_array
 
 from epsot.costs import Array, Cost, check_shape
 from epsot.kernels.bursts import Bursts, Marginal
@@ -70,12 +71,26 @@ def log_marginals(
     return xp.concat(rows), xp.where(empty, top, top + xp.log(xp.where(empty, xp.ones_like(total), total)))
 
 
+def times(P: Array, v: Array) -> Array:
+    """P v.  (n, m), (m, q) -> (n, q)
+
+    Not by BLAS, where NumPy would use it: its bits depend on its threads, and on the machine. One column at a time,
+    which is the order in which einsum is fast: half as long as the exponentials of P.
+    """
+    if not is_numpy_array(P):
+        return P @ v
+    out = np.empty((P.shape[0], v.shape[1]))
+    for k in range(v.shape[1]):
+        out[:, k] = np.einsum("ij,j->i", P, np.ascontiguousarray(v[:, k]))
+    return out
+
+
 class Dense:
     """Reductions over a cost that `cost_rows` gives row by row."""
 
     shape: tuple[int, int]
     stored = False  # whether `cost_rows` are exact, not computed
-    workers: int | None = None  # of no use here; the fused CPU kernels share their rows among so many threads
+    workers: int | None = None  # threads of the fused CPU kernels, and of the arithmetic between two sweeps
 
     @property
     def T(self) -> Dense:
@@ -117,7 +132,7 @@ class Dense:
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j].  (n,), (m,), (m, q) -> (n, q)"""
-        return self.plan_rows(slice(None), k, h, eps) @ v
+        return times(self.plan_rows(slice(None), k, h, eps), v)
 
     def cost_apply(self, v: Array) -> Array:
         """out[i] = sum_j C[i, j] v[j], with inf * 0 = 0.  (m,) -> (n,)"""
@@ -132,17 +147,23 @@ class Points(Dense):
         self.x, self.y, self.cost_function = x, y, cost  # (n, d), (m, d)
         self.shape = (x.shape[0], y.shape[0])
 
+    def with_clouds(self, x: Array, y: Array) -> Points:
+        """The kernel of two other clouds."""
+        kernel = type(self)(x, y, self.cost_function)
+        kernel.workers = self.workers
+        return kernel
+
     @property
     def T(self) -> Points:
-        return type(self)(self.y, self.x, self.cost_function)
+        return self.with_clouds(self.y, self.x)
 
     def source(self) -> Points:
         """The kernel of the first cloud with itself."""
-        return type(self)(self.x, self.x, self.cost_function)
+        return self.with_clouds(self.x, self.x)
 
     def at(self, points: Array) -> Points:
         """The kernel of other points, (r, d), with the second cloud."""
-        return type(self)(points, self.y, self.cost_function)
+        return self.with_clouds(points, self.y)
 
     def rows_of(self, other: Points) -> Points:
         """The kernel of the first cloud of another kernel with the second of this one."""

@@ -40,7 +40,7 @@ class Tiled(reference.Dense):
         return self.by_rows(h, lambda rows: -eps * reference.logsumexp(h[None, :] - self.cost_rows(rows) / eps))
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
-        return self.by_rows(h, lambda rows: self.plan_rows(rows, k, h, eps) @ v, v.shape[1])
+        return self.by_rows(h, lambda rows: reference.times(self.plan_rows(rows, k, h, eps), v), v.shape[1])
 
     def cost_apply(self, v: Array) -> Array:
         xp = array_namespace(v)

@@ -8,6 +8,7 @@ import array_api_strict as strict
 import numpy as np
 import pytest
 
+from epsot import kernels
 from epsot.costs import Cityblock, Cosine, Euclidean, HalfSquare, Square
 from epsot.kernels import reference, tiled
 from tests.checks import close
@@ -83,3 +84,16 @@ def test_memory_is_bounded(blocks: int, rng: np.random.Generator) -> None:
     sizes = [rows.stop - rows.start for rows in kernel.blocks()]
     assert sum(sizes) == 50
     assert all(size == 1 or size * 40 * 2 <= blocks for size in sizes)
+
+
+def test_workers_reach_the_arithmetic_between_sweeps() -> None:
+    """On the path of a cost of one's own, too, from whichever side it is seen."""
+
+    class Own(HalfSquare):
+        kind = None
+
+    x = np.zeros((3, 2))
+    kernel = kernels.points(x, np.ones((4, 2)), Own(), 1)
+    for one in (kernel, kernel.T, kernel.source(), kernel.at(x)):
+        assert isinstance(one, tiled.Points)
+        assert one.workers == 1

@@ -2,6 +2,7 @@
 
 From the top: `points` and `matrix` are the two public classes, `fused` what they share; `reductions` holds the
 kernels, `blocks` their phases, `sweeps`, `place`, `products` and `stored` the inner loops, made of `vectors`.
+`between` is what happens to vectors between two sweeps; `advance` and `chunks` hold its kernels, `lines` their loops.
 """
 
 from epsot.kernels.cpu.matrix import Matrix

@@ -41,6 +41,18 @@ class Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
+def inlined(function: Kernel) -> Kernel:
+    """The function as a part of kernels, which Python cannot call: what is spared need not be compiled."""
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+    }
+    part: Kernel = numba.njit(**options)(function)
+    return part
+
+
 def compiled(function: Kernel) -> Kernel:
     """The function as a kernel that releases the GIL. Nothing is compiled before it is called.
 

@@ -137,16 +137,20 @@ class Points(Fused, reference.Points):
         return np.asarray(-self.factor * size[0] * out[:, 0])
 
     def _square_moments(self, v: Array) -> Array:
-        """factor / 2 sum_j |x_i - y_j|^2 v_j = factor / 2 (|x_i|^2 sum v - 2 <x_i, sum v y> + sum v |y|^2), centred."""
+        """factor / 2 sum_j |x_i - y_j|^2 v_j = factor / 2 (|x_i|^2 sum v - 2 <x_i, sum v y> + sum v |y|^2), centred.
+
+        By einsum, which is not BLAS: the bits do not depend on threads.
+        """
         centre = self.y.mean(axis=0, dtype=np.float64)
         zeroth, first, second = math.fsum(v), np.zeros(self.x.shape[1]), 0.0
         for begin in range(0, len(v), 4096):
             move, part = self.y[begin : begin + 4096] - centre, v[begin : begin + 4096]
-            first += part @ move
-            second += float(part @ np.einsum("ij,ij->i", move, move))
+            first += np.einsum("i,ij->j", part, move)
+            second += float(np.einsum("i,ij,ij->", part, move, move))
         out = np.empty(len(self.x))
         for begin in range(0, len(out), 4096):
             move = self.x[begin : begin + 4096] - centre
-            out[begin : begin + 4096] = np.einsum("ij,ij->i", move, move) * zeroth - 2 * (move @ first) + second
+            squares, product = np.einsum("ij,ij->i", move, move), np.einsum("ij,j->i", move, first)
+            out[begin : begin + 4096] = squares * zeroth - 2 * product + second
         out *= 0.5 * self.factor
         return out

@@ -7,6 +7,7 @@ flags at all, and give the same bits wherever the vectors are equally long.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,10 @@ COEFFICIENTS: dict[Any, tuple[float, ...]] = {
         7.038168938647436e-09,
     ),
 }
+# e^r - 1 = r + r^2 (1 / 2 + r / 6 + ...) for |r| <= log(2) / 2 in float64: what is left out is 1e-17 of it.
+EXPM1 = tuple(1 / math.factorial(k) for k in range(2, 14))
+LOG_2 = (6.93147180369123816490e-01, 1.90821492927058770002e-10)  # the first part times an exponent is exact
+LEAST_EXPONENT = -708.0  # of e, for a normal number in float64
 LOWEST: dict[Any, float] = {types.float32: -127.0, types.float64: -1023.0}
 HIGHEST: dict[Any, float] = {types.float32: 127.0, types.float64: 1023.0}
 MANTISSA: dict[Any, int] = {types.float32: 23, types.float64: 52}
@@ -151,6 +156,35 @@ class Vectors:
         places = ir.Constant(self.bits, [ir.Constant(self.bits.element, shift)] * self.lanes)
         scales = [b.shl(b.bitcast(r, self.bits), places) for r in rounded]
         return [b.bitcast(b.add(b.bitcast(p, self.bits), s), self.type) for p, s in zip(powers, scales, strict=True)]
+
+    def exponentials(self, exponents: list[Value]) -> tuple[list[Value], list[Value]]:
+        """e^x and e^x - 1 for x <= 0 in float64, both right to 1e-15 of themselves; what is not a number stays.
+
+        e^x is 0 below the normal numbers, -inf included.
+        """
+        b, shift = self.builder, MANTISSA[self.real]
+        magic, one = self.constant(1.5 * 2.0**shift), self.constant(1.0)
+        bounded = [self.maximum(x, self.constant(LEAST_EXPONENT)) for x in exponents]
+        rounded = [self.fma(x, self.constant(math.log2(math.e)), magic) for x in bounded]
+        powers = [b.fsub(r, magic) for r in rounded]
+        rest = [self.fma(n, self.constant(-LOG_2[0]), x) for n, x in zip(powers, bounded, strict=True)]
+        rest = [self.fma(n, self.constant(-LOG_2[1]), r) for n, r in zip(powers, rest, strict=True)]
+        excess = [self.constant(EXPM1[-1])] * len(rest)
+        for coefficient in EXPM1[-2::-1]:
+            excess = [self.fma(p, r, self.constant(coefficient)) for p, r in zip(excess, rest, strict=True)]
+        excess = [self.fma(b.fmul(r, r), p, r) for p, r in zip(excess, rest, strict=True)]
+        places = ir.Constant(self.bits, [ir.Constant(self.bits.element, shift)] * self.lanes)
+        scales = [b.bitcast(b.add(b.shl(b.bitcast(r, self.bits), places), b.bitcast(one, self.bits)), self.type)
+                  for r in rounded]  # fmt: skip
+        values = [self.fma(s, p, s) for s, p in zip(scales, excess, strict=True)]
+        less_one = [self.fma(s, p, b.fsub(s, one)) for s, p in zip(scales, excess, strict=True)]
+        none = [b.fcmp_ordered("<", x, self.constant(LEAST_EXPONENT)) for x in exponents]
+        values = [b.select(k, self.constant(0.0), z) for k, z in zip(none, values, strict=True)]
+        unknown = [b.fcmp_unordered("uno", x, x) for x in exponents]
+        return (
+            [b.select(u, x, z) for u, x, z in zip(unknown, exponents, values, strict=True)],
+            [b.select(u, x, z) for u, x, z in zip(unknown, exponents, less_one, strict=True)],
+        )
 
     def transpose(self, rows: list[Value]) -> list[Value]:
         """As many vectors as lanes, as a square matrix, transposed: swap one bit of the two indices after the other."""

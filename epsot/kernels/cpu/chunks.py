@@ -1,0 +1,135 @@
+"""The kernels of `between`: sums over vectors of any length, by chunks of fixed length, and what follows from them.
+
+A kernel runs over the chunks begin, begin + 1, ... < end, and leaves a line of `partial` for each; to settle is to add
+these up in their order. So no bit depends on how chunks are dealt to threads. `advance` makes a step in several stages.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from epsot.kernels.cpu.compiled import compiled, inlined
+from epsot.kernels.cpu.lines import LINE, largest, misses, sum_of_exponentials
+from epsot.kernels.reference import MAX_EXPONENT
+
+CHUNK = 1024  # points: the three lines that a kernel needs stay in the L1 cache
+TOP, MISSED, OF_PLAN, CALLED_FOR = range(4)  # of a comparison of p and m
+ERROR, MASS = range(2)  # what follows from these
+
+
+def _density(log_b, g, eps, out, begin, end):
+    """out = log b + g / eps, over the numbers begin, ... < end."""
+    log_b, g, out = log_b[begin:end], g[begin:end], out[begin:end]
+    for j in range(len(out)):
+        out[j] = log_b[j] + g[j] / eps
+
+
+density = compiled(_density)
+
+
+def _extent(chunk, n):
+    """The first number of a chunk, how many it has, and how many there are with the padding."""
+    first = chunk * CHUNK
+    count = min(CHUNK, n - first)
+    return first, count, -(-count // LINE) * LINE
+
+
+extent = inlined(_extent)
+
+
+def _log_marginal(log_a, f, rho, count, width, out):
+    """log a - f / rho, padded by -inf."""
+    if rho < np.inf:
+        for j in range(count):
+            out[j] = log_a[j] - f[j] / rho
+    else:
+        for j in range(count):
+            out[j] = log_a[j]
+    for j in range(count, width):
+        out[j] = -np.inf
+
+
+log_marginal = inlined(_log_marginal)
+
+
+def _compare(log_a, f, next_f, slope, rho, chunk, exponent, larger, line):
+    """How p differs from m in a chunk: TOP, MISSED, OF_PLAN and CALLED_FOR, over the largest of their terms."""
+    first, count, width = extent(chunk, len(f))
+    log_a, f, next_f = log_a[first : first + count], f[first : first + count], next_f[first : first + count]
+    log_marginal(log_a, f, rho, count, width, larger)
+    for j in range(count):
+        exponent[j] = 0.0 if f[j] == next_f[j] else (f[j] - next_f[j]) * slope
+    for j in range(count, width):
+        exponent[j] = 0.0
+    for j in range(count):
+        larger[j] += exponent[j] if exponent[j] > 0.0 else 0.0
+    top = largest(larger, width)
+    line[TOP] = top
+    misses(exponent, larger, width, top if top > -np.inf else 0.0, line, MISSED)
+
+
+compare = inlined(_compare)
+
+
+def _settle_comparison(partial, out):
+    """ERROR and MASS from all chunks."""
+    top = -np.inf
+    for chunk in range(len(partial)):
+        top = max(top, partial[chunk, TOP])
+    top = top if top > -np.inf else 0.0
+    missed = of_plan = called_for = 0.0
+    for chunk in range(len(partial)):
+        share = math.exp(partial[chunk, TOP] - top)
+        missed += share * partial[chunk, MISSED]
+        of_plan += share * partial[chunk, OF_PLAN]
+        called_for += share * partial[chunk, CALLED_FOR]
+    most = max(of_plan, called_for)
+    out[ERROR] = missed / (most if most != 0.0 else 1.0)
+    out[MASS] = math.exp(min(top, MAX_EXPONENT)) * of_plan
+
+
+settle_comparison = compiled(_settle_comparison)
+
+
+def _violation(log_a, f, next_f, slope, rho, partial, out, begin, end):
+    """The lines of `partial` and, where these are all chunks, out[ERROR] and out[MASS]."""
+    lines = np.empty((2, CHUNK))
+    for chunk in range(begin, end):
+        compare(log_a, f, next_f, slope, rho, chunk, lines[0], lines[1], partial[chunk])
+    if end - begin == len(partial):
+        settle_comparison(partial, out)
+
+
+violation = compiled(_violation)
+
+
+def _settle_log_mass(partial, out):
+    """out[0] = log of the sum of all chunks."""
+    top, mass = -np.inf, 0.0
+    for chunk in range(len(partial)):
+        top = max(top, partial[chunk, 0])
+    top = top if top > -np.inf else 0.0
+    for chunk in range(len(partial)):
+        mass += math.exp(partial[chunk, 0] - top) * partial[chunk, 1]
+    out[0] = top + math.log(mass)
+
+
+settle_log_mass = compiled(_settle_log_mass)
+
+
+def _log_mass(log_a, f, rho, partial, out, begin, end):
+    """out[0] = log sum_i a[i] exp(-f[i] / rho), where these are all chunks."""
+    line = np.empty(CHUNK)
+    for chunk in range(begin, end):
+        first, count, width = extent(chunk, len(f))
+        log_marginal(log_a[first : first + count], f[first : first + count], rho, count, width, line)
+        top = largest(line, width)
+        partial[chunk, 0] = top
+        partial[chunk, 1] = sum_of_exponentials(line, width, top if top > -np.inf else 0.0)
+    if end - begin == len(partial):
+        settle_log_mass(partial, out)
+
+
+log_mass = compiled(_log_mass)
