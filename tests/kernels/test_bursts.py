@@ -17,6 +17,7 @@ from epsot.kernels.cuda import fused, shapes
 from epsot.kernels.cuda.bursts import ALTERNATE, AVERAGE, DESCEND, Fields
 from epsot.kernels.cuda.modules import source
 from epsot.kernels.cuda.vectors import Directions
+from epsot.kernels.vectors import Vectors
 from epsot.problem import MarginalKL
 from epsot.status import Status
 from tests.cuda import emulation, fake_cupy
@@ -79,6 +80,47 @@ def test_points(cost: str, d: int, rho: Any, rng: np.random.Generator, monkeypat
     assert {name.split("<")[0] for name, _, _ in fake_cupy.launches} >= {"alternate", "average"}
     for part in ("xy", "xx", "yy"):
         assert_alike(getattr(actual, part), getattr(desired, part), 1e-9)
+
+
+def test_what_underflows(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marginals below exp(-745), because clouds are far apart beside the reach: errors are relative to them."""
+    x, y = on_device(rng.random((70, 2))), on_device(rng.random((61, 2)) + 5)
+
+    def run() -> Any:
+        return epsot.divergence(epsot.PointCloud(x, y), eps=0.02, rho=1e-3, tol=1e-9)
+
+    desired = one_by_one(monkeypatch, run)
+    actual = run()
+    assert desired.success
+    assert float(np.min(desired.xy.f.data_)) / 1e-3 > 745
+    for part in ("xy", "xx", "yy"):
+        assert_alike(getattr(actual, part), getattr(desired, part), 1e-9)
+
+
+@pytest.mark.parametrize("level", [0.0, 30.0, -30.0])
+@pytest.mark.parametrize("shares", [1, 2])
+def test_errors_are_those_of_the_definition(
+    level: float, shares: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any mass: a exp(-f / rho) is exp(-30 000) here, or exp(30 000)."""
+    monkeypatch.setattr(shapes, "burst_shares", lambda *_: shares)
+    n, m, eps, rho = 450, 380, 0.05, 1e-3
+    x, y, a, b = rng.random((n, 2)), rng.random((m, 2)), rng.random(n) + 0.1, rng.random(m) + 0.1
+    f, g = level + 0.1 * rng.normal(size=n), level + 0.1 * rng.normal(size=m)
+    found = cuda.Points(on_device(x), on_device(y), HalfSquare()).bursts(marginal(a, rho), marginal(b, rho))
+    assert found is not None
+    directions = Directions(on_device(b), on_device(np.log(b)), b.sum(), rho, balanced=False)
+    made = found.alternate(directions, on_device(f), on_device(g), bursts.Record(1, 1, 0), 8, terms(eps=eps, steps=1))
+    exact, side = reference.Points(x, y, HalfSquare()), MarginalKL(rho)
+    next_f = side.dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
+    next_g = side.dampen(exact.T.softmin(np.log(a) + next_f / eps, eps), eps)
+    np.testing.assert_allclose(made.errors, [Vectors().violation(np.log(b), g, next_g, eps, rho)], rtol=1e-9)
+
+    own = cuda.Points(on_device(x), on_device(x), HalfSquare()).bursts(marginal(a, rho), marginal(a, rho))
+    assert own is not None
+    averages = own.average(on_device(f), False, terms(eps=eps, steps=1))
+    updated = side.dampen(reference.Points(x, x, HalfSquare()).softmin(np.log(a) + f / eps, eps), eps)
+    np.testing.assert_allclose(averages.errors, [Vectors().violation(np.log(a), f, updated, eps, rho)], rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -177,7 +219,7 @@ def test_a_step_is_that_of_the_definition(cost: Any, off: float, rng: np.random.
     kernel = cuda.Points(on_device(x), on_device(y), cost)
     found = kernel.bursts(marginal(a, rho), marginal(b))
     assert found is not None
-    directions = Directions(on_device(b), b.sum(), np.inf, balanced=False)
+    directions = Directions(on_device(b), on_device(np.log(b)), b.sum(), np.inf, balanced=False)
     record = bursts.Record(np.inf, np.inf, 0)
     made = found.alternate(directions, on_device(f) + off, on_device(g), record, 8, terms(steps=1))
     exact = reference.Points(x, y, cost)
@@ -207,7 +249,7 @@ def test_float32_far_from_the_origin(cost: Any, rng: np.random.Generator) -> Non
     x, y = ((rng.random((40, 3)) + 1000).astype(np.float32) for _ in range(2))
     found = cuda.Points(on_device(x), on_device(y), cost).bursts(marginal(b), marginal(b))
     assert found is not None
-    directions = Directions(on_device(b), 1.0, np.inf, balanced=True)
+    directions = Directions(on_device(b), on_device(np.log(b)), 1.0, np.inf, balanced=True)
     zero, record = on_device(np.zeros(40)), bursts.Record(np.inf, np.inf, 0)
     made = found.alternate(directions, zero, zero, record, 8, terms(eps=eps, steps=1))
     exact = reference.Points(x.astype(np.float64), y.astype(np.float64), cost).softmin(np.log(b), eps)
