@@ -327,7 +327,7 @@ def print_bursts(cupy, sizes):
             for wanted in (True, False):
                 with bursts(wanted):
                     ways.append(1e6 * seconds(cupy, run, 5) / nit)
-            rule = "in bursts" if shapes.bursts(n, n, d, "float", *device_is) else "one by one"
+            rule = "in bursts" if shapes.bursts(n, n, d, "float" if d else "double", *device_is) else "one by one"
             print(f"{name:<9}{n:>9}{nit:>12}{''.join(f'{way:>12.1f}' for way in ways)}  {rule}", flush=True)
 
 

@@ -38,15 +38,12 @@ struct Grid {
     }
 };
 
-template <bool FIRST, class A, class B> struct Choose { typedef B type; };
-template <class A, class B> struct Choose<true, A, B> { typedef A type; };
-
 // The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (d, n) and
 // (d, m) coordinates, one after the other, so that lanes read neighbours, with DIM = d, or 0 for any; or x is a matrix,
 // `down` and `right` its strides.
-template <typename T_, int COST, int DIM> struct Pairs {
-    typedef T_ T;  // of the exponentials
-    typedef typename Choose<COST == MATRIX, T_, double>::type Place;
+template <typename T_, int COST, int DIM, typename Place_ = double> struct Pairs {
+    typedef T_ T;          // of the exponentials
+    typedef Place_ Place;  // of coordinates or entries
     const Place *x, *y;
     const Index n, m, d, down, right;
     const double scale;

@@ -54,11 +54,12 @@ DESCEND = Fields("n m d down right", "factor rho_a rho_b", "own fresh steps")
 
 
 class Pairs(NamedTuple):
-    """What the kernels read of a cost: two clouds in float64, or one matrix with its strides."""
+    """What the kernels read of a cost: two clouds in float64, or one matrix as it is, with its strides."""
 
     x: Array
     y: Array
     real: str  # the C++ type of the exponentials
+    place: str  # and of the coordinates or entries
     kind: int
     factor: float
     n: int
@@ -70,7 +71,7 @@ class Pairs(NamedTuple):
     @property
     def name(self) -> str:
         """The form, as C++."""
-        return pairs_name(self.real, self.kind, self.d)
+        return pairs_name(self.real, self.kind, self.d, self.place)
 
     def scale(self, eps: float) -> float:
         return LOG2_E * self.factor / eps
@@ -81,9 +82,9 @@ class Pairs(NamedTuple):
         return {"n": self.n, "m": self.m, "d": self.d, "down": self.down, "right": self.right}
 
 
-def pairs_name(real: str, kind: int, d: int) -> str:
+def pairs_name(real: str, kind: int, d: int, place: str = "double") -> str:
     """The form of `d` coordinates, as C++: those of the plane and of space have kernels of their own."""
-    return f"Pairs<{real}, {kind}, {d if d in (2, 3) else 0}>"
+    return f"Pairs<{real}, {kind}, {d if d in (2, 3) else 0}, {place}>"
 
 
 class Bursts:
