@@ -279,12 +279,12 @@ def print_kernels(cupy, sizes, dimensions):
 @contextlib.contextmanager
 def bursts(wanted):
     """Many steps in one launch wherever that is possible, or nowhere: what `shapes.bursts` decides by size."""
-    rule = shapes.bursts
-    shapes.bursts = lambda n, m, *_: wanted and max(n, m) <= shapes.BURST_LONGEST
+    rule, asked = shapes.bursts, fused.unproven
+    shapes.bursts, fused.unproven = lambda n, m, *_: max(n, m) <= shapes.BURST_LONGEST, lambda: wanted
     try:
         yield
     finally:
-        shapes.bursts = rule
+        shapes.bursts, fused.unproven = rule, asked
 
 
 def print_solves(cupy, sizes):

@@ -200,7 +200,7 @@ def test_exports_as_on_the_cpu(cupy: Any) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9)])
 @pytest.mark.parametrize(("n", "d"), [(40, 1), (1000, 3), (2500, 2), (700, 10)])
 def test_bursts_are_steps_one_by_one(
-    cupy: Any, n: int, d: int, dtype: Any, tolerance: float, reach: Any, monkeypatch: pytest.MonkeyPatch
+    cupy: Any, unproven: None, n: int, d: int, dtype: Any, tolerance: float, reach: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All blocks at once, and in two places of the device: one that works on vectors, and several."""
     rng = np.random.default_rng(n)
@@ -221,7 +221,7 @@ def test_bursts_are_steps_one_by_one(
         close(ours.g, theirs.g.get(), tolerance)
 
 
-def test_bursts_of_many_threads(cupy: Any) -> None:
+def test_bursts_of_many_threads(cupy: Any, unproven: None) -> None:
     """Grids whose blocks wait for each other, of several streams at once: none starts before all of it can run."""
     rng = np.random.default_rng(0)
     clouds = [cupy.asarray(rng.random((1500, 3)).astype(np.float32)) for _ in range(9)]

@@ -13,7 +13,7 @@ import pytest
 import epsot
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import bursts, cuda, reference
-from epsot.kernels.cuda import fused, shapes
+from epsot.kernels.cuda import fused, modules, shapes
 from epsot.kernels.cuda.bursts import ALTERNATE, AVERAGE, DESCEND, Fields
 from epsot.kernels.cuda.modules import source
 from epsot.kernels.cuda.vectors import Directions
@@ -29,7 +29,7 @@ NEVER = bursts.Rest(100, 0.0)
 
 
 @pytest.fixture(autouse=True)
-def cupy() -> Iterator[Any]:
+def cupy(unproven: None) -> Iterator[Any]:
     with fake_cupy.installed() as module:
         fake_cupy.launches.clear()
         yield module
@@ -356,6 +356,47 @@ def test_where_bursts_are_used(monkeypatch: pytest.MonkeyPatch, rng: np.random.G
     x, a = on_device(rng.random((20, 2))), marginal(np.full(20, 0.05))
     monkeypatch.setattr(fused, "attribute", lambda _, device, name: name != fused.COOPERATIVE)
     assert cuda.Points(x, x, HalfSquare()).bursts(a, a) is None
+
+
+def test_bursts_are_asked_for(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """No device has run them yet: they are used where EPSOT_UNPROVEN is 1, and nowhere else."""
+    x, a = on_device(rng.random((20, 2))), marginal(np.full(20, 0.05))
+    for value, wanted in ((None, False), ("", False), ("0", False), ("1", True)):
+        monkeypatch.delenv("EPSOT_UNPROVEN", raising=False)
+        if value is not None:
+            monkeypatch.setenv("EPSOT_UNPROVEN", value)
+        modules.unproven.cache_clear()
+        assert (cuda.Points(x, x, HalfSquare()).bursts(a, a) is not None) == wanted
+
+
+@pytest.mark.parametrize("refused", ["", "alternate", "average", "descend"])
+@pytest.mark.parametrize("tol", [1e-5, None])
+def test_a_launch_that_is_refused(
+    refused: str, tol: float | None, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The solve goes on step by step, and so does every later one on that device. The log says so once."""
+    x, y = on_device(rng.random((50, 2))), on_device(rng.random((41, 2)) + 0.3)
+    monkeypatch.setattr(modules, "refusals", set())
+    monkeypatch.setattr(fused, "refusals", modules.refusals)
+
+    def run() -> Any:
+        return epsot.sinkhorn_divergence(x, y, blur=0.1, tol=tol)
+
+    desired = one_by_one(monkeypatch, run)
+    monkeypatch.setattr(fake_cupy, "refused", [refused])
+    for actual in (run(), run()):
+        for part in ("xy", "xx", "yy"):
+            assert_alike(getattr(actual, part), getattr(desired, part), 1e-9)
+    used = tol is None if refused == "descend" else tol is not None
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == (used or not refused)
+    assert all("refuses a cooperative launch (CUDA_ERROR" in line for line in told)
+    if told:
+        assert modules.refusals == {0}
+        fake_cupy.launches.clear()
+        run()
+        together = ("alternate", "average", "descend")
+        assert not [name for name, _, _ in fake_cupy.launches if name.startswith(together)]
 
 
 def test_many_points_are_not_copied(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:

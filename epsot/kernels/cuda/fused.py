@@ -13,7 +13,7 @@ from epsot.costs import Array
 from epsot.kernels.bursts import Marginal
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import LOG2_E, Bursts, Pairs
-from epsot.kernels.cuda.modules import launch
+from epsot.kernels.cuda.modules import launch, refusals, unproven
 from epsot.kernels.cuda.shapes import CHUNK, FRAME, NEAR_TILE, PLAIN_THREADS, WIDTH, Shape
 from epsot.kernels.reference import Dense
 from epsot.lazy import cached_property
@@ -175,6 +175,8 @@ class Fused(Dense):
     @on_device
     def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
         cupy, here = self.cupy, self.device.id
+        if not unproven() or here in refusals:
+            return None
         fits, ratio = multiprocessors(cupy, here), attribute(cupy, here, DOUBLE_RATIO)
         few = shapes.bursts(*self.shape, self.dim, self.real, fits, ratio)
         if not few or not attribute(cupy, here, COOPERATIVE):
