@@ -7,18 +7,21 @@ weight is positive: points of weight zero are set aside by `Support` and get the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel, vectors_of
-from epsot.kernels.bursts import Bursts, Marginal
+from epsot.kernels.bursts import Bursts, Marginal, Refused
 from epsot.kernels.reference import bounded_exp, log_marginals
 from epsot.kernels.vectors import Directions, Vectors, distance
 from epsot.lazy import cached_property
 
 DOUBLE = 2.0**-53  # the precision of float64
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,16 @@ class Problem:
             Marginal(self.log_a, self.a, self.mass_a, self.kl_a.rho),
             Marginal(self.log_b, self.b, self.mass_b, self.kl_b.rho),
         )
+
+    def in_bursts(self, make: Callable[[Bursts], Made]) -> Made | None:
+        """What `make` does with the bursts; None where there are none, or the device refuses them, now and later."""
+        if self.bursts is None:
+            return None
+        try:
+            return make(self.bursts)
+        except Refused:
+            vars(self)["bursts"] = None
+            return None
 
     @property
     def balanced(self) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+
+from epsot.kernels.cuda import modules
 
 
 class Measures(NamedTuple):
@@ -31,6 +34,15 @@ def measures(n: int, m: int, d: int, *, seed: int = 0, offset: float = 0.0, zero
     if zeros:
         a[n // 2] = b[1] = 0
     return Measures(x, y, 2.3 * a / a.sum(), 1.7 * b / b.sum())
+
+
+@pytest.fixture
+def unproven(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a process with EPSOT_UNPROVEN=1: code for a GPU that no device has run yet may run."""
+    monkeypatch.setenv("EPSOT_UNPROVEN", "1")
+    modules.unproven.cache_clear()
+    yield
+    modules.unproven.cache_clear()
 
 
 @pytest.fixture

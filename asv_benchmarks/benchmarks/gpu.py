@@ -279,12 +279,12 @@ def print_kernels(cupy, sizes, dimensions):
 @contextlib.contextmanager
 def bursts(wanted):
     """Many steps in one launch wherever that is possible, or nowhere: what `shapes.bursts` decides by size."""
-    rule = shapes.bursts
-    shapes.bursts = lambda n, m, *_: wanted and max(n, m) <= shapes.BURST_LONGEST
+    rule, asked = shapes.bursts, fused.unproven
+    shapes.bursts, fused.unproven = lambda n, m, *_: max(n, m) <= shapes.BURST_LONGEST, lambda: wanted
     try:
         yield
     finally:
-        shapes.bursts = rule
+        shapes.bursts, fused.unproven = rule, asked
 
 
 def print_solves(cupy, sizes):
@@ -327,7 +327,7 @@ def print_bursts(cupy, sizes):
             for wanted in (True, False):
                 with bursts(wanted):
                     ways.append(1e6 * seconds(cupy, run, 5) / nit)
-            rule = "in bursts" if shapes.bursts(n, n, d, "float", *device_is) else "one by one"
+            rule = "in bursts" if shapes.bursts(n, n, d, "float" if d else "double", *device_is) else "one by one"
             print(f"{name:<9}{n:>9}{nit:>12}{''.join(f'{way:>12.1f}' for way in ways)}  {rule}", flush=True)
 
 

@@ -13,6 +13,10 @@ from typing import Any, NamedTuple, Protocol
 from epsot.costs import Array
 
 
+class Refused(RuntimeError):
+    """The device did not start a burst. Nothing has changed: the same steps can be made one by one."""
+
+
 class Rest(NamedTuple):
     """Errors that rest: none of the last `steps` is below `factor` times the one before them."""
 

@@ -92,7 +92,11 @@ class ConjugateResiduals(Update):
         terms = Terms(level.eps, usual, level.tol, STILL, SLOW, level.restless, errors)
         record = Record(*state.lowest, state.waited)
         plain = state.plain
-        made = bursts.alternate(state.directions, plain.f, plain.start, record, PATIENCE, terms)
+        made = self.update.problem.in_bursts(
+            lambda bursts: bursts.alternate(state.directions, plain.f, plain.start, record, PATIENCE, terms)
+        )
+        if made is None:
+            return super().run(state, level, most, errors)
         return self.made(state, made), made.errors
 
     def made(self, state: AcceleratedState, made: Alternations) -> AcceleratedState:

@@ -171,11 +171,11 @@ class Symmetric(Update):
         return SymmetricState(*pair, pair, pair)
 
     def descend(self, state: SymmetricState, temperatures: Sequence[float]) -> SymmetricState:
-        bursts = self.problem.bursts
-        if bursts is None:
+        made = self.problem.in_bursts(lambda bursts: bursts.descend(state.f, state.g, state.fresh, temperatures))
+        if made is None:
             state = super().descend(state, temperatures)
             return state
-        return SymmetricState(*bursts.descend(state.f, state.g, state.fresh, temperatures))
+        return SymmetricState(*made)
 
     def pair(self, state: SymmetricState) -> tuple[Array, Array]:
         return state.f, state.g
@@ -229,20 +229,20 @@ class SelfTransport(Update):
         return SelfState(f, updated, (f + updated) / 2)
 
     def run(self, state: SelfState, level: Level, most: int, errors: Sequence[float]) -> tuple[SelfState, list[float]]:
-        bursts = self.problem.bursts if most > 1 else None
-        if bursts is None or level.tol is None:
+        if most == 1 or level.tol is None:
             return super().run(state, level, most, errors)
         terms = Terms(level.eps, most, level.tol, HALVING, HALVING, level.restless, errors)
-        *made, found = bursts.average(state.mean, state.fresh, terms)
-        return SelfState(*made), found
+        made = self.problem.in_bursts(lambda bursts: bursts.average(state.mean, state.fresh, terms))
+        if made is None:
+            return super().run(state, level, most, errors)
+        return SelfState(*made[:3]), made.errors
 
     def descend(self, state: SelfState, temperatures: Sequence[float]) -> SelfState:
-        bursts = self.problem.bursts
-        if bursts is None:
+        made = self.problem.in_bursts(lambda bursts: bursts.descend_self(state.mean, state.fresh, temperatures))
+        if made is None:
             state = super().descend(state, temperatures)
             return state
-        *made, _ = bursts.descend_self(state.mean, state.fresh, temperatures)
-        return SelfState(*made)
+        return SelfState(*made[:3])
 
     def pair(self, state: SelfState) -> tuple[Array, Array]:
         return state.f, state.f

@@ -31,6 +31,7 @@ allocated = {"now": 0, "peak": 0}
 COMPILED: dict[str, Kernels] = {}  # by the name of a kernel; all of a group are one library
 MULTIPROCESSORS = 2  # of every device; few, so that small problems have several blocks
 RESIDENT = 1  # blocks that a multiprocessor is sure to run at once
+refused: list[str] = []  # beginnings of the names of kernels whose blocks the driver does not run all at once
 # Functions that look at an array, or make one that nothing is written to.
 FREE = {
     "broadcast_to", "can_cast", "expand_dims", "finfo", "iinfo", "isdtype", "moveaxis", "ndim",
@@ -221,6 +222,10 @@ class RawModule:
         return RawKernel(name)
 
 
+class CUDADriverError(RuntimeError):
+    """What the driver says, in CuPy's words."""
+
+
 class RawKernel:
     """A kernel; `kernel` is what CuPy has loaded for the current device, which can be started in more ways."""
 
@@ -244,6 +249,8 @@ class RawKernel:
     ) -> None:
         assert all(0 < size <= limit for size, limit in zip(grid, (2**31 - 1, 65535, 65535), strict=False)), grid
         assert not enable_cooperative_groups or np.prod(grid) <= MULTIPROCESSORS * RESIDENT
+        if enable_cooperative_groups and self.name.startswith(tuple(refused)):
+            raise CUDADriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks in cooperative launch")
         launches.append((self.name, grid, Device.stack[-1]))
         values = [unwrap(argument) for argument in arguments]
         self.compiled(grid, block, values, together=enable_cooperative_groups)
@@ -317,8 +324,8 @@ def empty_like(prototype: Any, dtype: Any = None, **_: Any) -> ndarray:
 
 def make() -> dict[str, types.ModuleType]:
     """The modules by name."""
-    names = ("cupy", "cupy.linalg", "cupy.fft", "cupy.cuda", "cupy.cuda.device")
-    cupy, linalg, fft, cuda, device = map(types.ModuleType, names)
+    names = ("cupy", "cupy.linalg", "cupy.fft", "cupy.cuda", "cupy.cuda.device", "cupy.cuda.driver")
+    cupy, linalg, fft, cuda, device, driver = map(types.ModuleType, names)
     for module, origin in ((cupy, np), (linalg, np.linalg), (fft, np.fft)):
         for name in dir(origin):
             value = getattr(origin, name)
@@ -335,11 +342,12 @@ def make() -> dict[str, types.ModuleType]:
         setattr(cupy, name, value)
     cupy.__path__, cuda.__path__ = [], []
     cuda.Device, cuda.Stream, device.Device = Device, Stream, Device  # type: ignore[attr-defined]
+    cuda.driver, driver.CUDADriverError = driver, CUDADriverError  # type: ignore[attr-defined]
     cuda.Event, cuda.get_elapsed_time = Event, get_elapsed_time  # type: ignore[attr-defined]
     cuda.runtime = types.SimpleNamespace(  # type: ignore[attr-defined]
         getDeviceProperties=lambda _: {"name": b"an emulated device"}, driverGetVersion=lambda: 0
     )
-    return {module.__name__: module for module in (cupy, linalg, fft, cuda, device)}
+    return {module.__name__: module for module in (cupy, linalg, fft, cuda, device, driver)}
 
 
 ndarray.__module__ = "cupy"

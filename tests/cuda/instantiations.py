@@ -24,13 +24,13 @@ def tiled(real: str, kind: str) -> list[str]:
     return names if kind == "square" else [*names, f"reduce<{values}, COSTS>"]
 
 
-def stored(real: str, along: bool) -> list[str]:
-    form = shapes.stored(real, along).name
+def stored(entry: str, along: bool) -> list[str]:
+    form = shapes.stored(entry, along).name
     return [f"reduce<{form}, {operation}>" for operation in ("SUMS", "VALUES", "COSTS")] + [f"pair<{form}>"]
 
 
-def bursts(real: str, kind: int, dim: int) -> list[str]:
-    name = pairs_name(real, kind, dim)
+def bursts(real: str, kind: int, dim: int, place: str = "double") -> list[str]:
+    name = pairs_name(real, kind, dim, place)
     return [f"alternate<{name}, {ROWS}>", f"average<{name}>", f"descend<{name}>"]
 
 
@@ -49,7 +49,7 @@ def groups() -> dict[str, list[str]]:
         for kind, number in KINDS.items():
             for dim in (2, 3, 0):
                 found[f"{real}, bursts, {kind}, {f'd = {dim}' if dim else 'any d'}"] = bursts(real, number, dim)
-        found[f"{real}, bursts, matrix"] = bursts(real, MATRIX, 0)
+        found[f"{real}, bursts, matrix"] = bursts("double", MATRIX, 0, real)
     threads = shapes.VECTOR_THREADS
     sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
     found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]

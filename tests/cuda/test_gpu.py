@@ -73,9 +73,10 @@ def test_parity_with_the_reference(cupy: Any, cost: Any, dtype: Any, tolerance: 
 
 
 @pytest.mark.parametrize("layout", ["C", "F"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-10)])
-def test_matrix(cupy: Any, layout: Any, dtype: Any, tolerance: float) -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_matrix(cupy: Any, layout: Any, dtype: Any) -> None:
+    """Of either type in float64."""
+    rng, tolerance = np.random.default_rng(0), 1e-10
     C = rng.random((600, 500)).astype(dtype)
     C[rng.random(C.shape) < 0.1] = np.inf
     C[7] = np.inf
@@ -123,7 +124,9 @@ def test_vectors_as_on_the_cpu(cupy: Any, m: int) -> None:
     """One block, and several; twice with the same bits."""
     rng = np.random.default_rng(m)
     b = rng.random(m) / m
-    ours, theirs = (kernels.vectors_of(z).directions(z, 0.5, np.inf, balanced=True) for z in (cupy.asarray(b), b))
+    B, log_B = cupy.asarray(b), cupy.asarray(np.log(b))
+    ours, again = (kernels.vectors_of(B).directions(B, log_B, 0.5, np.inf, balanced=True) for _ in range(2))
+    theirs = kernels.vectors_of(b).directions(b, np.log(b), 0.5, np.inf, balanced=True)
     path = [0.5**step * rng.normal(size=(2, m)) for step in range(15)]
     starts = []
     for g, updated in path:
@@ -132,14 +135,16 @@ def test_vectors_as_on_the_cpu(cupy: Any, m: int) -> None:
         close(start, wanted.start, 1e-9)
         assert (error, norm) == pytest.approx((wanted.error, wanted.norm), rel=1e-12)
         starts.append(start)
-    again = kernels.vectors_of(starts[0]).directions(cupy.asarray(b), 0.5, np.inf, balanced=True)
     for start, (g, updated) in zip(starts, path, strict=True):
         repeated = again.advance(cupy.asarray(g), cupy.asarray(updated), cupy.asarray(updated), 1.0).start
         assert bool((repeated == start).all())
-    vectors, plain, g = kernels.vectors_of(starts[0]), kernels.vectors_of(b), path[0][0]
-    B, G = cupy.asarray(b), cupy.asarray(g)
-    close(vectors.violation(B, G, G * 0.9, 0.1, 2.0, 0.5), plain.violation(b, g, g * 0.9, 0.1, 2.0, 0.5), 1e-12)
-    close(vectors.log_mass(cupy.log(B), G, 0.1), plain.log_mass(np.log(b), g, 0.1), 1e-12)
+    vectors, plain, g = kernels.vectors_of(B), kernels.vectors_of(b), path[0][0]
+    G = cupy.asarray(g)
+    # Of the second, marginals are beyond the numbers of float64; their logarithms, up to 40 000, are rounded.
+    for rho, tolerance in ((2.0, 1e-12), (1e-4, 1e-10)):
+        wanted = plain.violation(np.log(b), g, g * 0.9, 0.1, rho)
+        close(vectors.violation(log_B, G, G * 0.9, 0.1, rho), wanted, tolerance)
+    close(vectors.log_mass(log_B, G, 0.1), plain.log_mass(np.log(b), g, 0.1), 1e-12)
     close(vectors.density(B, G, 0.1), plain.density(b, g, 0.1), 1e-15)
 
 
@@ -195,7 +200,7 @@ def test_exports_as_on_the_cpu(cupy: Any) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9)])
 @pytest.mark.parametrize(("n", "d"), [(40, 1), (1000, 3), (2500, 2), (700, 10)])
 def test_bursts_are_steps_one_by_one(
-    cupy: Any, n: int, d: int, dtype: Any, tolerance: float, reach: Any, monkeypatch: pytest.MonkeyPatch
+    cupy: Any, unproven: None, n: int, d: int, dtype: Any, tolerance: float, reach: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All blocks at once, and in two places of the device: one that works on vectors, and several."""
     rng = np.random.default_rng(n)
@@ -216,7 +221,7 @@ def test_bursts_are_steps_one_by_one(
         close(ours.g, theirs.g.get(), tolerance)
 
 
-def test_bursts_of_many_threads(cupy: Any) -> None:
+def test_bursts_of_many_threads(cupy: Any, unproven: None) -> None:
     """Grids whose blocks wait for each other, of several streams at once: none starts before all of it can run."""
     rng = np.random.default_rng(0)
     clouds = [cupy.asarray(rng.random((1500, 3)).astype(np.float32)) for _ in range(9)]

@@ -28,7 +28,7 @@ ELSEWHERE = ("order", "vectors")  # test_driver.py, and test_vectors.py in tests
 
 
 @pytest.fixture(autouse=True)
-def cupy() -> Iterator[Any]:
+def cupy(unproven: None) -> Iterator[Any]:
     with fake_cupy.installed() as module:
         fake_cupy.launches.clear()
         yield module
@@ -40,7 +40,7 @@ def prepared(label: str, rng: np.random.Generator) -> tuple[Case, str]:
     if what == "matrix":
         C = rng.random((140, 75)).astype(DTYPES[real])
         ours = bridge.matrix(C if where.startswith("rows") else np.asfortranarray(C))
-        return make_case(ours, reference.Matrix(C), DTYPES[real], 0.3, rng), "softmin pair apply"
+        return make_case(ours, reference.Matrix(C), np.float64, 0.3, rng), "softmin pair apply"
     x, y = clouds(140, 75, 9 if where == "any d" else int(where[-1]), DTYPES[real], rng)
     case = make_case(bridge.points(x, y, COSTS[what]), reference.Points(x, y, COSTS[what]), DTYPES[real], 0.3, rng)
     return case, "softmin pair self apply gradient cost_apply"

@@ -13,10 +13,11 @@ import pytest
 import epsot
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import bursts, cuda, reference
-from epsot.kernels.cuda import fused, shapes
+from epsot.kernels.cuda import fused, modules, shapes
 from epsot.kernels.cuda.bursts import ALTERNATE, AVERAGE, DESCEND, Fields
 from epsot.kernels.cuda.modules import source
 from epsot.kernels.cuda.vectors import Directions
+from epsot.kernels.vectors import Vectors
 from epsot.problem import MarginalKL
 from epsot.status import Status
 from tests.cuda import emulation, fake_cupy
@@ -28,7 +29,7 @@ NEVER = bursts.Rest(100, 0.0)
 
 
 @pytest.fixture(autouse=True)
-def cupy() -> Iterator[Any]:
+def cupy(unproven: None) -> Iterator[Any]:
     with fake_cupy.installed() as module:
         fake_cupy.launches.clear()
         yield module
@@ -81,6 +82,47 @@ def test_points(cost: str, d: int, rho: Any, rng: np.random.Generator, monkeypat
         assert_alike(getattr(actual, part), getattr(desired, part), 1e-9)
 
 
+def test_what_underflows(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marginals below exp(-745), because clouds are far apart beside the reach: errors are relative to them."""
+    x, y = on_device(rng.random((70, 2))), on_device(rng.random((61, 2)) + 5)
+
+    def run() -> Any:
+        return epsot.divergence(epsot.PointCloud(x, y), eps=0.02, rho=1e-3, tol=1e-9)
+
+    desired = one_by_one(monkeypatch, run)
+    actual = run()
+    assert desired.success
+    assert float(np.min(desired.xy.f.data_)) / 1e-3 > 745
+    for part in ("xy", "xx", "yy"):
+        assert_alike(getattr(actual, part), getattr(desired, part), 1e-9)
+
+
+@pytest.mark.parametrize("level", [0.0, 30.0, -30.0])
+@pytest.mark.parametrize("shares", [1, 2])
+def test_errors_are_those_of_the_definition(
+    level: float, shares: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any mass: a exp(-f / rho) is exp(-30 000) here, or exp(30 000)."""
+    monkeypatch.setattr(shapes, "burst_shares", lambda *_: shares)
+    n, m, eps, rho = 450, 380, 0.05, 1e-3
+    x, y, a, b = rng.random((n, 2)), rng.random((m, 2)), rng.random(n) + 0.1, rng.random(m) + 0.1
+    f, g = level + 0.1 * rng.normal(size=n), level + 0.1 * rng.normal(size=m)
+    found = cuda.Points(on_device(x), on_device(y), HalfSquare()).bursts(marginal(a, rho), marginal(b, rho))
+    assert found is not None
+    directions = Directions(on_device(b), on_device(np.log(b)), b.sum(), rho, balanced=False)
+    made = found.alternate(directions, on_device(f), on_device(g), bursts.Record(1, 1, 0), 8, terms(eps=eps, steps=1))
+    exact, side = reference.Points(x, y, HalfSquare()), MarginalKL(rho)
+    next_f = side.dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
+    next_g = side.dampen(exact.T.softmin(np.log(a) + next_f / eps, eps), eps)
+    np.testing.assert_allclose(made.errors, [Vectors().violation(np.log(b), g, next_g, eps, rho)], rtol=1e-9)
+
+    own = cuda.Points(on_device(x), on_device(x), HalfSquare()).bursts(marginal(a, rho), marginal(a, rho))
+    assert own is not None
+    averages = own.average(on_device(f), False, terms(eps=eps, steps=1))
+    updated = side.dampen(reference.Points(x, x, HalfSquare()).softmin(np.log(a) + f / eps, eps), eps)
+    np.testing.assert_allclose(averages.errors, [Vectors().violation(np.log(a), f, updated, eps, rho)], rtol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("turned", [False, True])
 def test_matrices(dtype: Any, turned: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +136,20 @@ def test_matrices(dtype: Any, turned: bool, rng: np.random.Generator, monkeypatc
 
     desired = one_by_one(monkeypatch, run)
     assert desired.success
-    assert_alike(run(), desired, 1e-5 if dtype == np.float32 else 1e-9)
+    assert_alike(run(), desired, 1e-7 if dtype == np.float32 else 1e-9)  # the potentials of a result are float32, too
+    a, b = marginal(rng.random(50) + 0.1), marginal(rng.random(80) + 0.1)
+    found = []
+    for C in (given, given.astype(np.float64)):
+        made = cuda.Matrix(C).bursts(a, b)
+        assert made is not None
+        directions = Directions(b.weights, b.log_weights, b.mass, np.inf, balanced=True)
+        zeros = on_device(np.zeros(50)), on_device(np.zeros(80))
+        steps = made.alternate(directions, *zeros, bursts.Record(1, 1, 0), 8, terms())
+        found.append(
+            [steps.start.data_, np.array(steps.errors), *(z.data_ for z in made.descend(*zeros, True, [1, 0.5])[:2])]
+        )
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("shares", [1, 2])
@@ -177,7 +232,7 @@ def test_a_step_is_that_of_the_definition(cost: Any, off: float, rng: np.random.
     kernel = cuda.Points(on_device(x), on_device(y), cost)
     found = kernel.bursts(marginal(a, rho), marginal(b))
     assert found is not None
-    directions = Directions(on_device(b), b.sum(), np.inf, balanced=False)
+    directions = Directions(on_device(b), on_device(np.log(b)), b.sum(), np.inf, balanced=False)
     record = bursts.Record(np.inf, np.inf, 0)
     made = found.alternate(directions, on_device(f) + off, on_device(g), record, 8, terms(steps=1))
     exact = reference.Points(x, y, cost)
@@ -207,7 +262,7 @@ def test_float32_far_from_the_origin(cost: Any, rng: np.random.Generator) -> Non
     x, y = ((rng.random((40, 3)) + 1000).astype(np.float32) for _ in range(2))
     found = cuda.Points(on_device(x), on_device(y), cost).bursts(marginal(b), marginal(b))
     assert found is not None
-    directions = Directions(on_device(b), 1.0, np.inf, balanced=True)
+    directions = Directions(on_device(b), on_device(np.log(b)), 1.0, np.inf, balanced=True)
     zero, record = on_device(np.zeros(40)), bursts.Record(np.inf, np.inf, 0)
     made = found.alternate(directions, zero, zero, record, 8, terms(eps=eps, steps=1))
     exact = reference.Points(x.astype(np.float64), y.astype(np.float64), cost).softmin(np.log(b), eps)
@@ -301,6 +356,47 @@ def test_where_bursts_are_used(monkeypatch: pytest.MonkeyPatch, rng: np.random.G
     x, a = on_device(rng.random((20, 2))), marginal(np.full(20, 0.05))
     monkeypatch.setattr(fused, "attribute", lambda _, device, name: name != fused.COOPERATIVE)
     assert cuda.Points(x, x, HalfSquare()).bursts(a, a) is None
+
+
+def test_bursts_are_asked_for(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """No device has run them yet: they are used where EPSOT_UNPROVEN is 1, and nowhere else."""
+    x, a = on_device(rng.random((20, 2))), marginal(np.full(20, 0.05))
+    for value, wanted in ((None, False), ("", False), ("0", False), ("1", True)):
+        monkeypatch.delenv("EPSOT_UNPROVEN", raising=False)
+        if value is not None:
+            monkeypatch.setenv("EPSOT_UNPROVEN", value)
+        modules.unproven.cache_clear()
+        assert (cuda.Points(x, x, HalfSquare()).bursts(a, a) is not None) == wanted
+
+
+@pytest.mark.parametrize("refused", ["", "alternate", "average", "descend"])
+@pytest.mark.parametrize("tol", [1e-5, None])
+def test_a_launch_that_is_refused(
+    refused: str, tol: float | None, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The solve goes on step by step, and so does every later one on that device. The log says so once."""
+    x, y = on_device(rng.random((50, 2))), on_device(rng.random((41, 2)) + 0.3)
+    monkeypatch.setattr(modules, "refusals", set())
+    monkeypatch.setattr(fused, "refusals", modules.refusals)
+
+    def run() -> Any:
+        return epsot.sinkhorn_divergence(x, y, blur=0.1, tol=tol)
+
+    desired = one_by_one(monkeypatch, run)
+    monkeypatch.setattr(fake_cupy, "refused", [refused])
+    for actual in (run(), run()):
+        for part in ("xy", "xx", "yy"):
+            assert_alike(getattr(actual, part), getattr(desired, part), 1e-9)
+    used = tol is None if refused == "descend" else tol is not None
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == (used or not refused)
+    assert all("refuses a cooperative launch (CUDA_ERROR" in line for line in told)
+    if told:
+        assert modules.refusals == {0}
+        fake_cupy.launches.clear()
+        run()
+        together = ("alternate", "average", "descend")
+        assert not [name for name, _, _ in fake_cupy.launches if name.startswith(together)]
 
 
 def test_many_points_are_not_copied(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:

@@ -123,8 +123,8 @@ def test_matrix(layout: Any, dtype: Any, n: int, m: int, eps: float, rng: np.ran
     k, h = rng.normal(size=n), log_b  # potentials of forbidden points would be infinite
     k[-1] = LOG_ZERO
     k -= 1 / eps  # the smallest logits of a cost near -4 or so, and of no plan in particular
-    # One product and one sum, both as large as a logit, and the sums of the exponentials.
-    rounding = np.finfo(dtype).eps * (50 + 8 / eps)
+    # One product and one sum, both as large as a logit, and the sums of the exponentials, all in float64.
+    rounding = np.finfo(f8).eps * (50 + 8 / eps)
     case = Case(ours, theirs, k, h, eps, rounding, rng)
     for name in ("softmin", "guess", "transpose", "pair"):
         CHECKS[name](case)
@@ -135,6 +135,23 @@ def test_matrix(layout: Any, dtype: Any, n: int, m: int, eps: float, rng: np.ran
     v = rng.random(m) * (np.arange(m) % 3 > 0)  # of one sign, so that infinite costs do not cancel
     within(ours.cost_apply(v), theirs.cost_apply(v), 1e-15 * m * 10)
     np.testing.assert_array_equal(C, before)
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+def test_a_float32_matrix_is_its_numbers(layout: Any, rng: np.random.Generator) -> None:
+    """To the bit what the same numbers in float64 give, where constants leave float32 three digits."""
+    C = 1e4 * rng.random((130, 1)) + 1e4 * rng.random(270) + rng.random((130, 270))
+    C[3, 5:] = np.inf
+    C = layout(C.astype(f4))
+    k, h, v, eps = rng.normal(size=130), rng.normal(size=270), rng.normal(size=(270, 5)), 1e-2
+    found = []
+    for kernel in (bridge.matrix(C), bridge.matrix(layout(C.astype(f8)))):
+        f = kernel.softmin(h, eps)
+        rows, columns = kernel.softmin_pair(k + f / eps, h, eps), kernel.T.softmin(k, eps)
+        sums = kernel.apply(k + f / eps, h, eps, v), kernel.cost_apply(h)
+        found.append([f, kernel.softmin(h, eps, f), *rows, columns, *sums])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])

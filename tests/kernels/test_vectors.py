@@ -62,11 +62,12 @@ def test_sums(n: int, rho: float, blocks: int, rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize("rho", [np.inf, 0.7, 1e-3])
 @pytest.mark.parametrize("level", [0.0, 2.0, -2.0, 1e4, -1e4])
-def test_the_violation_is_relative_at_any_mass(rho: float, level: float, rng: np.random.Generator) -> None:
+def test_the_violation_is_relative_at_any_mass(rho: float, level: float, blocks: int, rng: np.random.Generator) -> None:
     """Its terms may be far below, or above, the numbers of float64; against the definition, over the largest term."""
-    a, f = rng.random(40) + 0.01, level + rng.normal(size=40)
+    n = 700  # some for each block
+    a, f = rng.random(n) + 0.01, level + rng.normal(size=n)
     a[3] = 0
-    next_f = f + 0.02 * rng.normal(size=40)
+    next_f = f + 0.02 * rng.normal(size=n)
     next_f[1] += 300
     with np.errstate(divide="ignore"):
         log_a = np.log(a)
@@ -74,16 +75,27 @@ def test_the_violation_is_relative_at_any_mass(rho: float, level: float, rng: np
     log_p = log_m + (f - next_f) * (1 / 0.05 + 1 / rho)
     top = max(log_m.max(), log_p.max())
     m, p = np.exp(log_m - top), np.exp(log_p - top)
-    error, mass = vectors.Vectors().marginals(log_a, f, next_f, 0.05, rho)
-    close(error, np.abs(p - m).sum() / max(p.sum(), m.sum()), 1e-11)
-    if top < 600:
-        np.testing.assert_allclose(mass, p.sum() * np.exp(top), rtol=1e-11)
+    on_device = map(fake_cupy.asarray, (log_a, f, next_f))
+    ours = [z.data_ for z in cuda.Vectors().marginals(*on_device, 0.05, rho)]
+    theirs = vectors.Vectors().marginals(log_a, f, next_f, 0.05, rho)
+    for error, mass in (theirs, ours):
+        close(error, np.abs(p - m).sum() / max(p.sum(), m.sum()), 1e-11)
+        if top < 600:
+            np.testing.assert_allclose(mass, p.sum() * np.exp(top), rtol=1e-11)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-11)
+    # A step measures the same of the other side.
+    directions = cuda.Vectors().directions(*map(fake_cupy.asarray, (a, log_a)), a.sum(), rho, balanced=False)
+    found = directions.advance(*map(fake_cupy.asarray, (f, next_f, next_f)), 0.05)
+    assert found.error == pytest.approx(float(ours[0]), rel=1e-13)
 
 
-def test_no_mass_is_no_violation() -> None:
-    none, away = np.full(3, -np.inf), np.full(3, np.inf)
-    assert vectors.Vectors().violation(none, np.zeros(3), np.ones(3), 0.1, 1.0) == 0
-    assert vectors.Vectors().violation(np.zeros(3), away, away, 0.1, 1.0) == 0
+@pytest.mark.parametrize("xp", [np, fake_cupy], ids=["definition", "cuda"])
+def test_no_mass_is_no_violation(xp: Any) -> None:
+    some, none, away = (xp.asarray(np.full(3, value)) for value in (0.0, -np.inf, np.inf))
+    ours = vectors.Vectors() if xp is np else cuda.Vectors()
+    for log_a, f, next_f in ((none, some, some + 1), (some, away, away)):
+        error, mass = (float(z) for z in ours.marginals(log_a, f, next_f, 0.1, 1.0))
+        assert error == mass == 0
 
 
 def test_what_is_not_finite_is_seen(blocks: int) -> None:

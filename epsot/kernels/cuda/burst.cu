@@ -38,15 +38,12 @@ struct Grid {
     }
 };
 
-template <bool FIRST, class A, class B> struct Choose { typedef B type; };
-template <class A, class B> struct Choose<true, A, B> { typedef A type; };
-
 // The costs of pairs, log2(e) C[i, j] / eps, with scale = log2(e) / eps times a factor of the cost. x, y: (d, n) and
 // (d, m) coordinates, one after the other, so that lanes read neighbours, with DIM = d, or 0 for any; or x is a matrix,
 // `down` and `right` its strides.
-template <typename T_, int COST, int DIM> struct Pairs {
-    typedef T_ T;  // of the exponentials
-    typedef typename Choose<COST == MATRIX, T_, double>::type Place;
+template <typename T_, int COST, int DIM, typename Place_ = double> struct Pairs {
+    typedef T_ T;          // of the exponentials
+    typedef Place_ Place;  // of coordinates or entries
     const Place *x, *y;
     const Index n, m, d, down, right;
     const double scale;
@@ -291,7 +288,7 @@ struct AlternateTask {
 };
 struct AverageTask {
     Index n, d, down, right;
-    double scale, eps, rho, mass, tol, still_factor;
+    double scale, eps, rho, tol, still_factor;
     int fresh, shares, steps, still, known;
 };
 struct DescendTask {
@@ -318,7 +315,7 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
     typedef LogMass<BURST_THREADS> Mass;
     __shared__ union {
         typename Step::Meet::Shared step;
-        typename Meeting<BURST_THREADS, Mass::STAGES, Mass::VALUES>::Shared mass;
+        typename Mass::Meet::Shared mass;
     } shared;
     constexpr int HEAD = 11, WINDOW = ROWS - 1;
     const Grid grid = {arrived};
@@ -370,7 +367,7 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
                 double shift = 0;
 #pragma unroll 1
                 for (int side = 0; side < 2; ++side) {
-                    Meeting<BURST_THREADS, Mass::STAGES, Mass::VALUES> meeting(shared.mass, partial, 1, Mass::PEAK);
+                    typename Mass::Meet meeting(shared.mass, partial, 1, Mass::PEAKS);
                     const Mass of = {side ? log_b : log_a, side ? updated : f, side ? m : n, side ? rho_b : rho_a};
 #pragma unroll 1
                     for (int stage = 0; stage < Mass::STAGES; ++stage) {
@@ -387,12 +384,12 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
         }
         int kept = 0;
         for (int back = 1; back <= count; ++back) kept |= 1 << (slot - back + ROWS) % ROWS;
-        typename Step::Meet meeting(shared.step, partial, shares, Step::PEAK);
+        typename Step::Meet meeting(shared.step, partial, shares, Step::PEAKS);
         // The others do not read what block 0 may have written by now.
         const double size = sharing ? numbers[2] : 0, expected = sharing ? numbers[3] : 0;
-        const Step step = {b, weights, ease, g, updated, result,
-                           number ? pairs + (number + 1) % 2 * (2 * m) : first_past, moves, changes, m, eps,
-                           1 / eps + 1 / rho_b, rho_b, task.mass, balanced, task.eased != 0, number > 0 || task.moved, kept,
+        const double *past = number ? pairs + (number + 1) % 2 * (2 * m) : first_past;
+        const Step step = {b, weights, ease, g, result, past, {log_b, g, updated, 1 / eps + 1 / rho_b, rho_b}, moves,
+                           changes, m, eps, task.mass, balanced, task.eased != 0, number > 0 || task.moved, kept,
                            count == WINDOW ? 1 << (slot + 1) % ROWS : 0, slot, size, expected,
                            {task.bent, task.dependent, task.leap, task.longest}, pairs + number % 2 * (2 * m), start};
 #pragma unroll 1
@@ -444,12 +441,11 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
 // made, the mean whose update is the last (0 or 1), whether to go on; then errors.
 template <class Pairs>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
-average(const typename Pairs::Place* x, const double* log_a, const double* a, const double* first_mean, double* work,
-        double* numbers, unsigned* arrived, const AverageTask task)
+average(const typename Pairs::Place* x, const double* log_a, const double* first_mean, double* work, double* numbers,
+        unsigned* arrived, const AverageTask task)
 {
     typedef Violation<BURST_THREADS> Sums;
-    typedef Meeting<BURST_THREADS, Sums::STAGES, Sums::VALUES> Meet;
-    __shared__ typename Meet::Shared shared;
+    __shared__ typename Sums::Meet::Shared shared;
     constexpr int HEAD = 3, THREADS = BURST_THREADS;
     const Grid grid = {arrived};
     const Index n = task.n;
@@ -478,19 +474,22 @@ average(const typename Pairs::Place* x, const double* log_a, const double* a, co
         });
         grid.meet();
         if (number < 0) continue;
-        Meet meeting(shared, partial, shares);
-        const Sums sums = {a, mean, updated, n, 1 / eps + 1 / rho, rho};
-        if (blockIdx.x < shares) {
-            meeting.open(0);
-            sums.run(meeting, 0);
+        typename Sums::Meet meeting(shared, partial, shares, Sums::PEAKS);
+        const Sums sums = {{log_a, mean, updated, 1 / eps + 1 / rho, rho}, n};
+#pragma unroll 1
+        for (int stage = 0; stage < Sums::STAGES; ++stage) {
+            if (int(blockIdx.x) < shares) {
+                meeting.open(stage);
+                sums.run(meeting, stage);
+            }
+            if (shares > 1) grid.meet();
         }
-        if (shares > 1) grid.meet();
         if (blockIdx.x == 0) {
             meeting.open(Sums::STAGES);
             if (threadIdx.x == 0) {
                 numbers[0] = number + 1;
                 numbers[1] = number % 2;
-                numbers[2] = terms.over(number, shared.total[0][0] / task.mass) ? ENDED : AGAIN;
+                numbers[2] = terms.over(number, sums.error(meeting)) ? ENDED : AGAIN;
             }
         }
         grid.meet();

@@ -14,7 +14,7 @@ from epsot.kernels.bursts import Alternation, Alternations, Averages, Descent, M
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch_together
 from epsot.kernels.cuda.shapes import BURST_THREADS
-from epsot.kernels.cuda.vectors import ROWS, VALUES, Directions
+from epsot.kernels.cuda.vectors import MARGINALS, ROWS, SUMS, VALUES, Directions
 from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST
 from epsot.lazy import cached_property
 
@@ -49,16 +49,17 @@ ALTERNATE = Fields(
     "bent dependent leap longest tol restless still_factor slow_factor",
     "balanced eased moved directions slot waited patience shares steps still slow known",
 )
-AVERAGE = Fields("n d down right", "scale eps rho mass tol still_factor", "fresh shares steps still known")
+AVERAGE = Fields("n d down right", "scale eps rho tol still_factor", "fresh shares steps still known")
 DESCEND = Fields("n m d down right", "factor rho_a rho_b", "own fresh steps")
 
 
 class Pairs(NamedTuple):
-    """What the kernels read of a cost: two clouds in float64, or one matrix with its strides."""
+    """What the kernels read of a cost: two clouds in float64, or one matrix as it is, with its strides."""
 
     x: Array
     y: Array
     real: str  # the C++ type of the exponentials
+    place: str  # and of the coordinates or entries
     kind: int
     factor: float
     n: int
@@ -70,7 +71,7 @@ class Pairs(NamedTuple):
     @property
     def name(self) -> str:
         """The form, as C++."""
-        return pairs_name(self.real, self.kind, self.d)
+        return pairs_name(self.real, self.kind, self.d, self.place)
 
     def scale(self, eps: float) -> float:
         return LOG2_E * self.factor / eps
@@ -81,9 +82,9 @@ class Pairs(NamedTuple):
         return {"n": self.n, "m": self.m, "d": self.d, "down": self.down, "right": self.right}
 
 
-def pairs_name(real: str, kind: int, d: int) -> str:
+def pairs_name(real: str, kind: int, d: int, place: str = "double") -> str:
     """The form of `d` coordinates, as C++: those of the plane and of space have kernels of their own."""
-    return f"Pairs<{real}, {kind}, {d if d in (2, 3) else 0}>"
+    return f"Pairs<{real}, {kind}, {d if d in (2, 3) else 0}, {place}>"
 
 
 class Bursts:
@@ -157,15 +158,14 @@ class Bursts:
         cupy, pairs, n = self.cupy, self.pairs, self.pairs.n
         shares = shapes.burst_shares(n, self.blocks)
         numbers, known, steps = self.numbers(AVERAGE_HEAD, terms)
-        work = cupy.empty(5 * n + 2 * shares, dtype=np.float64)
+        work = cupy.empty(5 * n + SUMS * MARGINALS * shares, dtype=np.float64)
         told = AVERAGE(
-            **pairs.sizes, scale=pairs.scale(terms.eps), eps=terms.eps, rho=self.a.rho, mass=self.a.mass,
-            tol=terms.tol, still_factor=terms.still.factor, fresh=fresh, shares=shares, steps=steps,
+            **pairs.sizes, scale=pairs.scale(terms.eps), eps=terms.eps, rho=self.a.rho, tol=terms.tol,
+            still_factor=terms.still.factor, fresh=fresh, shares=shares, steps=steps,
             still=terms.still.steps, known=known,
         )  # fmt: skip
         arguments = (
-            pairs.x, self.a.log_weights, self.a.weights, cupy.ascontiguousarray(mean), work, numbers, self.arrived,
-            told,
+            pairs.x, self.a.log_weights, cupy.ascontiguousarray(mean), work, numbers, self.arrived, told,
         )  # fmt: skip
         launch_together(cupy, f"average<{pairs.name}>", self.blocks, BURST_THREADS, arguments)
         made, last, _, *errors = numbers.get().tolist()

@@ -179,10 +179,10 @@ def matrix(C: Array) -> Exchanged:
 class Directions(fused.Directions):
     """The memory of the acceleration for tensors: kept as CuPy arrays."""
 
-    def __init__(self, b: Array, mass: float, rho: float, *, balanced: bool) -> None:
+    def __init__(self, b: Array, log_b: Array, mass: float, rho: float, *, balanced: bool) -> None:
         self.like = b
         with stream_of(b):
-            super().__init__(to_cupy(b), mass, rho, balanced=balanced)
+            super().__init__(to_cupy(b), to_cupy(log_b), mass, rho, balanced=balanced)
 
     def ease(self, scale: Array | None) -> None:
         with stream_of(self.like):
@@ -197,17 +197,14 @@ class Directions(fused.Directions):
 class Vectors(vectors.Vectors):
     """The fused operations on tensors where they replace many; of two, PyTorch makes as little work as the exchange."""
 
-    def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
-        return self.marginals(a, f, next_f, eps, rho, mass)[0]
-
-    def marginals(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> tuple[Array, Array]:
-        with stream_of(a):
-            error, total = fused.Vectors().marginals(to_cupy(a), to_cupy(f), to_cupy(next_f), eps, rho, mass)
+    def marginals(self, log_a: Array, f: Array, next_f: Array, eps: float, rho: float) -> tuple[Array, Array]:
+        with stream_of(log_a):
+            error, total = fused.Vectors().marginals(to_cupy(log_a), to_cupy(f), to_cupy(next_f), eps, rho)
             return to_torch(error), to_torch(total)
 
     def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
         with stream_of(log_a):
             return to_torch(fused.Vectors().log_mass(to_cupy(log_a), to_cupy(f), rho))
 
-    def directions(self, b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
-        return Directions(b, mass, rho, balanced=balanced)
+    def directions(self, b: Array, log_b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
+        return Directions(b, log_b, mass, rho, balanced=balanced)

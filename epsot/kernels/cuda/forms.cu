@@ -1,7 +1,8 @@
 // What a reduction asks of a cost: Near, points with d <= 3; Tiled, points of any dimension; Stored, a matrix.
 //
 // A block of THREADS threads has R rows, RI of them in each thread, and goes over the columns TILE at a time. LX
-// neighbouring lanes share their rows; a step of a tile gives each thread SJ columns. A form offers
+// neighbouring lanes share their rows; a step of a tile gives each thread SJ columns. `entry` is the type of what is
+// read, `real` that of logits and exponentials. A form offers
 //     open(rho)             the rows of this block, its origins, and what the logits of a row have in common, rho
 //     Walk                  the tiles to go over: next(first) tells the first column of one; keeps(bound) whether it
 //                           matters, once it is filled

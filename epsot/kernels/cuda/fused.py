@@ -13,7 +13,7 @@ from epsot.costs import Array
 from epsot.kernels.bursts import Marginal
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import LOG2_E, Bursts, Pairs
-from epsot.kernels.cuda.modules import launch
+from epsot.kernels.cuda.modules import launch, refusals, unproven
 from epsot.kernels.cuda.shapes import CHUNK, FRAME, NEAR_TILE, PLAIN_THREADS, WIDTH, Shape
 from epsot.kernels.reference import Dense
 from epsot.lazy import cached_property
@@ -120,7 +120,7 @@ class Fused(Dense):
     @cached_property
     def limit(self) -> float:
         """log2 of the part of a sum that may be left out."""
-        return ROUNDING_32 if self.operands.x.dtype == np.float32 else ROUNDING_64
+        return ROUNDING_32 if self.real == "float" else ROUNDING_64
 
     def prepare(self, h: Array, scale: float, operands: Operands) -> Array:
         """The weights of the columns in order, the largest of tiles and groups, and the images of frames of rows."""
@@ -165,7 +165,7 @@ class Fused(Dense):
 
     @property
     def real(self) -> str:
-        """The C++ type of the costs."""
+        """The C++ type of logits and exponentials."""
         raise TypeError("the cost belongs to the subclass")
 
     def pairs(self) -> Pairs:
@@ -175,6 +175,8 @@ class Fused(Dense):
     @on_device
     def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
         cupy, here = self.cupy, self.device.id
+        if not unproven() or here in refusals:
+            return None
         fits, ratio = multiprocessors(cupy, here), attribute(cupy, here, DOUBLE_RATIO)
         few = shapes.bursts(*self.shape, self.dim, self.real, fits, ratio)
         if not few or not attribute(cupy, here, COOPERATIVE):
@@ -248,7 +250,8 @@ class Fused(Dense):
         k, h, v = self.vector(k), self.vector(h), v.astype(np.float64)
         # A power of two for each column: float32 has no room for values like 1e-40, which float64 problems may hold.
         exponent = cupy.frexp(cupy.abs(v).max(axis=0))[1]
-        values = cupy.ascontiguousarray(cupy.ldexp(v, -exponent)[operands.y_order].astype(operands.x.dtype))
+        dtype = np.float32 if self.real == "float" else np.float64
+        values = cupy.ascontiguousarray(cupy.ldexp(v, -exponent)[operands.y_order].astype(dtype))
         out = cupy.empty((n, q), dtype=np.float64)
         operation, width = ("WIDE", WIDTH) if self.wide and q > 2 * CHUNK else ("VALUES", CHUNK)
         most = MOST_CHUNKS * width

@@ -17,7 +17,13 @@ from epsot.lazy import cached_property
 
 
 class Matrix(Fused, reference.Matrix):
-    """The kernels of a cost matrix, an (n, m) CuPy array, read where it lies; +inf forbids a pair."""
+    """The kernels of a cost matrix, an (n, m) CuPy array, read where it lies; +inf forbids a pair.
+
+    Its entries may be float32. The arithmetic is float64: rows and columns may have constants in common, which change
+    no plan and would take the digits of float32.
+    """
+
+    real = "double"
 
     @property
     def device(self) -> Any:
@@ -45,14 +51,15 @@ class Matrix(Fused, reference.Matrix):
 
     def pairs(self) -> Pairs:
         strides = self.operands.down, self.operands.right
-        return Pairs(self.C, self.C, self.real, MATRIX, self.factor, *self.shape, self.dim, *strides)
+        return Pairs(self.C, self.C, self.real, self.entry, MATRIX, self.factor, *self.shape, self.dim, *strides)
 
     @property
-    def real(self) -> str:
+    def entry(self) -> str:
+        """The C++ type of the entries."""
         return real_name(self.C)
 
     def form(self, operation: str) -> Shape:
-        return shapes.stored(self.real, self.C.strides[0] != self.C.itemsize or self.shape[0] == 1)
+        return shapes.stored(self.entry, self.C.strides[0] != self.C.itemsize or self.shape[0] == 1)
 
     @on_device
     def cost_apply(self, v: Array) -> Array:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from epsot.kernels.bursts import Refused
+
+logger = logging.getLogger("epsot")
+refusals: set[int] = set()  # devices whose driver has refused to run all blocks of a grid at once
 FILES = (
     "numbers.cu", "forms.cu", "near.cu", "tiled.cu", "stored.cu", "product.cu", "reduce.cu", "pair.cu", "order.cu",
     "vectors.cu", "burst.cu",
 )  # fmt: skip
 OPTIONS = ("--std=c++17",)
+
+
+@cache
+def unproven() -> bool:
+    """Whether code that no device has run yet may run: EPSOT_UNPROVEN=1 in the environment, which is read once."""
+    return os.environ.get("EPSOT_UNPROVEN") == "1"
 
 
 @cache
@@ -41,6 +53,17 @@ def launch(cupy: Any, name: str, grid: Sequence[int], threads: int, arguments: S
 
 
 def launch_together(cupy: Any, name: str, blocks: int, threads: int, arguments: Sequence[Any]) -> None:
-    """The same for a kernel whose blocks wait for each other: the device runs all of them at once, or none."""
+    """The same for a kernel whose blocks wait for each other: the device runs all of them at once, or none.
+
+    If the driver refuses, `Refused` is raised, and `refusals` has the device from then on.
+    """
     # CuPy's own switch would also link the device runtime, a library that its wheels lack.
-    function(cupy, name).kernel((blocks,), (threads,), tuple(arguments), enable_cooperative_groups=True)
+    kernel = function(cupy, name).kernel
+    try:
+        kernel((blocks,), (threads,), tuple(arguments), enable_cooperative_groups=True)
+    except cupy.cuda.driver.CUDADriverError as error:
+        device = cupy.cuda.Device().id
+        if device not in refusals:
+            refusals.add(device)
+            logger.warning("CUDA device %d refuses a cooperative launch (%s): steps are made one by one", device, error)
+        raise Refused(str(error)) from error

@@ -10,7 +10,7 @@ constexpr double SHARE_BITS = 4;  // no tile, nor group of them, takes more than
 
 template <typename T, int COST, int D, int THREADS_, int RI_, int SJ_, int TILE_>
 struct Near {
-    typedef T real;
+    typedef T real, entry;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, TILE = TILE_, LX = 1, R = THREADS * RI;
     static constexpr int STEPS = TILE / SJ, FOLD = 1, SLOPES = D, KIND = COST, WARPS = THREADS / 32;
     static constexpr bool SKIPS = true;
@@ -388,7 +388,7 @@ prepare(const double* h, const Index* order, const Index m, double* out)
 // prepared: where they go, as read.
 template <class Form>
 __global__ void __launch_bounds__(Form::THREADS, 1)
-images(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
+images(const typename Form::entry* x, const typename Form::entry* y, const double* x_extra, const double* y_extra,
        const Index* x_order, const Index* y_order, const double* h, double* prepared, const Index n, const Index m,
        const Index d, const Index down, const Index right, const Index groups, const double scale, const double)
 {

@@ -104,7 +104,7 @@ template <class Form> struct TwoSided {
 // column_sums: (bands of rows, m), both zero at first, in the orders of x and y.
 template <class Form>
 __global__ void __launch_bounds__(Form::THREADS, 1)
-pair(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
+pair(const typename Form::entry* x, const typename Form::entry* y, const double* x_extra, const double* y_extra,
      const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n, const Index m,
      const Index d, const Index down, const Index right, const Index groups, const double scale, const double,
      const double* k, const Index band_rows, const Index band_columns, const int symmetric, double* row_sums,
@@ -115,7 +115,7 @@ pair(const typename Form::real* x, const typename Form::real* y, const double* x
     __shared__ typename TwoSided<Form>::Shared of_sums;
     if (symmetric && blockIdx.y > blockIdx.x) return;
     const bool two_sided = !symmetric || blockIdx.y < blockIdx.x;
-    const Source<T> source = {
+    const Source<typename Form::entry> source = {
         x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
     const Index begin = band_columns * blockIdx.x, end = smaller(begin + band_columns, m);
     const Index last = (smaller(band_rows * (blockIdx.y + 1), n) + Form::R - 1) / Form::R;

@@ -93,7 +93,7 @@ class Points(Fused, reference.Points):
 
     def pairs(self) -> Pairs:
         clouds = self.x_cloud.points64, self.y_cloud.points64
-        return Pairs(*clouds, self.real, self.kind, self.factor, *self.shape, self.dim)
+        return Pairs(*clouds, self.real, "double", self.kind, self.factor, *self.shape, self.dim)
 
     @property
     def real(self) -> str:

@@ -46,7 +46,9 @@ template <class Form, int OP> struct Reduction {
     __device__ __forceinline__ void fill_values(Index begin)
     {
         if constexpr (OP == VALUES || STAGED) {
-            const T* from = OP == SLOPES ? form.p.y : static_cast<const T*>(v);
+            const T* from;
+            if constexpr (OP == SLOPES) from = form.p.y;
+            else from = static_cast<const T*>(v);
             for (int e = threadIdx.x; e < TILE * V; e += THREADS) {
                 const Index j = begin + e / V, c = chunk * V + e % V;
                 shared.values[e / V][e % V] = j < form.p.m && c < q ? from[j * q + c] : T(0);
@@ -266,7 +268,7 @@ template <class Form, int OP> struct Reduction {
 // v: (m, q) values in the order of y, or the float64 weights of COSTS.
 template <class Form, int OP>
 __global__ void __launch_bounds__(Form::THREADS, OP == SUMS || Form::SKIPS ? Form::RESIDENT : 1)
-reduce(const typename Form::real* x, const typename Form::real* y, const double* x_extra, const double* y_extra,
+reduce(const typename Form::entry* x, const typename Form::entry* y, const double* x_extra, const double* y_extra,
        const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n,
        const Index m, const Index d, const Index down, const Index right, const Index groups, const double scale,
        const double limit, const double* k, const double k_scale, const double eps, const double factor,
@@ -275,7 +277,7 @@ reduce(const typename Form::real* x, const typename Form::real* y, const double*
     __shared__ typename Form::Shared of_form;
     __shared__ typename Reduction<Form, OP>::Shared shared;
     typedef typename Form::real T;
-    const Source<T> source = {
+    const Source<typename Form::entry> source = {
         x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
     const Index parts = gridDim.y;
     const bool peaks = OP == SUMS && mode == PEAKS;

@@ -14,7 +14,8 @@ near    A pair needs d + 2 additions or multiply-adds and one exponential; 32 la
         64 tiles have boxes, too: without, each search and each sum would make 123. They are 1 to 2 % of the clocks of
         the sums, and would be 11 %.
 tiled   A thread has 8 x 4 products: 12 numbers from shared memory for 32 multiply-adds.
-stored  The matrix is read once: what counts is that lanes read neighbours.
+stored  The matrix is read once, in its own type: what counts is that lanes read neighbours. Logits and exponentials
+        are float64, 30 operations for an entry.
 
 vectors One block goes through all stages of a computation in one launch; longer vectors have more blocks, and a launch
         for each stage. A multiprocessor reads 64 bytes in a clock, and what the acceleration keeps is some 40 numbers
@@ -95,11 +96,11 @@ def tiled(real: str, cost: int, rows: int) -> Shape:
     )
 
 
-def stored(real: str, along: bool) -> Shape:
+def stored(entry: str, along: bool) -> Shape:
     """A matrix: `along` a warp reads neighbouring columns of 4 rows, else neighbouring rows, 2 for each thread."""
     threads, lanes, rows = (128, 32, 4) if along else (128, 1, 2)
-    name = f"Stored<{real}, {'true' if along else 'false'}, {threads}, {rows}, 4, 256>"
-    return Shape(name, threads, threads // lanes * rows, 256, 3 if real == "double" else 4 if along else 6)
+    name = f"Stored<{entry}, {'true' if along else 'false'}, {threads}, {rows}, 4, 256>"
+    return Shape(name, threads, threads // lanes * rows, 256, 3)
 
 
 def groups(m: int) -> int:

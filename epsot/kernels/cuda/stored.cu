@@ -1,8 +1,12 @@
 // A matrix, read where it lies. ALONG: a warp has RI rows and its lanes neighbouring columns, for matrices whose
 // columns are neighbours in memory; otherwise a thread has rows of its own, and the lanes neighbouring rows.
-template <typename T, bool ALONG, int THREADS_, int RI_, int SJ_, int TILE_>
+//
+// Logits are float64, whatever the type of the entries. A constant of a row or a column changes no plan, but may be all
+// that float32 has digits for: nothing can be centred here, because nothing is known of the entries.
+template <typename Entry, bool ALONG, int THREADS_, int RI_, int SJ_, int TILE_>
 struct Stored {
-    typedef T real;
+    typedef double T, real;
+    typedef Entry entry;
     typedef Every<Stored> Walk;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, TILE = TILE_, LX = ALONG ? 32 : 1;
     static constexpr int LY = THREADS / LX, R = LY * RI, STEPS = TILE / (LX * SJ), FOLD = ALONG ? 16 : 1;
@@ -17,12 +21,12 @@ struct Stored {
     struct Columns { T u[SJ]; int step; };
 
     Shared& shared;
-    const Source<T>& p;
+    const Source<Entry>& p;
     const Index first;
     const T scale;
     Index begin;
 
-    __device__ Stored(Shared& shared, const Source<T>& p, Index block)
+    __device__ Stored(Shared& shared, const Source<Entry>& p, Index block)
         : shared(shared), p(p), first(block * R), scale(T(p.scale)) {}
     __device__ __forceinline__ int row(int r) const { return r * LY + threadIdx.x / LX; }
     __device__ __forceinline__ int column(int step, int s) const { return (step * SJ + s) * LX + threadIdx.x % LX; }
@@ -61,10 +65,10 @@ struct Stored {
     {
 #pragma unroll
         for (int r = 0; r < RI; ++r) {
-            const T* at = p.x + smaller(first + row(r), p.n - 1) * p.down;
+            const Entry* at = p.x + smaller(first + row(r), p.n - 1) * p.down;
 #pragma unroll
             for (int s = 0; s < SJ; ++s) {
-                t[r][s] = scale * at[smaller(begin + column(c.step, s), p.m - 1) * p.right];
+                t[r][s] = scale * T(at[smaller(begin + column(c.step, s), p.m - 1) * p.right]);
                 z[r][s] = c.u[s] - t[r][s];
             }
         }

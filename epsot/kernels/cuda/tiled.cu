@@ -3,7 +3,7 @@
 // coordinates as they were rounded, so that a point is at distance 0 of itself.
 template <typename T, int COST, int THREADS_, int RI_, int SJ_, int KC>
 struct Tiled {
-    typedef T real;
+    typedef T real, entry;
     typedef Every<Tiled> Walk;
     static constexpr int THREADS = THREADS_, RI = RI_, SJ = SJ_, LX = 16, LY = THREADS / LX, R = LY * RI;
     static constexpr int TILE = LX * SJ, STEPS = 1, FOLD = 16, SLOPES = WIDTH, KIND = COST;

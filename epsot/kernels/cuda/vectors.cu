@@ -11,16 +11,17 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
     };
     Shared& shared;
     double* partial;  // (STAGES, blocks, VALUES)
-    const int peaks;  // the stage whose values are maxima, not sums
+    const int peaks;          // bits of the stages whose first value is a maximum, not a sum
     const int block, blocks;  // that take part
     int known;                // stages whose totals are there
 
-    __device__ Meeting(Shared& shared, double* partial, int blocks, int peaks = -1)
+    __device__ Meeting(Shared& shared, double* partial, int blocks, int peaks)
         : shared(shared), partial(partial), peaks(peaks), block(blockIdx.x), blocks(blocks), known(0) {}
 
-    __device__ __forceinline__ double both(int stage, double a, double b) const
+    __device__ __forceinline__ bool peak(int stage, int k) const { return k == 0 && (peaks >> stage & 1); }
+    __device__ __forceinline__ double both(int stage, int k, double a, double b) const
     {
-        return stage == peaks ? larger(a, b) : a + b;
+        return peak(stage, k) ? larger(a, b) : a + b;
     }
 
     // The totals of all earlier stages.
@@ -33,7 +34,7 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
                 const double* from = partial + Index(known) * blocks * VALUES + k;
                 double all = from[0];
 #pragma unroll 1
-                for (int other = 1; other < blocks; ++other) all = both(known, all, from[other * VALUES]);
+                for (int other = 1; other < blocks; ++other) all = both(known, k, all, from[other * VALUES]);
                 shared.total[known][k] = all;
             }
         __syncthreads();
@@ -44,7 +45,7 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
     {
 #pragma unroll
         for (int k = 0; k < COUNT; ++k) {
-            mine[k] = stage == peaks ? lane_max<32>(mine[k]) : lane_sum<32>(mine[k]);
+            mine[k] = peak(stage, k) ? lane_max<32>(mine[k]) : lane_sum<32>(mine[k]);
             if (threadIdx.x % 32 == 0) shared.warp[threadIdx.x / 32][k] = mine[k];
         }
         __syncthreads();
@@ -55,7 +56,7 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
             if (k < COUNT) {
                 all = shared.warp[0][k];
 #pragma unroll 1
-                for (int warp = 1; warp < THREADS / 32; ++warp) all = both(stage, all, shared.warp[warp][k]);
+                for (int warp = 1; warp < THREADS / 32; ++warp) all = both(stage, k, all, shared.warp[warp][k]);
             }
             to[k] = all;
         }
@@ -67,7 +68,10 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
 #define EPSOT_EVERY(j, m, blocks) \
     for (Index j = blockIdx.x * Index(THREADS) + threadIdx.x; j < m; j += (blocks) * Index(THREADS))
 
-constexpr double MAX_EXPONENT = 80;
+constexpr double MAX_EXPONENT = 700;  // masses beyond e^700 are hopeless, but must stay numbers
+
+// The largest of what was found, as a reference: 0 where nothing was.
+__device__ __forceinline__ double top(double most) { return most > minus_infinity() ? most : 0; }
 
 // log_a - f / rho; an infinite rho silences any f.
 __device__ __forceinline__ double log_marginal(double log_a, double f, double rho)
@@ -75,15 +79,43 @@ __device__ __forceinline__ double log_marginal(double log_a, double f, double rh
     return rho < -minus_infinity() ? log_a - f / rho : log_a;
 }
 
-// What one point has too much, or too little where that is negative, and what it should have: `called_for`.
-// slope = 1 / eps + 1 / rho
-__device__ __forceinline__ double
-excess(double b, double g, double next, double slope, double rho, double& called_for)
-{
-    const double exponent = (g - next) * slope;
-    called_for = rho < -minus_infinity() ? b * exp(-g / rho) : b;
-    return called_for * expm1(exponent > MAX_EXPONENT ? MAX_EXPONENT : exponent);
-}
+// The marginal p of the plan beside m = a exp(-f / rho), which f calls for, as `epsot.kernels.vectors` has it.
+// slope: 1 / eps + 1 / rho
+struct Marginals {
+    static constexpr int SUMS = 3;
+    const double *log_a, *f, *next;
+    const double slope, rho;
+
+    // log p - log m. Equal potentials agree, infinite ones too.
+    __device__ __forceinline__ double exponent(Index i) const { return f[i] == next[i] ? 0 : (f[i] - next[i]) * slope; }
+
+    // log of the larger
+    __device__ __forceinline__ double height(Index i) const
+    {
+        const double more = exponent(i);
+        return log_marginal(log_a[i], f[i], rho) + (more > 0 ? more : 0);
+    }
+
+    // sums += |p - m|, p, m, all over e^reference, where that is the largest height
+    __device__ __forceinline__ void add(Index i, double reference, double* sums) const
+    {
+        const double more = exponent(i), most = exp(height(i) - reference), missed = -expm1(-magnitude(more)) * most;
+        sums[0] += missed;
+        sums[1] += more > 0 ? most : most - missed;
+        sums[2] += more > 0 ? most - missed : most;
+    }
+
+    // From all sums: the error, and the mass of the plan.
+    static __device__ __forceinline__ double error(const double* sums)
+    {
+        const double most = larger(sums[1], sums[2]);
+        return most == 0 ? 0 : sums[0] / most;
+    }
+    static __device__ __forceinline__ double mass(const double* sums, double reference)
+    {
+        return exp(reference > MAX_EXPONENT ? MAX_EXPONENT : reference) * sums[1];
+    }
+};
 
 // out = log b + g / eps
 template <int THREADS>
@@ -94,69 +126,80 @@ density(const double* log_b, const double* g, const Index m, const double eps, d
     EPSOT_EVERY(j, m, gridDim.x) out[j] = log_b[j] + g[j] / eps;
 }
 
-// The totals: sum_i a[i] exp(-f[i] / rho) |expm1((f - next)[i] slope)|, and the same with exp, which is the mass.
+// The sums of the marginals, over the largest term.
 template <int THREADS> struct Violation {
-    static constexpr int STAGES = 1, VALUES = 2;
-    const double *a, *f, *next;
+    static constexpr int STAGES = 2, VALUES = Marginals::SUMS, PEAKS = 1;
+    typedef Meeting<THREADS, STAGES, VALUES> Meet;
+    const Marginals marginals;
     const Index n;
-    const double slope, rho;
-    __device__ __forceinline__ void run(Meeting<THREADS, STAGES, VALUES>& meeting, int stage) const
+    __device__ __forceinline__ void run(Meet& meeting, int stage) const
     {
-        double mine[2] = {0, 0};
+        if (stage == 0) {
+            double mine[1] = {minus_infinity()};
 #pragma unroll 1
-        EPSOT_EVERY(i, n, meeting.blocks) {
-            double called_for;
-            const double more = excess(a[i], f[i], next[i], slope, rho, called_for);
-            mine[0] += magnitude(more);
-            mine[1] += called_for + more;
+            EPSOT_EVERY(i, n, meeting.blocks) mine[0] = larger(marginals.height(i), mine[0]);
+            meeting.close(stage, mine);
+        } else {
+            double mine[VALUES] = {0, 0, 0};
+            const double most = top(meeting.shared.total[0][0]);
+#pragma unroll 1
+            EPSOT_EVERY(i, n, meeting.blocks) marginals.add(i, most, mine);
+            meeting.close(stage, mine);
         }
-        meeting.close(stage, mine);
+    }
+    static __device__ __forceinline__ double error(const Meet& meeting)
+    {
+        return Marginals::error(meeting.shared.total[1]);
+    }
+    static __device__ __forceinline__ double mass(const Meet& meeting)
+    {
+        return Marginals::mass(meeting.shared.total[1], top(meeting.shared.total[0][0]));
     }
 };
 
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS, 1)
-violation(const double* a, const double* f, const double* next, const Index n, const double slope, const double rho,
-          const double mass, double* out, double* partial, const int first, const int last)
+violation(const double* log_a, const double* f, const double* next, const Index n, const double slope,
+          const double rho, double* out, double* partial, const int first, const int last)
 {
     typedef Violation<THREADS> Sums;
-    __shared__ typename Meeting<THREADS, Sums::STAGES, Sums::VALUES>::Shared shared;
-    Meeting<THREADS, Sums::STAGES, Sums::VALUES> meeting(shared, partial, gridDim.x);
-    const Sums sums = {a, f, next, n, slope, rho};
+    __shared__ typename Sums::Meet::Shared shared;
+    typename Sums::Meet meeting(shared, partial, gridDim.x, Sums::PEAKS);
+    const Sums sums = {{log_a, f, next, slope, rho}, n};
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {
         meeting.open(stage);
         if (stage < Sums::STAGES) sums.run(meeting, stage);
         else if (threadIdx.x == 0 && blockIdx.x == 0) {
-            out[0] = shared.total[0][0] / mass;
-            out[1] = shared.total[0][1];
+            out[0] = sums.error(meeting);
+            out[1] = sums.mass(meeting);
         }
     }
 }
 
 // log sum_i a[i] exp(-f[i] / rho), from the largest term and the sum of all over it.
 template <int THREADS> struct LogMass {
-    static constexpr int STAGES = 2, VALUES = 1, PEAK = 0;
+    static constexpr int STAGES = 2, VALUES = 1, PEAKS = 1;
+    typedef Meeting<THREADS, STAGES, VALUES> Meet;
     const double *log_a, *f;
     const Index n;
     const double rho;
-    static __device__ __forceinline__ double top(double most) { return most > minus_infinity() ? most : 0; }
-    __device__ __forceinline__ void run(Meeting<THREADS, STAGES, VALUES>& meeting, int stage) const
+    __device__ __forceinline__ void run(Meet& meeting, int stage) const
     {
-        double mine[1] = {stage == PEAK ? minus_infinity() : 0};
-        if (stage == PEAK) {
+        double mine[1] = {stage == 0 ? minus_infinity() : 0};
+        if (stage == 0) {
 #pragma unroll 1
             EPSOT_EVERY(i, n, meeting.blocks) mine[0] = larger(log_marginal(log_a[i], f[i], rho), mine[0]);
         } else {
-            const double most = top(meeting.shared.total[PEAK][0]);
+            const double most = top(meeting.shared.total[0][0]);
 #pragma unroll 1
             EPSOT_EVERY(i, n, meeting.blocks) mine[0] += exp(log_marginal(log_a[i], f[i], rho) - most);
         }
         meeting.close(stage, mine);
     }
-    __device__ __forceinline__ double result(const Meeting<THREADS, STAGES, VALUES>& meeting) const
+    static __device__ __forceinline__ double result(const Meet& meeting)
     {
-        return top(meeting.shared.total[PEAK][0]) + log(meeting.shared.total[1][0]);
+        return top(meeting.shared.total[0][0]) + log(meeting.shared.total[1][0]);
     }
 };
 
@@ -166,8 +209,8 @@ log_mass(const double* log_a, const double* f, const Index n, const double rho, 
          const int first, const int last)
 {
     typedef LogMass<THREADS> Sums;
-    __shared__ typename Meeting<THREADS, Sums::STAGES, Sums::VALUES>::Shared shared;
-    Meeting<THREADS, Sums::STAGES, Sums::VALUES> meeting(shared, partial, gridDim.x, Sums::PEAK);
+    __shared__ typename Sums::Meet::Shared shared;
+    typename Sums::Meet meeting(shared, partial, gridDim.x, Sums::PEAKS);
     const Sums sums = {log_a, f, n, rho};
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {
@@ -184,12 +227,14 @@ struct Limits { double bent, dependent, leap, longest; };
 // to `slot`, which is none of them, and takes the place of `oldest`, a bit or 0. past, pair: (2, m), a result and its
 // residual, the last and these. start: (m,).
 template <int THREADS, int ROWS> struct Advance {
-    static constexpr int SUMS = 0, SIZES = 1, LENGTH = 2, PEAK = 3, STAGES = 4, VALUES = 1 + 2 * ROWS;
+    static constexpr int SUMS = 0, SIZES = 1, LENGTH = 2, FURTHEST = 3, STAGES = 4, VALUES = 1 + 2 * ROWS;
+    static constexpr int PEAKS = 1 << SUMS | 1 << FURTHEST;
     typedef Meeting<THREADS, STAGES, VALUES> Meet;
-    const double *b, *weights, *scale, *g, *updated, *result, *past;
+    const double *b, *weights, *scale, *g, *result, *past;
+    const Marginals marginals;  // of g and `updated`
     double *moves, *changes;
     const Index m;
-    const double eps, slope, rho, mass;
+    const double eps, mass;
     const bool balanced, eased, moved;
     const int rows, oldest, slot;
     const double past_size, expected;
@@ -214,24 +259,23 @@ template <int THREADS, int ROWS> struct Advance {
 
     __device__ __forceinline__ void run(Meet& meeting, int stage) const
     {
-        const double *mean = meeting.shared.total[SUMS], *sizes = meeting.shared.total[SIZES];
+        const double *first = meeting.shared.total[SUMS], *sizes = meeting.shared.total[SIZES];
         const double* length = meeting.shared.total[LENGTH];
         double *residual = pair + m, *move = start;
         const Verdict found = verdict(meeting, stage);
         if (stage == SUMS) {
-            double mine[2] = {0, 0};
+            double mine[2] = {minus_infinity(), 0};
 #pragma unroll 1
             EPSOT_EVERY(j, m, meeting.blocks) {
-                mine[0] += b[j] * ((result[j] - g[j]) / eps);
-                double called_for;
-                mine[1] += magnitude(excess(b[j], g[j], updated[j], slope, rho, called_for));
+                mine[0] = larger(marginals.height(j), mine[0]);
+                mine[1] += b[j] * ((result[j] - g[j]) / eps);
             }
             meeting.close(stage, mine);
         } else if (stage == SIZES) {  // |r|^2, <change, c_k>, <r, c_k>
             double mine[VALUES];
 #pragma unroll
             for (int k = 0; k < VALUES; ++k) mine[k] = 0;
-            const double shift = balanced ? mean[0] / mass : 0;
+            const double shift = balanced ? first[1] / mass : 0;
 #pragma unroll 1
             EPSOT_EVERY(j, m, meeting.blocks) {
                 double r = (result[j] - g[j]) / eps - shift, to = result[j];
@@ -254,8 +298,11 @@ template <int THREADS, int ROWS> struct Advance {
                     }
             }
             meeting.close(stage, mine);
-        } else if (stage == LENGTH) {  // of the new direction, orthogonal to the others, and its <r, c>
-            double mine[2] = {0, 0};
+        } else if (stage == LENGTH) {  // of the new direction, orthogonal to the others, its <r, c>, and the marginals
+            double mine[2 + Marginals::SUMS] = {0, 0, 0, 0, 0};
+            const double most = top(first[0]);
+#pragma unroll 1
+            EPSOT_EVERY(j, m, meeting.blocks) marginals.add(j, most, mine + 2);
             if (moved) {
 #pragma unroll 1
                 EPSOT_EVERY(j, m, meeting.blocks) {
@@ -296,11 +343,14 @@ template <int THREADS, int ROWS> struct Advance {
     // The part of the way that is gone.
     __device__ __forceinline__ double part(const Meet& meeting) const
     {
-        const double furthest = meeting.shared.total[PEAK][0], far = limits.leap * eps;
+        const double furthest = meeting.shared.total[FURTHEST][0], far = limits.leap * eps;
         return furthest <= far ? 1 : far / furthest;
     }
 
-    __device__ __forceinline__ double error(const Meet& meeting) const { return meeting.shared.total[SUMS][1] / mass; }
+    static __device__ __forceinline__ double error(const Meet& meeting)
+    {
+        return Marginals::error(meeting.shared.total[LENGTH] + 2);
+    }
 
     // The norm of the next residual were the map linear.
     __device__ __forceinline__ double expectation(const Meet& meeting) const
@@ -319,18 +369,18 @@ template <int THREADS, int ROWS> struct Advance {
 // numbers: error, norm, expected norm, whether the old directions mislead, whether there is a new one.
 template <int THREADS, int ROWS>
 __global__ void __launch_bounds__(THREADS, 1)
-advance(const double* b, const double* weights, const double* scale, const double* g, const double* updated,
-        const double* result, const double* past, double* moves, double* changes, const Index m, const double eps,
-        const double slope, const double rho, const double mass, const int balanced, const int eased, const int moved,
-        const int rows, const int oldest, const int slot, const double past_size, const double expected,
-        const double bent, const double dependent, const double leap, const double longest, double* pair,
-        double* start, double* numbers, double* partial, const int first, const int last)
+advance(const double* b, const double* log_b, const double* weights, const double* scale, const double* g,
+        const double* updated, const double* result, const double* past, double* moves, double* changes, const Index m,
+        const double eps, const double slope, const double rho, const double mass, const int balanced, const int eased,
+        const int moved, const int rows, const int oldest, const int slot, const double past_size,
+        const double expected, const double bent, const double dependent, const double leap, const double longest,
+        double* pair, double* start, double* numbers, double* partial, const int first, const int last)
 {
     typedef Advance<THREADS, ROWS> Step;
     __shared__ typename Step::Meet::Shared shared;
-    typename Step::Meet meeting(shared, partial, gridDim.x, Step::PEAK);
-    const Step step = {b, weights, scale, g, updated, result, past, moves, changes, m, eps, slope, rho, mass,
-                       balanced != 0, eased != 0, moved != 0, rows, oldest, slot, past_size, expected,
+    typename Step::Meet meeting(shared, partial, gridDim.x, Step::PEAKS);
+    const Step step = {b, weights, scale, g, result, past, {log_b, g, updated, slope, rho}, moves, changes, m, eps,
+                       mass, balanced != 0, eased != 0, moved != 0, rows, oldest, slot, past_size, expected,
                        {bent, dependent, leap, longest}, pair, start};
 #pragma unroll 1
     for (int stage = first; stage < last; ++stage) {

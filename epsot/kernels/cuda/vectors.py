@@ -15,6 +15,7 @@ from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW, Advanc
 
 ROWS = WINDOW + 1  # where the next direction goes no other lies, so that it can be given up
 VALUES = 1 + 2 * ROWS  # of a stage of `advance`
+SUMS, MARGINALS = 2, 3  # stages of `violation`, and values of each
 ADVANCE = f"advance<{VECTOR_THREADS}, {ROWS}>"
 LIMITS = tuple(map(np.float64, (BENT, DEPENDENT, LEAP, LONGEST)))
 
@@ -33,8 +34,8 @@ class Directions(vectors.Directions):
 
     rows = ROWS
 
-    def __init__(self, b: Array, mass: float, rho: float, *, balanced: bool) -> None:
-        super().__init__(b, mass, rho, balanced=balanced)
+    def __init__(self, b: Array, log_b: Array, mass: float, rho: float, *, balanced: bool) -> None:
+        super().__init__(b, log_b, mass, rho, balanced=balanced)
         self.side = (np.float64(rho), np.float64(mass), np.int32(balanced))
 
     def forget(self) -> None:
@@ -55,9 +56,10 @@ class Directions(vectors.Directions):
         pair, start, numbers = (cupy.empty(size, dtype=np.float64) for size in (2 * m, m, 5))
         oldest = self.kept[0] if self.count == WINDOW else 0
         arguments = (
-            self.b, self.weights, self.scale if eased else self.b, g, updated, result, self.past if moved else pair,
-            self.moves, self.changes, np.int64(m), np.float64(eps), np.float64(1 / eps + 1 / self.rho), *self.side,
-            np.int32(eased), np.int32(moved), np.int32(sum(self.kept)), np.int32(oldest), np.int32(self.slot),
+            self.b, self.log_b, self.weights, self.scale if eased else self.b, g, updated, result,
+            self.past if moved else pair, self.moves, self.changes,
+            np.int64(m), np.float64(eps), np.float64(1 / eps + 1 / self.rho), *self.side, np.int32(eased),
+            np.int32(moved), np.int32(sum(self.kept)), np.int32(oldest), np.int32(self.slot),
             np.float64(self.size), np.float64(self.expected), *LIMITS, pair, start, numbers,
         )  # fmt: skip
         staged(cupy, ADVANCE, m, 5, VALUES, arguments)
@@ -83,16 +85,13 @@ class Vectors(vectors.Vectors):
         launch(cupy, f"density<{PLAIN_THREADS}>", (shapes.plain_blocks(m),), PLAIN_THREADS, arguments)
         return out
 
-    def violation(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> Array:
-        return self.marginals(a, f, next_f, eps, rho, mass)[0]
-
-    def marginals(self, a: Array, f: Array, next_f: Array, eps: float, rho: float, mass: float) -> tuple[Array, Array]:
+    def marginals(self, log_a: Array, f: Array, next_f: Array, eps: float, rho: float) -> tuple[Array, Array]:
         import cupy
 
         n, out = f.shape[0], cupy.empty(2, dtype=np.float64)
         f, next_f = cupy.ascontiguousarray(f), cupy.ascontiguousarray(next_f)
-        numbers = (np.float64(1 / eps + 1 / rho), np.float64(rho), np.float64(mass))
-        staged(cupy, f"violation<{VECTOR_THREADS}>", n, 2, 2, (a, f, next_f, np.int64(n), *numbers, out))
+        numbers = (np.int64(n), np.float64(1 / eps + 1 / rho), np.float64(rho))
+        staged(cupy, f"violation<{VECTOR_THREADS}>", n, SUMS + 1, MARGINALS, (log_a, f, next_f, *numbers, out))
         return out[0], out[1]
 
     def log_mass(self, log_a: Array, f: Array, rho: float) -> Array:
@@ -103,5 +102,5 @@ class Vectors(vectors.Vectors):
         staged(cupy, f"log_mass<{VECTOR_THREADS}>", n, 3, 1, arguments)
         return out
 
-    def directions(self, b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
-        return Directions(b, mass, rho, balanced=balanced)
+    def directions(self, b: Array, log_b: Array, mass: float, rho: float, *, balanced: bool) -> Directions:
+        return Directions(b, log_b, mass, rho, balanced=balanced)
