@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epsot.kernels.cpu import reductions
+from epsot.kernels.cpu import online, reductions
 from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED
 from epsot.kernels.cpu.clouds import LOG2_E, log_weights, padded, values_by_group, writable
 from epsot.kernels.cpu.sweeps import GROUP
@@ -130,7 +130,7 @@ class Fused(Dense):
 
     def redo(self, out: Array, columns: tuple[Any, ...], eps: float, index: Array) -> None:
         """out[index, 0] = softmin around the true maxima, of what `weights` gave."""
-        kernel = reductions.online(self.form, self.kind, self.dim, reductions.SOFTMIN)
+        kernel = online.online(self.form, self.kind, self.dim, online.SOFTMIN)
         x, centre, _, *others = self.operands
         common = (x, centre, index, *others, *columns, self.capacity, out[:, 0], eps, NO_VALUES)
         self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), -(-len(index) // BLOCK))
@@ -201,13 +201,13 @@ class Fused(Dense):
             return np.zeros((n, q))
         values, size = values_by_group(v, self.order, self.operands[0].dtype)
         out = np.empty((n, values.shape[1] // GROUP))
-        self.sum_online(reductions.APPLY, k, h, eps, values, out)
+        self.sum_online(online.APPLY, k, h, eps, values, out)
         return out[:, :q] * size
 
     def sum_online(self, mode: int, k: Array, h: Array, eps: float, values: Array, out: Array) -> None:
-        kernel = reductions.online(self.form, self.kind, self.dim, mode)
-        weights, *rest = self.weights(h, eps, NOTHING if mode == reductions.COST else None)
-        if mode == reductions.COST:
+        kernel = online.online(self.form, self.kind, self.dim, mode)
+        weights, *rest = self.weights(h, eps, NOTHING if mode == online.COST else None)
+        if mode == online.COST:
             weights = np.zeros_like(weights)  # the padding has values of 0, and is finite
         common = (*self.operands, weights, *rest, self.capacity, writable(k, np.float64), eps, values)
         self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), self.blocks)

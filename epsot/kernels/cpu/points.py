@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from epsot.costs import Cost
 from epsot.kernels import reference
-from epsot.kernels.cpu import reductions
+from epsot.kernels.cpu import online
 from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, NEAR, SQUARE
 from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, Cloud, values_by_group, writable
 from epsot.kernels.cpu.fused import NO_VALUES, Fused
@@ -115,7 +115,7 @@ class Points(Fused, reference.Points):
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
         out = np.zeros(self.x.shape)
         if 0 not in (*self.shape, self.x.shape[1]):
-            self.sum_online(reductions.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
+            self.sum_online(online.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
         return self.factor * out
 
     def cost_apply(self, v: Array) -> Array:
@@ -127,7 +127,7 @@ class Points(Fused, reference.Points):
         values, size = values_by_group(np.asarray(v)[:, None], self.order, self.x.dtype)
         out = np.empty((self.shape[0], 2))
         zero = np.zeros(self.shape[1])
-        self.sum_online(reductions.COST, np.zeros(self.shape[0]), zero, LOG2_E * self.factor, values, out)
+        self.sum_online(online.COST, np.zeros(self.shape[0]), zero, LOG2_E * self.factor, values, out)
         return np.asarray(-self.factor * size[0] * out[:, 0])
 
     def _square_moments(self, v: Array) -> Array:
