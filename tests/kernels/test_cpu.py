@@ -398,6 +398,16 @@ def test_symmetric_matrix(layout: Any, rng: np.random.Generator) -> None:
         close(ours.softmin_self(near_or_far, 0.1), theirs.softmin(near_or_far, 0.1), 1e-13)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_that_are_redone_need_not_be_neighbours(layout: Any, rng: np.random.Generator) -> None:
+    """Of a matrix that is read by four neighbours at a time, two rows at the distance of the first and the fourth."""
+    C, h = rng.random((9, 40)), rng.normal(size=40)
+    wanted = reference.Matrix(C).softmin(h, 0.1)
+    guess = wanted.copy()
+    guess[[4, 7]] = np.nan
+    close(cpu.Matrix(layout(C)).softmin(h, 0.1, guess), wanted, 1e-13)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_float32_is_accurate_at_a_small_blur(offset: float, rng: np.random.Generator) -> None:
     """A translation, with its exact potentials, at blur = 0.01 in the unit square: logits of up to 10^4.

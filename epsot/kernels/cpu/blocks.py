@@ -215,8 +215,9 @@ def _logits(
         inside = min(filled * GROUP, m - start)
         last = len(index) - 1
         one, four = index[min(first + r, last)], index[min(first + r + ROWS - 1, last)]
+        neighbours = first + r + ROWS - 1 <= last and four - one == ROWS - 1  # `index` rises, but may leave rows out
         done = 0
-        if right != z.itemsize and down == z.itemsize and four - one == ROWS - 1:
+        if right != z.itemsize and down == z.itemsize and neighbours:
             done = inside // ROWS * ROWS
             logits_across(address + one * down, right, -scale, columns, done, z)
         for i in range(ROWS):
