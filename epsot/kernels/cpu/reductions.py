@@ -203,7 +203,7 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                     if filled == 0:
                         continue
                     width = width_of(starts, filled, len(groups), spare)
-                    for j in range(width):
+                    for j in range(filled * GROUP):
                         down[0, j] = 0
                     for r in range(0, count, ROWS):
                         logits(
@@ -215,8 +215,9 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                         else:
                             exponentials(True, True, False, z, width, offset, r, sums, down)
                     if not diagonal:
-                        for j in range(width):
-                            other[starts[j // GROUP] * GROUP + j % GROUP] += down[0, j]
+                        for p in range(filled):
+                            for j in range(GROUP):
+                                other[starts[p] * GROUP + j] += down[0, p * GROUP + j]
             for i in range(count):
                 out[index[first + i]] = sums[i] * 2.0 ** (exact[i] - offset[i])
 
