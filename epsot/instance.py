@@ -45,7 +45,9 @@ class Instance:
     def T(self) -> Instance:
         """Seen from the other side."""
         rho = self.rho[::-1] if isinstance(self.rho, tuple) else self.rho
-        return Instance(self.geometry.T, self.side_b, self.side_a, self.core.T, self.problem.T, self.eps, rho)
+        geometry = self.geometry.T
+        core = geometry if self.core is self.geometry else self.core.T
+        return Instance(geometry, self.side_b, self.side_a, core, self.problem.T, self.eps, rho)
 
     @property
     def a(self) -> Array:

@@ -32,6 +32,11 @@ class Dual:
     f_map: Pair | None = None  # (next_f(z), z) for the z, near g, that extends f to other points; None: (f, g)
     g_map: Pair | None = None  # (next_g(z), z), likewise near f; None: (g, f)
 
+    @property
+    def T(self) -> Dual:
+        """Seen from the other side."""
+        return replace(self, f=self.g, g=self.f, f_map=self.g_map, g_map=self.f_map)
+
     def shifted(self, c: Array) -> Dual:
         """The pair (f + c, g - c)."""
         f_map = None if self.f_map is None else (self.f_map[0] + c, self.f_map[1] - c)

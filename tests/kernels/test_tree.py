@@ -8,6 +8,7 @@ import pytest
 from epsot.costs import Cityblock, Cost, Euclidean, HalfSquare
 from epsot.kernels import cpu, reference
 from epsot.kernels.cpu import reductions
+from epsot.kernels.cpu.fused import NO_PARTS
 from epsot.kernels.cpu.tree import GROUP, halves, plant
 
 N, M = 2100, 1700
@@ -60,7 +61,8 @@ def groups_used(kernel, h, eps, guess) -> float:
     """The share of the tiles that the sums ran over."""
     run, out = reductions.row_sums(kernel.form, kernel.kind, kernel.dim), np.empty((kernel.shape[0], 1))
     scale = np.log2(np.e) / eps
-    _, used = run(*kernel.operands, *kernel.weights(h, eps), kernel.capacity, guess, scale, eps, 0, kernel.blocks, out)
+    common = (*kernel.operands, *kernel.weights(h, eps), kernel.capacity, kernel.spare, guess, scale, eps)
+    _, used = run(*common, 1, 0, kernel.blocks, out, NO_PARTS)
     return used / (kernel.blocks * -(-kernel.shape[1] // GROUP))
 
 

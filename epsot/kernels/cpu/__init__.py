@@ -1,7 +1,7 @@
 """Fused CPU kernels: the reductions of `epsot.kernels.reference` without the (n, m) arrays, compiled by Numba.
 
-From the top: `points` and `matrix` are the two public classes, `fused` what they share; `reductions` holds the
-kernels, `blocks` their phases, `sweeps`, `place`, `products` and `stored` the inner loops, made of `vectors`.
+From the top: `points` and `matrix` are the two public classes, `fused` what they share; `reductions` and `online` hold
+the kernels, `blocks` their phases, `sweeps`, `place`, `products` and `stored` the inner loops, made of `vectors`.
 `between` is what happens to vectors between two sweeps; `advance` and `chunks` hold its kernels, `lines` their loops.
 """
 

@@ -1,9 +1,11 @@
 """What a reduction asks of a cost, block by block: the rows, the next columns, their logits.
 
-A cost comes in one of three forms, chosen at compile time:
+A cost comes in one of four forms, chosen at compile time:
 NEAR    points with d <= 3; rows and columns move to local origins, and columns far below the sums are left out;
 TILED   points of any dimension around one centre, stored as (groups, d * 64);
-STORED  a matrix.
+STORED  a matrix;
+FLAT    points with d <= 3, few of them against many: nothing is ordered or left out, as few points far apart leave no
+        block compact; logits are computed in float64 and rounded around a reference of each row.
 All logits are in base 2: log2(e) (h[j] - C[i, j] / eps) = rho[i] + t[i, j] with `scale` = log2(e) factor / eps.
 """
 
@@ -19,13 +21,13 @@ from epsot.kernels.cpu.compiled import Kernel
 from epsot.kernels.cpu.place import place
 from epsot.kernels.cpu.products import slopes
 from epsot.kernels.cpu.stored import item_at, logits_across, logits_along
-from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, GROUP, ROWS, SQUARE, logits_near, logits_tiled
+from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, GROUP, ROWS, SQUARE, logits_flat, logits_near, logits_tiled
 from epsot.kernels.cpu.tree import GROUP_BITS, SHARE_BITS, gather, level_of, peak
 from epsot.kernels.cpu.vectors import constant
 
-__all__ = ["CITYBLOCK", "EUCLIDEAN", "NEAR", "SQUARE", "STORED", "TILED"]
+__all__ = ["CITYBLOCK", "EUCLIDEAN", "FLAT", "NEAR", "SQUARE", "STORED", "TILED"]
 
-NEAR, TILED, STORED = 0, 1, 2
+NEAR, TILED, STORED, FLAT = 0, 1, 2, 3
 BLOCK = 64  # rows
 SAMPLES = 256  # columns that are tried as the image of a block
 
@@ -37,12 +39,19 @@ def open_block(*arguments: Any) -> Any:
     """
 
 
+def references(*arguments: Any) -> None:
+    """rho[i] = the largest logit of row i among some columns, all where there are few, 0 where it is -inf; of FLAT."""
+
+
 def raise_level(*arguments: Any) -> Any:
     """-> the level from which weights are bounded, given the offsets of the rows: the highest."""
 
 
 def candidates(*arguments: Any) -> Any:
-    """The groups, `least` and later, that may matter to the block, into `groups`: -> (how many, mass left out)."""
+    """The groups from `least` to before `most` that may matter to the block, into `groups`.
+
+    -> (how many, mass left out)
+    """
 
 
 def fill(*arguments: Any) -> Any:
@@ -125,7 +134,35 @@ def _open_block(
             rho[i] = reference
         return -1
 
-    return (near, tiled, stored)[int(constant(form))]
+    def flat(  # type: ignore[no-untyped-def]
+        form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale, rows, frame, rho
+    ):  # fmt: skip
+        for i in range(BLOCK):
+            for k in range(d):
+                rows[i, k] = x[index[first + i], k] if i < count else 0.0
+            rho[i] = 0.0
+        return -1
+
+    return (near, tiled, stored, flat)[int(constant(form))]
+
+
+@overload(references, prefer_literal=True, strict=False)
+def _references(kind: Any, dim: Any, lines: Any, weights: Any, scale: Any, rows: Any, rho: Any) -> Kernel:
+    metric, d = constant(kind), constant(dim)
+
+    def flat(kind, dim, lines, weights, scale, rows, rho):  # type: ignore[no-untyped-def]
+        for i in range(BLOCK):
+            best = -np.inf
+            for j in range(0, len(weights), 1 + len(weights) // SAMPLES):
+                length = 0.0
+                for k in range(d):
+                    step = np.float64(rows[i, k]) - np.float64(lines[k, j])
+                    length += abs(step) if metric == CITYBLOCK else step * step
+                cost = 0.5 * length if metric == SQUARE else math.sqrt(length) if metric == EUCLIDEAN else length
+                best = max(best, weights[j] - scale * cost)
+            rho[i] = best if abs(best) < 1e30 else 0.0
+
+    return flat
 
 
 @overload(raise_level, prefer_literal=True, strict=False)
@@ -146,17 +183,18 @@ def _raise_level(form: Any, kind: Any, dim: Any, rows: Any, offset: Any, count: 
 
 @overload(candidates, prefer_literal=True, strict=False)
 def _candidates(
-    form: Any, kind: Any, dim: Any, tree: Any, tops: Any, frame: Any, level: Any, limit: Any, least: Any, groups: Any
-) -> Kernel:
+    form: Any, kind: Any, dim: Any, tree: Any, tops: Any, frame: Any, level: Any, limit: Any, least: Any, most: Any,
+    groups: Any,
+) -> Kernel:  # fmt: skip
     metric, d = constant(kind), constant(dim)
 
-    def near(form, kind, dim, tree, tops, frame, level, limit, least, groups):  # type: ignore[no-untyped-def]
-        return gather(metric, d, tree, tops, frame, level, limit, least, groups)
+    def near(form, kind, dim, tree, tops, frame, level, limit, least, most, groups):  # type: ignore[no-untyped-def]
+        return gather(metric, d, tree, tops, frame, level, limit, least, most, groups)
 
-    def direct(form, kind, dim, tree, tops, frame, level, limit, least, groups):  # type: ignore[no-untyped-def]
-        for g in range(least, len(groups)):
+    def direct(form, kind, dim, tree, tops, frame, level, limit, least, most, groups):  # type: ignore[no-untyped-def]
+        for g in range(least, most):
             groups[g - least] = g
-        return len(groups) - least, 0.0
+        return most - least, 0.0
 
     return near if constant(form) == NEAR else direct
 
@@ -190,33 +228,46 @@ def _fill(
             starts[p] = first + p
         return cursor + filled, filled, np.inf, left_out
 
-    return near if constant(form) == NEAR else direct
+    def flat(form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop, level, limit, left_out):  # type: ignore[no-untyped-def]
+        filled = min(stop - cursor, len(starts))
+        for p in range(filled):
+            starts[p] = groups[cursor] + p
+        return cursor + filled, filled, np.inf, left_out
+
+    return (near, direct, direct, flat)[int(constant(form))]
 
 
 @overload(logits, prefer_literal=True, strict=False)
 def _logits(
-    form: Any, kind: Any, dim: Any, rows: Any, r: Any, lines: Any, matrix: Any, index: Any, first: Any, starts: Any,
-    filled: Any, scale: Any, columns: Any, z: Any,
+    form: Any, kind: Any, dim: Any, rows: Any, r: Any, lines: Any, weights: Any, rho: Any, matrix: Any, index: Any,
+    first: Any, starts: Any, filled: Any, width: Any, scale: Any, columns: Any, z: Any,
 ) -> Kernel:  # fmt: skip
     metric, d = constant(kind), constant(dim)
 
-    def near(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z):  # type: ignore[no-untyped-def]
-        logits_near(metric, d, rows, r, columns, filled * GROUP, z)
+    def near(  # type: ignore[no-untyped-def]
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+    ):  # fmt: skip
+        logits_near(metric, d, rows, r, columns, width, z)
 
-    def tiled(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z):  # type: ignore[no-untyped-def]
+    def tiled(  # type: ignore[no-untyped-def]
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+    ):  # fmt: skip
         factor = scale if metric == SQUARE else -scale
         for p in range(filled):
             logits_tiled(metric, rows, r, lines, starts[p], factor, columns, p * GROUP, z)
 
-    def stored(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z):  # type: ignore[no-untyped-def]
+    def stored(  # type: ignore[no-untyped-def]
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+    ):  # fmt: skip
         address, down, right, m = matrix[0], matrix[1], matrix[2], matrix[3]
         start = starts[0] * GROUP  # the groups of a stored matrix are never left out: they are neighbours
         address += start * right
-        inside = min(filled * GROUP, m - start)
+        inside = min(width, m - start)
         last = len(index) - 1
         one, four = index[min(first + r, last)], index[min(first + r + ROWS - 1, last)]
+        neighbours = first + r + ROWS - 1 <= last and four - one == ROWS - 1  # `index` rises, but may leave rows out
         done = 0
-        if right != lines.itemsize and down == lines.itemsize and four - one == ROWS - 1:
+        if right != lines.itemsize and down == lines.itemsize and neighbours:
             done = inside // ROWS * ROWS
             logits_across(address + one * down, right, -scale, columns, done, z, lines)
         for i in range(ROWS):
@@ -228,26 +279,36 @@ def _logits(
             while j < inside:
                 z[i, j] = columns[0, j] - scale * item_at(row + j * right, lines)
                 j += 1
-            while j < filled * GROUP:
+            while j < width:
                 z[i, j] = -np.inf
                 j += 1
 
-    return (near, tiled, stored)[int(constant(form))]
+    def flat(  # type: ignore[no-untyped-def]
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+    ):  # fmt: skip
+        factor = -0.5 * scale if metric == SQUARE else -scale
+        logits_flat(metric, d, rows, r, lines, weights, starts[0] * GROUP, width, factor, rho, z)
+
+    return (near, tiled, stored, flat)[int(constant(form))]
 
 
 @overload(add_slopes, prefer_literal=True, strict=False)
 def _add_slopes(
-    form: Any, kind: Any, rows: Any, r: Any, lines: Any, starts: Any, filled: Any, columns: Any, z: Any, sums: Any
+    form: Any, kind: Any, rows: Any, r: Any, lines: Any, starts: Any, width: Any, columns: Any, z: Any, sums: Any
 ) -> Kernel:
     metric = constant(kind)
 
-    def near(form, kind, rows, r, lines, starts, filled, columns, z, sums):  # type: ignore[no-untyped-def]
-        width = columns.shape[1]
-        for p in range(filled):
-            slopes(metric, rows, r, columns, width + p * GROUP, width, z, p * GROUP, sums)
+    def near(form, kind, rows, r, lines, starts, width, columns, z, sums):  # type: ignore[no-untyped-def]
+        line = columns.shape[1]
+        for p in range(-(-width // GROUP)):
+            slopes(metric, rows, r, columns, line + p * GROUP, line, z, p * GROUP, min(GROUP, width - p * GROUP), sums)
 
-    def tiled(form, kind, rows, r, lines, starts, filled, columns, z, sums):  # type: ignore[no-untyped-def]
-        for p in range(filled):
-            slopes(metric, rows, r, lines, starts[p] * lines.shape[1], GROUP, z, p * GROUP, sums)
+    def tiled(form, kind, rows, r, lines, starts, width, columns, z, sums):  # type: ignore[no-untyped-def]
+        for p in range(-(-width // GROUP)):
+            start, stop = starts[p] * lines.shape[1], min(GROUP, width - p * GROUP)
+            slopes(metric, rows, r, lines, start, GROUP, z, p * GROUP, stop, sums)
 
-    return near if constant(form) == NEAR else tiled
+    def flat(form, kind, rows, r, lines, starts, width, columns, z, sums):  # type: ignore[no-untyped-def]
+        slopes(metric, rows, r, lines, starts[0] * GROUP, lines.shape[1], z, 0, width, sums)
+
+    return flat if constant(form) == FLAT else near if constant(form) == NEAR else tiled

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epsot.kernels.cpu.blocks import NEAR, TILED
 from epsot.kernels.cpu.compiled import compiled
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.tree import NO_TREE, Tree, halves, plant
@@ -18,6 +17,7 @@ Array = NDArray[Any]
 
 LOG2_E = math.log2(math.e)
 NEAR_DIMENSIONS = 3
+NO_ORDER = np.empty(0, np.int64)  # as they are
 SORTED_FROM = 256  # points; sorting a smaller cloud costs more than it saves
 
 
@@ -94,12 +94,12 @@ class Cloud:
     ----------
     points : (n, d) array, C-contiguous
     centre : (d,) float64 array, the origin for d > 3, common to the clouds of a problem
-    form : NEAR for d <= 3, else TILED
+    near : whether d <= 3
     """
 
     def __init__(self, points: Array, centre: Array | None) -> None:
         self.points = points
-        self.form = NEAR if points.shape[1] <= NEAR_DIMENSIONS else TILED
+        self.near = points.shape[1] <= NEAR_DIMENSIONS
         self.centre = np.zeros(1) if centre is None else centre
 
     @cached_property
@@ -109,27 +109,39 @@ class Cloud:
         float32 is accurate only around the centres of compact blocks, and only of these can pairs be left out: at n =
         10 000 in 3-D and blur 0.01, a sweep in float64 is 6 times as fast as in random order.
         """
-        return compact_order(self.points) if self.form == NEAR else np.arange(len(self.points))
+        return compact_order(self.points) if self.near else NO_ORDER
 
     @cached_property
     def lines(self) -> Array:
-        """Coordinates in lines: (d, m) float64 if NEAR, (m / 64, d * 64) if TILED, padded to a multiple of 64."""
+        """Coordinates in lines: (d, m) float64 if near, else (m / 64, d * 64), padded to a multiple of 64."""
         n, d = self.points.shape
-        if self.form == NEAR:
+        if self.near:
             lines = np.empty((d, padded(n)))
             lines[:, :n] = self.points[self.order].T
             lines[:, n:] = lines[:, n - 1 : n]  # within the box of the last group
             return lines
         tiles = np.zeros((padded(n) // GROUP, d, GROUP), self.points.dtype)
-        for group in range(len(tiles)):
-            part = self.points[group * GROUP : (group + 1) * GROUP]
-            tiles[group, :, : len(part)] = (part - self.centre).T
+        for begin in range(0, n, GROUP * GROUP):  # so much at a time stays in the cache
+            move = self.points[begin : begin + GROUP * GROUP] - self.centre
+            first, whole = begin // GROUP, len(move) // GROUP
+            tiles[first : first + whole] = move[: whole * GROUP].reshape(whole, GROUP, d).transpose(0, 2, 1)
+            if len(move) > whole * GROUP:
+                tiles[first + whole, :, : len(move) - whole * GROUP] = move[whole * GROUP :].T
         return tiles.reshape(len(tiles), d * GROUP)
 
     @cached_property
+    def as_they_are(self) -> Array:
+        """Coordinates in lines, in the order and the precision of the points, padded to a multiple of 64.  (d, m)"""
+        n, d = self.points.shape
+        lines = np.empty((d, padded(n)), self.points.dtype)
+        lines[:, :n] = self.points.T
+        lines[:, n:] = lines[:, n - 1 : n]
+        return lines
+
+    @cached_property
     def tree(self) -> Tree:
-        """The boxes around the columns; of no use, and empty, if TILED."""
-        return plant(self.lines, len(self.points)) if self.form == NEAR else NO_TREE
+        """The boxes around the columns; of no use, and empty, if not near."""
+        return plant(self.lines, len(self.points)) if self.near else NO_TREE
 
     @cached_property
     def squares(self) -> Array:
@@ -141,17 +153,15 @@ class Cloud:
         return squares
 
 
-def _log_weights(h, order, squares, half_scale, weights):  # type: ignore[no-untyped-def]
-    """log2(e) h - half_scale squares in the order of the columns, padded by -inf.  -> the maximum, 0 if -inf"""
-    m, top = len(order), -np.inf
-    for j in range(m):
-        weights[j] = LOG2_E * h[order[j]]
+def _log_weights(h, factor, order, squares, half_scale, begin, end, weights):  # type: ignore[no-untyped-def]
+    """factor h - half_scale squares in the order of the columns, for some of them.  -> the maximum"""
+    top = -np.inf
+    for j in range(begin, end):
+        weights[j] = factor * (h[order[j]] if len(order) > 0 else h[j])
         if half_scale != 0.0:
             weights[j] -= half_scale * squares[j]
         top = max(top, weights[j])
-    for j in range(m, len(weights)):
-        weights[j] = -np.inf
-    return top if top > -np.inf else 0.0
+    return top
 
 
 log_weights = compiled(_log_weights)
@@ -168,6 +178,6 @@ def values_by_group(v: Array, order: NDArray[np.int64], dtype: Any) -> tuple[Arr
     values = np.zeros((padded(m) // GROUP, q + q % 2, GROUP), dtype)
     for c in range(q):
         line = np.zeros(padded(m))
-        line[:m] = (v[:, c] / size[c])[order]
+        line[:m] = (v[:, c] / size[c])[order] if len(order) else v[:, c] / size[c]
         values[:, c] = line.reshape(-1, GROUP)
     return values.reshape(len(values), -1), size

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epsot.kernels.cpu import reductions
+from epsot.kernels.cpu import online, reductions
 from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED
-from epsot.kernels.cpu.clouds import LOG2_E, log_weights, padded, values_by_group, writable
+from epsot.kernels.cpu.clouds import LOG2_E, NO_ORDER, log_weights, padded, values_by_group, writable
+from epsot.kernels.cpu.parts import combined, joined, parts_of
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
-from epsot.kernels.cpu.tree import Tree, tops_of
+from epsot.kernels.cpu.tree import Tree, tops_above, tops_of
 from epsot.kernels.reference import MAX_EXPONENT, Dense, take_rows
 from epsot.lazy import cached_property
 
@@ -22,8 +23,16 @@ Array = NDArray[Any]
 
 SERIAL_WORK = 4e6  # instructions: below, waking a thread costs more than it brings
 STEP_WORK = 2e9  # instructions of one step, 0.1 to 0.2 s: how long an interrupt may have to wait
+CHUNK = 1 << 16  # numbers of a vector that one thread goes through at a time: 0.1 ms
+MANY_ROWS = 4096  # against no more than a block of columns: there the sums of columns of the transpose are faster
 FEW = 0.4  # of all pairs: below, sums of rows that leave out the rest are cheaper than one side of the diagonal
 LANES = 16  # partial sums of columns at most
+VECTOR = 16  # columns, of which a width is a multiple
+
+
+def few_against_many(few: int, many: int) -> bool:
+    """Whether one side is a single block, and the other so long that it alone is the work."""
+    return few <= BLOCK and many >= MANY_ROWS
 
 
 class Fused(Dense):
@@ -36,7 +45,7 @@ class Fused(Dense):
     instructions : per pair, roughly
     share : the part of all pairs that the last sums around a guess ran over
     operands : the first arguments of every kernel: x, centre, index, lines, tree, matrix
-    order : the columns in the order of `lines`
+    order : the columns in the order of `lines`; empty: as they are
     squares : |y - centre|^2, for the form TILED
     """
 
@@ -65,17 +74,37 @@ class Fused(Dense):
         x, m = self.operands[0], self.shape[1]
         return reductions.buffer_groups(self.form, padded(m) // GROUP, x.shape[1], x.itemsize)
 
-    def weights(self, h: Array, eps: float, limit: float | None = None) -> tuple[Array, Array, float, float, float]:
-        """log2(e) h as the kernels take it, its maxima over the tree and over all, the scale, the limit."""
+    def by_chunks(self, kernel: Callable[[int, int], Any], size: int) -> list[Any]:
+        """What kernel(begin, end) returns over chunks of a vector, in their order."""
+        found: list[Any] = [None] * -(-size // CHUNK)
+
+        def task(number: int) -> Iterator[None]:
+            found[number] = kernel(number * CHUNK, min(size, (number + 1) * CHUNK))
+            yield
+
+        run(task, len(found), self.workers)
+        return found
+
+    def weights(
+        self, h: Array, eps: float, limit: float | None = None, unit: float = 1.0
+    ) -> tuple[Array, Array, float, float, float]:
+        """log2(e) h / unit as the kernels take it, its maxima over the tree and over all, the scale, the limit."""
         scale = LOG2_E * self.factor / eps
         half = 0.5 * scale if self.form == TILED and self.kind == SQUARE else 0.0
-        weights, tops = np.empty(padded(self.shape[1])), NO_TOPS
-        reference = log_weights(writable(h, np.float64), self.order, self.squares, half, weights)
+        m, h = self.shape[1], writable(h, np.float64)
+        weights, tops = np.empty(padded(m)), NO_TOPS
+        weights[m:] = -np.inf
+        highest = self.by_chunks(
+            lambda begin, end: log_weights(h, LOG2_E / unit, self.order, self.squares, half, begin, end, weights), m
+        )
+        reference = max(highest, default=-math.inf)
         if self.form == NEAR:
             first, skip, _ = self.operands[4]
             tops = np.empty(len(first))
-            tops_of(first, skip, weights, tops)
-        return weights, tops, reference, scale, self.limit if limit is None else limit
+            self.by_chunks(lambda begin, end: tops_of(first, skip, weights, begin, end, tops), len(first))
+            tops_above(skip, tops)
+        limit = self.limit if limit is None else limit
+        return weights, tops, reference if reference > -math.inf else 0.0, scale, limit
 
     @property
     def single(self) -> bool:
@@ -87,9 +116,25 @@ class Fused(Dense):
         """log2 of the part of a sum that may be left out."""
         return reductions.ROUNDING_32 if self.single else reductions.ROUNDING_64
 
-    def over_blocks(self, kernel: Callable[[int, int], Any], blocks: int) -> None:
-        """kernel(begin, end) over all blocks of rows, in short steps."""
-        work = BLOCK * self.shape[1] * self.instructions  # of one block
+    @cached_property
+    def spare(self) -> int:
+        """Columns that the last group lacks, in whole vectors."""
+        m = self.shape[1]
+        return (padded(m) - m) // VECTOR * VECTOR
+
+    def parts(self, blocks: int) -> int:
+        """In how many parts the columns of so many blocks of rows are summed."""
+        return parts_of(blocks, padded(self.shape[1]) // GROUP)
+
+    @property
+    def tall(self) -> bool:
+        """Whether sums over the rows of the transpose, one block, fill vectors that the few columns do not."""
+        return few_against_many(self.shape[1], self.shape[0])
+
+    def over_blocks(self, kernel: Callable[[int, int], Any], blocks: int, parts: int = 1) -> None:
+        """kernel(begin, end) over all blocks of rows, or parts of them, in short steps."""
+        work = min(BLOCK, self.shape[0]) * self.shape[1] * self.instructions // parts  # of one of them
+        blocks *= parts
         if blocks * work < SERIAL_WORK:
             kernel(0, blocks)
             return
@@ -105,6 +150,9 @@ class Fused(Dense):
         out = np.empty((n, 1))
         if n == 0 or m == 0:
             return np.full(n, np.inf)
+        if guess is not None and self.tall:
+            _, sums = self.T.plan_sums(h, guess, eps, symmetric=False, unit=eps)
+            return self.from_sums(sums, self.T.order, guess, h, eps, unit=eps)
         columns = self.weights(h, eps)
         if guess is None:
             self.redo(out, columns, eps, self.operands[2])
@@ -114,35 +162,42 @@ class Fused(Dense):
     def around(self, columns: tuple[Any, ...], eps: float, guess: Array, out: Array) -> Array:
         """softmin by the weights around a guess, of what `weights` gave."""
         kernel = reductions.row_sums(self.form, self.kind, self.dim)
-        guess, line = writable(guess, np.float64), out[:, 0]
-        common = (*self.operands, *columns, self.capacity, guess, LOG2_E / eps, eps)
+        guess, line, parts = writable(guess, np.float64), out[:, 0], self.parts(self.blocks)
+        *most, limit = columns
+        limit -= math.log2(parts)
+        partial = np.empty((parts, 2, len(line))) if parts > 1 else NO_PARTS
+        common = (*self.operands, *most, limit, self.capacity, self.spare, guess, LOG2_E / eps, eps, parts)
         counts = []
 
         def piece(begin: int, end: int) -> None:
-            counts.append(kernel(*common, begin, end, out))
+            counts.append(kernel(*common, begin, end, out, partial))
 
-        self.over_blocks(piece, self.blocks)
+        self.over_blocks(piece, self.blocks, parts)
         self.share = sum(used for _, used in counts) / (self.blocks * padded(self.shape[1]) // GROUP)
-        if any(lost for lost, _ in counts):
+        lost = any(lost for lost, _ in counts)
+        if parts > 1:
+            line[:], trusted = joined(partial, line, eps, limit, (reductions.SMALLEST, reductions.LARGEST))
+            lost = not trusted.all()
+        if lost:
             index = self.operands[2]
             self.redo(out, columns, eps, index[np.isnan(line[index])])
         return line
 
     def redo(self, out: Array, columns: tuple[Any, ...], eps: float, index: Array) -> None:
         """out[index, 0] = softmin around the true maxima, of what `weights` gave."""
-        kernel = reductions.online(self.form, self.kind, self.dim, reductions.SOFTMIN)
-        x, centre, _, *others = self.operands
-        common = (x, centre, index, *others, *columns, self.capacity, out[:, 0], eps, NO_VALUES)
-        self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), -(-len(index) // BLOCK))
+        self.sum_around_maxima(online.SOFTMIN, columns, out[:, 0], eps, index, NO_VALUES, out)
 
     def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
         n, m = self.shape
         if n == 0 or m == 0:
             return np.full(n, np.inf), np.full(m, np.inf)
+        if self.tall:
+            columns, rows = self.T.softmin_pair(h, k, eps)
+            return rows, columns
         rows, columns = self.plan_sums(k, h, eps, symmetric=False)
         return (
-            self.from_sums(rows, k, h, eps),
-            self.T.from_sums(columns, h, k, eps),
+            self.from_sums(rows, NO_ORDER, k, h, eps),
+            self.T.from_sums(columns, self.order, h, k, eps),
         )
 
     def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array:
@@ -151,41 +206,59 @@ class Fused(Dense):
         if guess is not None and self.share < FEW:
             return self.around(self.weights(h, eps), eps, guess, np.empty((self.shape[0], 1)))
         rows, columns = self.plan_sums(h, h, eps, symmetric=True)
-        with np.errstate(over="ignore"):  # what is out of range is redone
-            sums = rows + columns
-        return self.from_sums(sums, h, h, eps)
+        return self.from_sums(columns, self.order, h, h, eps, more=rows[0])
 
-    def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool) -> tuple[Array, Array]:
-        """2^SHIFT times the row sums and the column sums of exp(k[i] + h[j] - C[i, j] / eps)."""
+    def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool, unit: float = 1.0) -> tuple[Array, Array]:
+        """2^SHIFT times the row sums and the column sums of exp(k[i] + h[j] / unit - C[i, j] / eps).
+
+        Each in so many parts, to be added in their order.  -> (parts, n), (lanes, m), these in the order of the columns
+        """
         n, m = self.shape
-        weights, *rest = self.weights(h, eps, reductions.PLAN_32 if self.single else reductions.PLAN_64)
+        parts = 1 if symmetric else self.parts(self.blocks)
+        limit = (reductions.PLAN_32 if self.single else reductions.PLAN_64) - math.log2(parts)
+        columns = self.weights(h, eps, limit, unit)
         kernel = reductions.pair_sums(self.form, self.kind, self.dim, symmetric)
-        rows, k = np.empty(n), writable(k, np.float64)
-        common = (*self.operands, weights, *rest, self.capacity, k)
-        work = BLOCK * m * self.instructions
+        rows, k = np.empty((parts, n)), writable(k, np.float64)
+        common = (*self.operands, *columns, self.capacity, self.spare, k, parts)
+        work = min(BLOCK, n) * m * self.instructions
         lanes = min(LANES, self.blocks) if self.blocks * work >= SERIAL_WORK else 1
-        partial = np.zeros((lanes, len(weights)))
-        step = lanes * max(1, int(STEP_WORK // work))
+        partial = np.zeros((lanes, padded(m)))
+        step = lanes * max(1, int(STEP_WORK * parts // work))
 
-        def task(lane: int) -> Iterator[object]:
+        def task(number: int) -> Iterator[object]:
+            lane, part = number // parts, number % parts
             for begin in range(lane, self.blocks, step):
-                yield kernel(*common, begin, min(self.blocks, begin + step), lanes, rows, partial[lane])
+                yield kernel(*common, part, begin, min(self.blocks, begin + step), lanes, rows[part], partial[lane])
 
-        run(task, lanes, self.workers)
-        columns = np.empty(m)
-        with np.errstate(over="ignore"):
-            columns[self.order] = partial.sum(axis=0)[:m]  # in the order of the lanes
-        return rows, columns
+        run(task, lanes * parts, self.workers)
+        return rows, partial[:, :m]
 
-    def from_sums(self, sums: Array, k: Array, h: Array, eps: float) -> Array:
-        """softmin(h, eps) from 2^SHIFT times the row sums of the plan of k and h; what is out of range is redone."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out = eps * (k - np.log(sums) + reductions.SHIFT * math.log(2))
-        trusted = (sums >= reductions.SMALLEST) & (sums <= reductions.LARGEST)
-        if not trusted.all():
+    def from_sums(
+        self, sums: Array, order: Array, k: Array, h: Array, eps: float, *, unit: float = 1.0, more: Array | None = None
+    ) -> Array:
+        """softmin(h, eps) from 2^SHIFT times the row sums of the plan of k / unit and h; redone where out of range.
+
+        `sums` (parts, n) are to be added, in such an order of the rows, and `more` (n,) in their own.
+        """
+        out = np.empty((self.shape[0], 1))
+
+        def chunk(begin: int, end: int) -> bool:
+            rows = order[begin:end] if len(order) else slice(begin, end)
+            with np.errstate(all="ignore"):
+                total = sums[0, begin:end] if len(sums) == 1 else sums[:, begin:end].sum(axis=0)
+                if more is not None:
+                    total = total + more[rows]
+                out[rows, 0] = eps * (k[rows] / unit - np.log(total) + reductions.SHIFT * math.log(2))
+                trusted = (total >= reductions.SMALLEST) & (total <= reductions.LARGEST)
+            if trusted.all():
+                return False
+            out[np.arange(len(out))[rows][~trusted], 0] = np.nan
+            return True
+
+        if any(self.by_chunks(chunk, len(out))):
             index = self.operands[2]
-            self.redo(out[:, None], self.weights(h, eps), eps, index[~trusted[index]])
-        return out
+            self.redo(out, self.weights(h, eps), eps, index[np.isnan(out[index, 0])])
+        return out[:, 0]
 
     def plan_rows(self, rows: slice | Array, k: Array, h: Array, eps: float) -> Array:
         """exp(k[i] + h[j] - C[i, j] / eps) for i in rows, in place: new memory takes longer than numbers.  -> (r, m)"""
@@ -202,18 +275,41 @@ class Fused(Dense):
             return np.zeros((n, q))
         values, size = values_by_group(v, self.order, self.operands[0].dtype)
         out = np.empty((n, values.shape[1] // GROUP))
-        self.sum_online(reductions.APPLY, k, h, eps, values, out)
+        self.sum_online(online.APPLY, k, h, eps, values, out)
         return out[:, :q] * size
 
     def sum_online(self, mode: int, k: Array, h: Array, eps: float, values: Array, out: Array) -> None:
-        kernel = reductions.online(self.form, self.kind, self.dim, mode)
-        weights, *rest = self.weights(h, eps, NOTHING if mode == reductions.COST else None)
-        if mode == reductions.COST:
+        weights, *rest = self.weights(h, eps, NOTHING if mode == online.COST else None)
+        if mode == online.COST:
             weights = np.zeros_like(weights)  # the padding has values of 0, and is finite
-        common = (*self.operands, weights, *rest, self.capacity, writable(k, np.float64), eps, values)
-        self.over_blocks(lambda begin, end: kernel(*common, begin, end, out), self.blocks)
+        self.sum_around_maxima(mode, (weights, *rest), writable(k, np.float64), eps, self.operands[2], values, out)
+
+    def sum_around_maxima(
+        self, mode: int, columns: tuple[Any, ...], k: Array, eps: float, index: Array, values: Array, out: Array
+    ) -> None:
+        """The rows `index` of what `online` computes, of what `weights` gave."""
+        kernel = online.online(self.form, self.kind, self.dim, mode)
+        blocks = -(-len(index) // BLOCK)
+        parts = self.parts(blocks)
+        x, centre, _, *others = self.operands
+        *most, limit = columns
+        partial = np.empty((parts, len(out), 2 + out.shape[1])) if parts > 1 else NO_PARTS
+        common = (
+            x, centre, index, *others, *most, limit - math.log2(parts), self.capacity, self.spare, k, eps, values,
+            parts,
+        )  # fmt: skip
+        self.over_blocks(lambda begin, end: kernel(*common, begin, end, out, partial), blocks, parts)
+        if parts > 1:
+            height, sums, totals = combined(partial[:, index], mode != online.COST)
+            if mode == online.SOFTMIN:
+                with np.errstate(divide="ignore"):
+                    totals = -eps * math.log(2.0) * (np.log2(sums) + height)[:, None]
+            elif mode != online.COST:
+                totals *= np.exp2(np.minimum(height + LOG2_E * k[index], online.HIGHEST_SIZE))[:, None]
+            out[index] = totals
 
 
 NO_VALUES = np.zeros((1, 1))
 NO_TOPS = np.zeros(1)
+NO_PARTS = np.zeros((1, 1, 1))
 NOTHING = -math.inf  # may be left out

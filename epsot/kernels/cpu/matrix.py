@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from epsot.kernels import reference
 from epsot.kernels.cpu.blocks import STORED
+from epsot.kernels.cpu.clouds import NO_ORDER
 from epsot.kernels.cpu.fused import Fused
 from epsot.kernels.cpu.threads import usable_workers
 from epsot.kernels.cpu.tree import NO_TREE, Tree
@@ -56,9 +57,7 @@ class Matrix(Fused, reference.Matrix):
         entry = np.zeros((1, 1), self.C.dtype)  # says what is read
         return np.zeros((1, 1)), np.zeros(1), np.arange(self.shape[0]), entry, NO_TREE, matrix
 
-    @cached_property
-    def order(self) -> NDArray[np.int64]:
-        return np.arange(self.shape[1])
+    order = NO_ORDER
 
     @cached_property
     def squares(self) -> Array:

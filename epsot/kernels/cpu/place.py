@@ -51,8 +51,8 @@ def place(
                     gap = v.maximum(builder.fsub(v.abs(y), extent[k]), zero)
                     far = v.fma(gap, gap, far) if metric == EUCLIDEAN else builder.fadd(far, gap)
                 out = a.at(6, builder.mul(a.width(6), INDEX(k + 1)), at, j)
-                narrow.store(y if v.item == narrow.item else builder.fptrunc(y, narrow.type), out)
-            narrow.store(u if v.item == narrow.item else builder.fptrunc(u, narrow.type), a.at(6, at, j))
+                narrow.store(narrow.narrowed(y), out)
+            narrow.store(narrow.narrowed(u), a.at(6, at, j))
             if metric == SQUARE:
                 top = builder.fadd(u, far)
             else:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from epsot.costs import Cost
 from epsot.kernels import reference
-from epsot.kernels.cpu import reductions
-from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, NEAR, SQUARE
-from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, Cloud, values_by_group, writable
-from epsot.kernels.cpu.fused import NO_VALUES, Fused
+from epsot.kernels.cpu import online
+from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, FLAT, NEAR, SQUARE, TILED
+from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, NO_ORDER, Cloud, values_by_group, writable
+from epsot.kernels.cpu.fused import NO_VALUES, Fused, few_against_many
 from epsot.kernels.cpu.threads import usable_workers
-from epsot.kernels.cpu.tree import Tree
+from epsot.kernels.cpu.tree import NO_TREE, Tree
 from epsot.lazy import cached_property
 
 Array = NDArray[Any]
@@ -30,7 +30,7 @@ MANY = 4096  # points, from which it pays to try whether pairs can be left out
 def middle(*clouds: Array) -> Array:
     """The mean of all points."""
     total: Array = sum(cloud.sum(axis=0, dtype=np.float64) for cloud in clouds)
-    return total / sum(map(len, clouds))
+    return total / max(1, sum(map(len, clouds)))
 
 
 class Points(Fused, reference.Points):
@@ -59,11 +59,12 @@ class Points(Fused, reference.Points):
         reference.Points.__init__(self, x_cloud.points, y_cloud.points, cost)
         d = self.x.shape[1]
         self.x_cloud, self.y_cloud, self.workers = x_cloud, y_cloud, workers
-        self.form, self.factor = x_cloud.form, float(cost.factor)
+        few = few_against_many(*sorted(self.shape))
+        self.form, self.factor = (FLAT if few else NEAR) if x_cloud.near else TILED, float(cost.factor)
         self.kind = KINDS[str(cost.kind)]
         if d == 1 and self.kind == EUCLIDEAN:  # the same without a square root
             self.kind = CITYBLOCK
-        self.dim = d if self.form == NEAR else 0
+        self.dim = 0 if self.form == TILED else d
         self.instructions = 16 + d * (1 if self.kind == SQUARE else 2)
         if self.form == NEAR and len(self.x) >= MANY:
             self.share = 0.0  # not known yet
@@ -92,20 +93,23 @@ class Points(Fused, reference.Points):
 
     def rows_of(self, other: Any) -> Points:
         """The kernel of the first cloud of another kernel with y; what was prepared for near points is shared."""
-        return self._with(other.x_cloud, self.y_cloud) if other.form == NEAR else self.at(other.x)
+        return self._with(other.x_cloud, self.y_cloud) if other.x_cloud.near else self.at(other.x)
 
     @cached_property
     def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]:
         x, y = self.x_cloud, self.y_cloud
-        return x.points, x.centre, x.order, y.lines, y.tree, NO_MATRIX
+        index = x.order if self.form == NEAR else np.arange(len(x.points))
+        if self.form == FLAT:
+            return x.points, x.centre, index, y.as_they_are, NO_TREE, NO_MATRIX
+        return x.points, x.centre, index, y.lines, y.tree, NO_MATRIX
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        return self.y_cloud.order
+        return self.y_cloud.order if self.form == NEAR else NO_ORDER
 
     @cached_property
     def squares(self) -> Array:
-        return NO_SQUARES if self.form == NEAR or self.kind != SQUARE else self.y_cloud.squares
+        return NO_SQUARES if self.form != TILED or self.kind != SQUARE else self.y_cloud.squares
 
     def cost_rows(self, rows: slice | Array) -> Array:
         """C[rows, :] in float64, by SciPy, which needs no memory for the differences of all coordinates."""
@@ -121,7 +125,7 @@ class Points(Fused, reference.Points):
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
         out = np.zeros(self.x.shape)
         if 0 not in (*self.shape, self.x.shape[1]):
-            self.sum_online(reductions.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
+            self.sum_online(online.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
         return self.factor * out
 
     def cost_apply(self, v: Array) -> Array:
@@ -133,7 +137,7 @@ class Points(Fused, reference.Points):
         values, size = values_by_group(np.asarray(v)[:, None], self.order, self.x.dtype)
         out = np.empty((self.shape[0], 2))
         zero = np.zeros(self.shape[1])
-        self.sum_online(reductions.COST, np.zeros(self.shape[0]), zero, LOG2_E * self.factor, values, out)
+        self.sum_online(online.COST, np.zeros(self.shape[0]), zero, LOG2_E * self.factor, values, out)
         return np.asarray(-self.factor * size[0] * out[:, 0])
 
     def _square_moments(self, v: Array) -> Array:

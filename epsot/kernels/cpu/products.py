@@ -12,8 +12,8 @@ from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
 
 
 @intrinsic
-def weigh(typing: Any, z: Any, filled: Any, starts: Any, values: Any, pair: Any, sums: Any, r: Any) -> Any:
-    """sums[r + i, c] += sum_j z[i, j] v[j, c] for the columns c = 2 pair, 2 pair + 1.
+def weigh(typing: Any, z: Any, width: Any, starts: Any, values: Any, pair: Any, sums: Any, r: Any) -> Any:
+    """sums[r + i, c] += sum_j z[i, j] v[j, c] for the columns c = 2 pair, 2 pair + 1, j below `width`.
 
     `values` holds v by groups of 64 points, one line of 64 for each c: (groups, q * 64). The number of the p-th group
     in z is starts[p].
@@ -27,10 +27,13 @@ def weigh(typing: Any, z: Any, filled: Any, starts: Any, values: Any, pair: Any,
         for slot in itertools.chain(*totals):
             builder.store(v.constant(0.0), slot)
         line = builder.mul(a.values[4], INDEX(2 * GROUP))
-        with steps(builder, a.values[1], 1) as p:
+        groups = builder.udiv(builder.add(a.values[1], INDEX(GROUP - 1)), INDEX(GROUP))
+        with steps(builder, groups, 1) as p:
             start = builder.add(builder.mul(a.item(2, p), a.width(3)), line)
             column = builder.mul(p, INDEX(GROUP))
-            with steps(builder, INDEX(GROUP), v.lanes) as j:
+            left = builder.sub(a.values[1], column)
+            stop = builder.select(builder.icmp_signed("<", left, INDEX(GROUP)), left, INDEX(GROUP))
+            with steps(builder, stop, v.lanes) as j:
                 value = [v.load(a.at(3, start, INDEX(c * GROUP), j)) for c in two]
                 for i in range(ROWS):
                     w = v.load(a.at(0, builder.mul(INDEX(i), a.width(0)), column, j))
@@ -43,14 +46,15 @@ def weigh(typing: Any, z: Any, filled: Any, starts: Any, values: Any, pair: Any,
                 add_to(builder, out, v.total(builder.load(totals[i][c])))
         return context.get_dummy_value()
 
-    return types.void(z, filled, starts, values, pair, sums, r), codegen
+    return types.void(z, width, starts, values, pair, sums, r), codegen
 
 
 @intrinsic(prefer_literal=True)
 def slopes(
-    typing: Any, kind: Any, rows: Any, r: Any, points: Any, start: Any, stride: Any, z: Any, column: Any, sums: Any
-) -> Any:
-    """sums[r + i, k] += sum_j z[i, column + j] grad_k C(x[r + i], y[j]) over 64 points j.
+    typing: Any, kind: Any, rows: Any, r: Any, points: Any, start: Any, stride: Any, z: Any, column: Any, width: Any,
+    sums: Any,
+) -> Any:  # fmt: skip
+    """sums[r + i, k] += sum_j z[i, column + j] grad_k C(x[r + i], y[j]) over `width` points j.
 
     Coordinate k of point j is points.flat[start + k stride + j]. Differences are taken before they are weighted, so
     that nothing cancels. For the distance, z is divided by |x - y| first: 0 at coincident points.
@@ -60,7 +64,7 @@ def slopes(
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Arrays(context, builder, signature, arguments)
         v, d = Vectors(builder, real), a.width(1)
-        first_row, first, step, position = (a.values[i] for i in (2, 4, 5, 7))
+        first_row, first, step, position, stop = (a.values[i] for i in (2, 4, 5, 7, 8))
         x = [builder.mul(builder.add(first_row, INDEX(i)), d) for i in range(ROWS)]
         z_lines = [builder.add(builder.mul(INDEX(i), a.width(6)), position) for i in range(ROWS)]
         zero = v.constant(0.0)
@@ -69,7 +73,7 @@ def slopes(
             return v.load(a.at(3, first, builder.mul(k, step), j))
 
         if metric == EUCLIDEAN:
-            with steps(builder, INDEX(GROUP), v.lanes) as j:
+            with steps(builder, stop, v.lanes) as j:
                 squares = [v.variable() for _ in range(ROWS)]
                 for slot in squares:
                     builder.store(zero, slot)
@@ -87,7 +91,7 @@ def slopes(
             for slot in totals:
                 builder.store(zero, slot)
             xk = [v.splat(a.item(1, x[i], k)) for i in range(ROWS)]
-            with steps(builder, INDEX(GROUP), v.lanes) as j:
+            with steps(builder, stop, v.lanes) as j:
                 y = coordinate(k, j)
                 for i in range(ROWS):
                     move = builder.fsub(xk[i], y)
@@ -96,8 +100,8 @@ def slopes(
                     total = v.fma(v.load(a.at(6, z_lines[i], j)), move, builder.load(totals[i]))
                     builder.store(total, totals[i])
             for i in range(ROWS):
-                out = a.at(8, builder.mul(builder.add(first_row, INDEX(i)), d), k)
+                out = a.at(9, builder.mul(builder.add(first_row, INDEX(i)), d), k)
                 add_to(builder, out, v.total(builder.load(totals[i])))
         return context.get_dummy_value()
 
-    return types.void(kind, rows, r, points, start, stride, z, column, sums), codegen
+    return types.void(kind, rows, r, points, start, stride, z, column, width, sums), codegen

@@ -1,12 +1,14 @@
-"""The reductions over a block of rows at a time, from the phases of `blocks` and the inner loops of `sweeps`.
+"""Sums around a guess, a block of rows at a time, from the phases of `blocks` and the inner loops of `sweeps`.
 
-Every kernel runs over the blocks begin, begin + 1, ... < end of 64 rows each (`index` gives their order) and allocates
-only buffers of a fixed size. What it writes depends on the block alone, never on how blocks are dealt to threads.
-Arguments common to all:
+Every kernel runs over blocks of 64 rows each (`index` gives their order), of which each has its columns in as many
+`parts`: over the pieces begin, begin + 1, ... < end of part = piece % parts. It allocates only buffers of a fixed size.
+What it writes depends on the piece alone, never on how pieces are dealt to threads.
+Arguments common to all, those of `online` too:
 x, centre           rows; lines, tree, matrix the columns or the stored cost (`clouds`, `tree`, `matrix`)
 weights, reference  log2(e) h in the order of the columns, padded by -inf to a multiple of 64; about its maximum
 tops                the largest weight of every node of the tree
 scale               log2(e) factor / eps
+capacity, spare     groups in the buffers; columns of the last group that are not there, a multiple of the vectors
 limit               log2 of what the columns left out may carry: of each sum, or, for the sums of a plan, of the plan
 """
 
@@ -19,10 +21,8 @@ import numpy as np
 
 from epsot.kernels.cpu.blocks import (
     BLOCK,
-    NEAR,
-    SQUARE,
+    FLAT,
     TILED,
-    add_slopes,
     candidates,
     fill,
     logits,
@@ -30,8 +30,8 @@ from epsot.kernels.cpu.blocks import (
     raise_level,
 )
 from epsot.kernels.cpu.compiled import Kernel, compiled
-from epsot.kernels.cpu.products import weigh
-from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials, peaks
+from epsot.kernels.cpu.parts import span, width_of
+from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials
 
 # A sum of weights in this window is trusted: nothing has overflowed, and the weights below 2^-126 (2^-1022), which
 # count as 0, cannot matter. Outside, the row is redone around its true maximum.
@@ -46,8 +46,6 @@ TRIES = 3  # sweeps of a block whose guesses were too low for the bound, each ar
 HIGHEST_32, HIGHEST_64 = 126.0, 1022.0  # exponents that need no clamping
 LINE_BYTES = 2048  # of the buffers: four lines of logits, and of coordinates, stay in the L1 cache
 TILE_BYTES = 1 << 18  # of the points of a tile: half the L2 cache
-
-SOFTMIN, APPLY, GRADIENT, COST = 0, 1, 2, 3
 
 
 def buffer_groups(form: int, groups: int, dim: int, itemsize: int) -> int:
@@ -66,11 +64,14 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
 
     What is left out is bounded before the sums are known, as if they were 1. Where some are smaller, so that too much
     may be missing, the block is swept again around the sums that were found.
+
+    With more parts than one, partial[part, :, i] becomes the sum and what was left out of it, for `parts.joined`, and
+    out[i] what makes log2 of the whole sum that of the weights.
     """
 
     def row_sums(
-        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity,
-        k, k_scale, eps, begin, end, out,
+        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity, spare,
+        k, k_scale, eps, parts, begin, end, out, partial,
     ):  # fmt: skip
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
@@ -78,7 +79,9 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
         groups = np.empty(len(weights) // GROUP, np.int64)
         high = HIGHEST_32 if z.itemsize == 4 else HIGHEST_64
         lost, used = 0, 0
-        for block in range(begin, end):
+        for piece in range(begin, end):
+            block, part = piece // parts, piece % parts
+            least, most = span(part, parts, len(groups))
             first = block * BLOCK
             count = min(BLOCK, len(index) - first)
             open_block(
@@ -86,7 +89,10 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                 rows, frame, rho,
             )  # fmt: skip
             for i in range(BLOCK):
-                shift = rho[i] + k_scale * k[index[first + i]] if i < count else -1e30
+                guess = k_scale * k[index[first + i]] if i < count else np.inf
+                if form == FLAT and abs(guess) < 1e30:
+                    rho[i] = -guess  # the best reference there is
+                shift = rho[i] + guess
                 offset[i] = shift if abs(shift) < 1e30 else -1e30
             for attempt in range(TRIES):
                 level = raise_level(form, kind, dim, rows, offset, count, frame)
@@ -95,7 +101,7 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                     top = max(top, np.float64(offset[i]))
                     sums[i] = 0.0
                 cursor = 0
-                stop, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, 0, groups)
+                stop, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, least, most, groups)
                 while cursor < stop:
                     cursor, filled, bound, left_out = fill(
                         form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
@@ -104,12 +110,22 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                     if filled == 0:
                         continue
                     used += filled
+                    width = width_of(starts, filled, len(groups), spare)
                     for r in range(0, count, ROWS):
-                        logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                        logits(
+                            form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width,
+                            scale, columns, z,
+                        )  # fmt: skip
                         if bound + top < high:
-                            exponentials(False, False, False, z, filled * GROUP, offset, r, sums, z)
+                            exponentials(False, False, False, z, width, offset, r, sums, z)
                         else:
-                            exponentials(True, False, False, z, filled * GROUP, offset, r, sums, z)
+                            exponentials(True, False, False, z, width, offset, r, sums, z)
+                if parts > 1:
+                    for i in range(count):
+                        row = index[first + i]
+                        partial[part, 0, row], partial[part, 1, row] = sums[i], left_out
+                        out[row, 0] = rho[i] - np.float64(offset[i])
+                    break
                 missing = 0
                 for i in range(count):
                     row, total = index[first + i], sums[i]
@@ -126,7 +142,8 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                         offset[i] -= math.log2(total)
                 if missing == 0:
                     break
-            lost += missing
+            if parts == 1:
+                lost += missing
         return lost, used
 
     return compiled(row_sums)
@@ -136,19 +153,20 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
 def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
     """out[i] = sum_j w[i, j] and other[j] += sum_i w[i, j], w = 2^SHIFT exp(k[i] + h[j] - C[i, j] / eps).
 
-    Every step-th block. `other` is in the order of the columns. `symmetric`: rows and columns are one cloud and k is
-    h; the blocks right of the diagonal give both sums, so that out + other (in the same order) is the whole sum.
+    Every step-th block, of all its columns the given part. `other` is in the order of the columns. `symmetric`: rows
+    and columns are one cloud and k is h; the blocks right of the diagonal give both sums, so that out + other (in the
+    same order) is the whole sum.
     """
 
     def pair_sums(
-        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity,
-        k, begin, end, step, out, other,
+        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity, spare,
+        k, parts, part, begin, end, step, out, other,
     ):  # fmt: skip
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
         z, offset, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
         frame, rho, starts = np.empty(4 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
         groups = np.empty(len(weights) // GROUP, np.int64)
-        part, exact = np.empty((1, capacity * GROUP), x.dtype), np.empty(BLOCK)
+        down, exact = np.empty((1, capacity * GROUP), x.dtype), np.empty(BLOCK)
         high = HIGHEST_32 if z.itemsize == 4 else HIGHEST_64
         for block in range(begin, end, step):
             first = block * BLOCK
@@ -159,18 +177,24 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
             )  # fmt: skip
             top = -1e30
             for i in range(BLOCK):
-                shift = rho[i] + math.log2(math.e) * k[index[first + i]] + SHIFT if i < count else -1e30
+                guess = math.log2(math.e) * k[index[first + i]] if i < count else np.inf
+                if form == FLAT and abs(guess) < 1e30:
+                    rho[i] = -(guess + SHIFT)
+                shift = rho[i] + guess + SHIFT
                 exact[i] = shift if abs(shift) < 1e30 else -1e30
                 offset[i] = exact[i]
                 top = max(top, exact[i])
                 sums[i] = 0.0
             level = raise_level(form, kind, dim, rows, offset, count, frame)
             for diagonal in range(1 if symmetric else 0, -1, -1):  # the diagonal, one-sided, then what is right of it
-                cursor, least = 0, block + 1 if symmetric else 0
+                cursor = 0
+                least, most = span(part, parts, len(groups))
+                if symmetric:
+                    least = block + 1
                 if diagonal:
                     groups[0], stop, left_out = block, 1, 0.0
                 else:
-                    stop, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, least, groups)
+                    stop, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, least, most, groups)
                 while cursor < stop:
                     cursor, filled, bound, left_out = fill(
                         form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
@@ -178,117 +202,23 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                     )  # fmt: skip
                     if filled == 0:
                         continue
+                    width = width_of(starts, filled, len(groups), spare)
                     for j in range(filled * GROUP):
-                        part[0, j] = 0
+                        down[0, j] = 0
                     for r in range(0, count, ROWS):
-                        logits(form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z)
+                        logits(
+                            form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width,
+                            scale, columns, z,
+                        )  # fmt: skip
                         if bound + top < high:
-                            exponentials(False, True, False, z, filled * GROUP, offset, r, sums, part)
+                            exponentials(False, True, False, z, width, offset, r, sums, down)
                         else:
-                            exponentials(True, True, False, z, filled * GROUP, offset, r, sums, part)
+                            exponentials(True, True, False, z, width, offset, r, sums, down)
                     if not diagonal:
                         for p in range(filled):
                             for j in range(GROUP):
-                                other[starts[p] * GROUP + j] += part[0, p * GROUP + j]
+                                other[starts[p] * GROUP + j] += down[0, p * GROUP + j]
             for i in range(count):
                 out[index[first + i]] = sums[i] * 2.0 ** (exact[i] - offset[i])
 
     return compiled(pair_sums)
-
-
-@cache
-def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
-    """Sums around the running maximum of each row, which need no guess.
-
-    SOFTMIN   out[i, 0] = -eps log sum_j exp(h[j] - C[i, j] / eps), only for the rows in `index`
-    APPLY     out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j, c], `values` as `weigh` takes them
-    GRADIENT  out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_c C(x[i], y[j]), up to the factor
-    COST      out[i, c] = -log2(e) / eps sum_j C[i, j] v[j, c], weights and reference being 0
-    """
-    keep = mode != SOFTMIN
-
-    def online(
-        x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity,
-        k, eps, values, begin, end, out,
-    ):  # fmt: skip
-        q = out.shape[1]
-        rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
-        z, best, sums = np.empty((ROWS, capacity * GROUP), x.dtype), np.empty(BLOCK, x.dtype), np.empty(BLOCK)
-        frame, rho, starts = np.empty(4 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
-        groups = np.empty(len(weights) // GROUP, np.int64)
-        negated, top, depth = np.empty(BLOCK, x.dtype), np.empty(ROWS, x.dtype), np.empty(BLOCK)
-        totals, plain = np.empty((BLOCK, q)), np.empty_like(rows)
-        for block in range(begin, end):
-            first = block * BLOCK
-            count = min(BLOCK, len(index) - first)
-            image = open_block(
-                form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale,
-                rows, frame, rho,
-            )  # fmt: skip
-            # A row at `move` has the logit 0 with the image, the origin of the columns: its maximum is not below.
-            floor, bar = 0.0 if form == NEAR and kind == SQUARE and image >= 0 else -1e30, limit
-            for _again in range(2):
-                for i in range(BLOCK):
-                    best[i], sums[i], depth[i] = -1e30, 0.0, -floor
-                    for c in range(q):
-                        totals[i, c] = 0.0
-                        if mode == GRADIENT:
-                            plain[i, c] = rows[i, c]
-                            # rows are scaled, and have another origin
-                            if form == NEAR and kind == SQUARE and i < count:
-                                plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
-                level = raise_level(form, kind, dim, rows, depth, count, frame)
-                found, left_out = candidates(form, kind, dim, tree, tops, frame, level, bar, 0, groups)
-                start = 0
-                for p in range(found if form == NEAR and image >= 0 else 0):
-                    if groups[p] <= image // GROUP:
-                        start = p  # the groups near the image come first: they show what the others can add
-                for around in range(2):
-                    cursor, stop = (start, found) if around == 0 else (0, start)
-                    while cursor < stop:
-                        cursor, filled, _, left_out = fill(
-                            form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,
-                            level, bar, left_out,
-                        )  # fmt: skip
-                        if filled == 0:
-                            continue
-                        for r in range(0, count, ROWS):
-                            logits(
-                                form, kind, dim, rows, r, lines, matrix, index, first, starts, filled, scale, columns, z
-                            )
-                            if mode != COST:
-                                peaks(z, filled * GROUP, top)
-                                for i in range(ROWS):
-                                    if top[i] > best[r + i]:
-                                        fade = 2.0 ** np.float64(best[r + i] - top[i])
-                                        sums[r + i] *= fade
-                                        for c in range(q if keep else 0):
-                                            totals[r + i, c] *= fade
-                                        best[r + i] = top[i]
-                                    negated[r + i] = -best[r + i]
-                                    depth[r + i] = -max(np.float64(best[r + i]), floor)
-                                exponentials(False, False, keep, z, filled * GROUP, negated, r, sums, z)
-                            if mode in (APPLY, COST):
-                                for c in range(q // 2):
-                                    weigh(z, filled, starts, values, c, totals, r)
-                            if mode == GRADIENT:
-                                add_slopes(form, kind, plain, r, lines, starts, filled, columns, z, totals)
-                        if mode != COST:
-                            level = raise_level(form, kind, dim, rows, depth, count, frame)
-                found = 0
-                for i in range(count):
-                    found += 1 if sums[i] > 0 else 0
-                if found == count or floor < 0 or mode == COST:
-                    break
-                floor, bar = -1e30, -np.inf  # rounding of huge logits can hide even the image: then all columns count
-            for i in range(count):
-                row = index[first + i]
-                height = np.float64(best[i]) + rho[i]
-                if mode == SOFTMIN:
-                    out[row, 0] = -eps * math.log(2.0) * (math.log2(sums[i]) + height) if sums[i] > 0 else np.inf
-                else:
-                    size = 1.0 if mode == COST else 2.0 ** (height + math.log2(math.e) * k[row])
-                    for c in range(q):
-                        out[row, c] = totals[i, c] * size
-
-    return compiled(online)

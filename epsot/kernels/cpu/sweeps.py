@@ -99,6 +99,47 @@ def logits_near(typing: Any, kind: Any, dim: Any, rows: Any, r: Any, columns: An
 
 
 @intrinsic(prefer_literal=True)
+def logits_flat(
+    typing: Any, kind: Any, dim: Any, rows: Any, r: Any, lines: Any, weights: Any, start: Any, width: Any, factor: Any,
+    rho: Any, z: Any,
+) -> Any:  # fmt: skip
+    """z[i, j] = weights[start + j] - rho[r + i] + factor * (square or distance), in float64 until it is stored.
+
+    Differences of coordinates are taken in float64, of points as they are: nothing is lost to a common origin.
+    """
+    metric, d, real = constant(kind), constant(dim), rows.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Arrays(context, builder, signature, arguments)
+        narrow = Vectors(builder, real)
+        v = Vectors(builder, types.float64, narrow.lanes)
+        first_row, start, stop = a.values[3], a.values[6], a.values[7]
+        factor = v.splat(a.values[8])
+        shift = [v.splat(a.item(9, first_row, INDEX(i))) for i in range(ROWS)]
+        x = [
+            [
+                v.widened(narrow.splat(a.item(2, builder.mul(builder.add(first_row, INDEX(i)), INDEX(d)), INDEX(k))))
+                for k in range(d)
+            ]
+            for i in range(ROWS)
+        ]
+        with steps(builder, stop, v.lanes) as j:
+            u = v.load(a.at(5, start, j))
+            y = [v.widened(narrow.load(a.at(4, builder.mul(a.width(4), INDEX(k)), start, j))) for k in range(d)]
+            for i in range(ROWS):
+                cost = v.constant(0.0)
+                for k in range(d):
+                    cost = accumulate(v, CITYBLOCK if metric == CITYBLOCK else EUCLIDEAN, cost, x[i][k], y[k])
+                if metric == EUCLIDEAN:
+                    cost = v.sqrt(cost)
+                t = v.fma(cost, factor, builder.fsub(u, shift[i]))
+                narrow.store(narrow.narrowed(t), a.at(10, builder.mul(INDEX(i), a.width(10)), j))
+        return context.get_dummy_value()
+
+    return types.void(kind, dim, rows, r, lines, weights, start, width, factor, rho, z), codegen
+
+
+@intrinsic(prefer_literal=True)
 def logits_tiled(
     typing: Any, kind: Any, rows: Any, r: Any, lines: Any, group: Any, scale: Any, columns: Any, column: Any, z: Any
 ) -> Any:

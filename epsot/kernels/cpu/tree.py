@@ -89,19 +89,25 @@ def _grow(low, high, size, first, skip, boxes):
 grow = compiled(_grow)
 
 
-def _tops(first, skip, weights, tops):
-    """The largest weight of every node, -inf where there is none, into tops (nodes,)."""
-    for node in range(len(first) - 1, -1, -1):
+def _tops(first, skip, weights, begin, end, tops):
+    """The largest weight of every leaf among some nodes, -inf where there is none, into tops (nodes,)."""
+    for node in range(begin, end):
         if skip[node] == node + 1:
             top = -np.inf
             for j in range(first[node] * GROUP, first[node] * GROUP + GROUP):
                 top = max(top, weights[j])
             tops[node] = top
-        else:
+
+
+def _tops_above(skip, tops):
+    """The same of all other nodes, from the last to the first: children come after their parents."""
+    for node in range(len(skip) - 1, -1, -1):
+        if skip[node] > node + 1:
             tops[node] = max(tops[node + 1], tops[skip[node + 1]])
 
 
 tops_of = compiled(_tops)
+tops_above = compiled(_tops_above)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -191,15 +197,17 @@ def node_bound(metric, d, boxes, node, top, frame):
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def gather(metric, d, tree, tops, frame, level, limit, least, groups):
-    """The groups from `least` on that may matter to the rows, into `groups`.  -> (how many, mass left out)
+def gather(metric, d, tree, tops, frame, level, limit, least, most, groups):
+    """The groups from `least` to before `most` that may matter to the rows, into `groups`.
+
+    -> (how many, mass left out)
 
     A node is left out where its columns carry at most 2^(limit - SHARE_BITS) of any row, and all of them 2^limit.
     """
     first, skip, boxes = tree
     found, left_out, budget = 0, 0.0, 2.0**limit
     node = 0
-    while node < len(first):
+    while node < len(first) and first[node] < most:
         leaf = skip[node] == node + 1
         following = skip[node]
         last = first[following] if following < len(first) else len(groups)

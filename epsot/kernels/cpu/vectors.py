@@ -71,6 +71,14 @@ class Vectors:
         one = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, INT32(0))
         return self.shuffle(one, one, [0] * self.lanes)
 
+    def widened(self, vector: Value) -> Value:
+        """Numbers of either type as numbers of this one, which is at least as precise."""
+        return vector if vector.type == self.type else self.builder.fpext(vector, self.type)
+
+    def narrowed(self, vector: Value) -> Value:
+        """Numbers of either type rounded to this one."""
+        return vector if vector.type == self.type else self.builder.fptrunc(vector, self.type)
+
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         mask = ir.Constant(ir.VectorType(INT32, len(lanes)), [INT32(lane) for lane in lanes])
         return self.builder.shuffle_vector(a, b, mask)
@@ -78,10 +86,6 @@ class Vectors:
     def load(self, pointer: Value) -> Value:
         pointer = self.builder.bitcast(pointer, self.type.as_pointer())
         return self.builder.load(pointer, align=self.size)
-
-    def widened(self, vector: Value) -> Value:
-        """A vector of either type as one of this type, float64 where it is float32."""
-        return vector if vector.type == self.type else self.builder.fpext(vector, self.type)
 
     def store(self, vector: Value, pointer: Value) -> None:
         self.builder.store(vector, self.builder.bitcast(pointer, self.type.as_pointer()), align=self.size)
