@@ -80,7 +80,7 @@ class Certificate:
     @cached_property
     def slack(self) -> float:
         """The relative error of sums of exponentials by rounding."""
-        return 2 * self.problem.exponent_error(self.f, self.g, self.eps)
+        return 4 * self.problem.exponent_error(self.f, self.g, self.eps)
 
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:

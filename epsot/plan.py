@@ -168,7 +168,8 @@ class Plan:
         ones = xp.ones((self.shape[1], 1), dtype=xp.float64, device=self.place.device)
         columns = v if v.ndim == 2 else v[:, None]
         centre = xp.mean(columns, axis=0, keepdims=True)  # an offset of the values costs no digits
-        k = self.kernel.softmin(self.h, self.eps, self.f) / self.eps  # rows sum to 1, whatever their mass in P is
+        # Rows sum to 1, whatever their mass in P is; without a guess, so that both sums round alike.
+        k = self.kernel.softmin(self.h, self.eps) / self.eps
         reached = xp.isfinite(k)
         moments = self._apply(xp.where(reached, k, xp.zeros_like(k)), xp.concat([ones, columns - centre], axis=1))
         mass = xp.where(reached, moments[:, 0], xp.asarray(xp.nan, dtype=k.dtype, device=self.place.device))

@@ -22,6 +22,7 @@ from epsot.side import Side
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 from epsot.status import Status
+from epsot.whole import WholeKernel
 
 SEEN = 1e-2  # relative error of the plan by rounding that a number nobody has asked to be small may have
 HUGE = 1e6  # temperatures that finite costs may span before they look like a way to forbid pairs
@@ -291,7 +292,9 @@ class SinkhornResult(Result):
     def plan(self) -> Plan:
         instance, problem, eps = self.instance, self.instance.problem, self.eps
         geometry: Any = instance.geometry
-        kernel = problem.kernel if instance.core is geometry else geometry.kernel(problem.kernel.workers)
+        kernel: Any = self._sweeping.kernel
+        if instance.core is not geometry:
+            kernel = WholeKernel(instance, kernel)
         xp = instance.place.xp
         f, g = (xp.where(xp.isfinite(z), z, xp.zeros_like(z)) for z in (self.source.potential, self.target.potential))
         none = -xp.inf

@@ -93,6 +93,11 @@ class Posed:
         return float(np.max(np.abs(self.C), where=self.allowed, initial=0))
 
     @property
+    def idle(self) -> bool:
+        """Whether no mass has a partner."""
+        return not bool(self.allowed.any())
+
+    @property
     def T(self) -> Posed:
         return Posed(self.C.T, self.b, self.a, self.eps, self.rho[::-1])
 

@@ -26,7 +26,7 @@ LAYERS = [
     ["stages", "verification"],
     ["debiased", "result", "side", "certificates", "gradients", "plan", "sparse"],
     ["solver"],
-    ["instance", "support", "problem"],
+    ["instance", "support", "problem", "whole"],
     ["geometry"],
     ["kernels"],
     ["costs", "status", "arrays", "libraries", "devices", "lazy"],

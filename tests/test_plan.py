@@ -102,6 +102,25 @@ def test_barycentric_map_at_weight_zero_is_the_limit() -> None:
     close(epsot.sinkhorn(*problem, **options).plan.barycentric_map(), limit, 1e-7)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [2, 5])
+def test_points_of_weight_zero_take_no_digits(d: int, dtype: Any, rng: np.random.Generator) -> None:
+    """However far away they are: the plan of the others is that without them."""
+    x, y = rng.random((16, d)).astype(dtype), rng.random((32, d)).astype(dtype)
+    a, b = np.append(np.full(16, 1 / 16), 0), np.append(0, np.full(32, 1 / 32))
+    far = np.full((1, d), 1e9, dtype)
+    padded = epsot.sinkhorn(np.vstack([x, far]), np.vstack([far, y]), a, b, blur=0.05).plan
+    plan, v = epsot.sinkhorn(x, y, a[:-1], b[1:], blur=0.05).plan, rng.normal(size=(33, 2))
+    dense = np.zeros((17, 33), dtype)
+    dense[:-1, 1:] = plan.to_dense()
+    np.testing.assert_array_equal(padded.to_dense(), dense)
+    np.testing.assert_array_equal(padded.rows([16, 3, -2]), dense[[16, 3, -2]])
+    np.testing.assert_array_equal((padded @ v)[:-1], plan @ v[1:])
+    np.testing.assert_array_equal(padded.sum(axis=0)[1:], plan.sum(axis=0))
+    np.testing.assert_array_equal(padded.argmax(axis=1)[:-1], plan.argmax(axis=1) + 1)
+    assert np.isfinite(padded.barycentric_map()).all()
+
+
 def test_barycentric_map_of_points_that_lose_their_mass() -> None:
     """Far beyond reach P is too small for float64; the mean under its rows is not."""
     x = np.asarray([[0.0, 0.0], [60.0, 0.0]])

@@ -65,8 +65,10 @@ class Points(Fused, reference.Points):
         return self._transpose
 
     def source(self) -> Points:
-        """The kernel of x with itself; what was prepared for x is shared."""
-        return self._with(self.x_cloud, self.x_cloud)
+        """The kernel of x with itself; what was prepared for x is shared, unless that has a middle between x and y."""
+        if self.x_cloud.near:
+            return self._with(self.x_cloud, self.x_cloud)
+        return type(self)(self.x, self.x, self.cost_function)
 
     @on_device
     def at(self, points: Array) -> Points:
