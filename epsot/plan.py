@@ -143,9 +143,13 @@ class Plan:
             return self.T.argmax(axis=1)
         if axis not in (1, -1):
             raise ValueError(f"`axis` must be 0 or 1, got {axis!r}")
-        xp = self.place.xp  # exponents tell entries apart that are all zero as numbers
+        return self.place.handed_out(self._best_partners(), copy=False)
+
+    def _best_partners(self) -> Array:
+        """The column of the largest entry of every row: exponents tell entries apart that are all zero as numbers."""
+        xp = self.place.xp
         parts = [xp.argmax(self.h[None, :] - self.kernel.cost_rows(i) / self.eps, axis=1) for i in self.row_blocks()]
-        return self.place.handed_out(xp.concat(parts), copy=False)
+        return xp.concat(parts)
 
     def barycentric_map(self, values: Any = None) -> Array:
         """The mean target of each source point: (P y)[i] / (P 1)[i].
@@ -174,6 +178,9 @@ class Plan:
         moments = self._apply(xp.where(reached, k, xp.zeros_like(k)), xp.concat([ones, columns - centre], axis=1))
         mass = xp.where(reached, moments[:, 0], xp.asarray(xp.nan, dtype=k.dtype, device=self.place.device))
         means = centre + moments[:, 1:] / mass[:, None]
+        if bool(xp.any(mass <= 0)):  # the exponents are all rounding: so cold, the best partner has the whole row
+            best = xp.take(columns, self._best_partners(), axis=0)
+            means = xp.where((mass <= 0)[:, None], best, means)
         return self._cast(means if v.ndim == 2 else means[:, 0])
 
     def rows(self, i: Any) -> Array:

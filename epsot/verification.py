@@ -9,6 +9,7 @@ from typing import Any
 
 from epsot.certificates import UNRESOLVED
 from epsot.instance import Instance
+from epsot.kernels.reference import MAX_EXPONENT
 from epsot.problem import Problem
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import Outcome, anneal
@@ -18,7 +19,6 @@ from epsot.status import Status
 
 NEARLY = 2.0  # times the tolerance: what float64 sums may find where float32 sums found less than the tolerance ...
 LAST_STEPS = 30  # ... and steps in float64 that then reach it
-LARGEST_LOG_MASS = 700.0  # of marginals that float64 can hold
 
 Watch = Callable[[Update], Callable[[int, float, Any], object] | None]  # what observes the steps of an update
 
@@ -52,9 +52,9 @@ def centred(problem: Problem, outcome: Outcome) -> Outcome:
 
 
 def representable(problem: Problem, dual: Dual, eps: float) -> bool:
-    """Whether the potentials, and the marginals that they call for, are numbers of float64."""
+    """Whether the potentials are finite, and the marginals that they call for no larger than what is computed with."""
     masses = (problem.log_mass(dual.f), problem.T.log_mass(dual.g))
-    return math.isfinite(problem.logit_error(dual.f, dual.g, eps)) and max(map(float, masses)) < LARGEST_LOG_MASS
+    return math.isfinite(problem.logit_error(dual.f, dual.g, eps)) and max(map(float, masses)) < MAX_EXPONENT
 
 
 def measured(instance: Instance, outcome: Outcome, tol: float) -> Outcome:

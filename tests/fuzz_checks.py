@@ -123,7 +123,7 @@ def check_unresolved(case: Case) -> Iterator[str]:
     """Precision is blamed only where it is to blame."""
     posed, potentials = case.truth.posed, (case.truth.f, case.truth.g)
     rounding = 1e3 * case.unit * max(1.0, case.truth.exponent)
-    created = any(np.any(-f / rho > 600) for f, rho in zip(potentials, posed.rho, strict=True))  # beyond float64
+    created = any(np.any(-f / rho > 300) for f, rho in zip(potentials, posed.rho, strict=True))  # beyond float64
     if case.result.status in UNRESOLVED and case.asked is not None and rounding < case.asked and not created:
         yield f"{case.status} at {case.result.marginal_error:.1e}, where rounding is {rounding:.1e}"
 
@@ -217,7 +217,7 @@ def check_finite(case: Case) -> Iterator[str]:
     )
     alone = {"f": alone["f"] | f_beside, "g": alone["g"] | g_beside}
     alone["plan.map"] = alone["f"]
-    created = {k: -f / rho > 700 for (k, f), rho in zip(potentials.items(), posed.rho, strict=True)}  # exp(-f / rho)
+    created = {k: -f / rho > 390 for (k, f), rho in zip(potentials.items(), posed.rho, strict=True)}  # exp(-f / rho)
     alone |= {f"grad_{w}": alone[k] | created[k] for w, k in (("a", "f"), ("b", "g"))}
     found = []
     for name, output in case.outputs.items():

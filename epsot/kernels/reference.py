@@ -19,7 +19,7 @@ from epsot.costs import Array, Cost, check_shape
 from epsot.kernels.bursts import Bursts, Marginal
 from epsot.lazy import cached_property
 
-MAX_EXPONENT = 690.0  # of masses: what is beyond e^690 is hopeless, but must stay a number, and in sums, too
+MAX_EXPONENT = 400.0  # of masses: what is beyond e^400 is hopeless, but must stay a number, also times a cost
 DIFFERENCES = 2**20  # numbers that are held at a time where differences are taken first
 
 
@@ -37,7 +37,7 @@ def logsumexp(logits: Array) -> Array:
 
 
 def bounded_exp(z: Array, xp: Any) -> Array:
-    """exp(z), at most e^690: of the logarithm of a whole mass, never of a factor that a small one would hide."""
+    """exp(z), at most e^400: of the logarithm of a whole mass, never of a factor that a small one would hide."""
     return xp.exp(xp.where(z > MAX_EXPONENT, MAX_EXPONENT, z))
 
 
