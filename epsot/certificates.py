@@ -133,8 +133,8 @@ def primal_value(
     # <P, C> + eps <P, log P / (a b)>: the cost cancels
     shares_a, shares_b = eps * (k - log_a) - levels[0], eps * (h - log_b) - levels[1]
     value = _dot(xp, rows, shares_a) + _dot(xp, columns, shares_b)
-    value = value + slack * (_dot(xp, rows, xp.abs(shares_a)) + _dot(xp, columns, xp.abs(shares_b)))
     mass = xp.sum(rows)
+    value = value + slack * mass * (_largest(xp, rows, shares_a) + _largest(xp, columns, shares_b))
     if problem.balanced:
         value = value + remainder(problem, problem.a - rows, problem.b - columns, mass, eps, levels[0] + levels[1])
         mass = xp.asarray(problem.mass_a, dtype=mass.dtype, device=problem.place.device)
@@ -169,6 +169,11 @@ def remainder(
 def _dot(xp: Any, u: Array, v: Array) -> Array:
     """<u, v>, where u = 0 silences an infinite v."""
     return xp.sum(xp.where(u == 0, xp.zeros_like(u), u * xp.where(u == 0, xp.zeros_like(v), v)))
+
+
+def _largest(xp: Any, u: Array, v: Array) -> Array:
+    """max |v| where u is not 0."""
+    return xp.max(xp.where(u == 0, xp.zeros_like(v), xp.abs(v))) if v.shape[0] else xp.sum(v)
 
 
 def _entropy(xp: Any, u: Array, weights: Array) -> Array:

@@ -296,7 +296,7 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: 
     if not bool(xp.all(xp.abs(g) <= most)) or not bool(xp.all(xp.isfinite(f))):
         return None
     f, g = instance.side_a.restrict(f), instance.side_b.restrict(g)
-    if problem.balanced and not own:  # a large constant would take the digits of what is added to it
-        shift = problem.dual_shift(f, g)
-        f, g = f + shift, g - shift
+    if problem.balanced and not own:  # a large constant would take the digits of all that is added to it
+        constant = xp.sum(problem.b * g) / problem.mass_b
+        f, g = f + constant, g - constant
     return (f, g) if all(bool(xp.all(xp.isfinite(z))) for z in (f, g)) else None  # infinite without a partner

@@ -239,10 +239,6 @@ class Problem:
         errors = [float(error) for error in found]
         return math.inf if any(map(math.isnan, errors)) else max(errors)
 
-    def unseen(self, f: Array, g: Array, eps: float) -> float:
-        """The relative error of P that `measured` cannot see, since it rounds exponents itself."""
-        return 0.0 if self.kernel.stored else self.exponent_error(f, g, eps)
-
     def rounding(self, f: Array, g: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in P: a few ulps of its exponents."""
         return 8 * self.exponent_error(f, g, eps)

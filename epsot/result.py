@@ -238,7 +238,7 @@ class SinkhornResult(Result):
     def transport_cost64(self) -> Array:
         """`transport_cost` in float64."""
         pair = self.dual_pair
-        return gradients.transport_cost(self.instance.core, self.instance.problem, pair.f, pair.g, self.eps)
+        return gradients.transport_cost(self.instance.core, self._sweeping, pair.f, pair.g, self.eps)
 
     @property
     def value(self) -> Array:

@@ -63,7 +63,7 @@ def measured(instance: Instance, outcome: Outcome, tol: float) -> Outcome:
     known, pair = float(dual.error), (dual.f, dual.g, instance.eps)  # type: ignore[arg-type]
     if not instance.problem.rounding(*pair) > max(tol, known):
         return outcome
-    unseen = instance.exact.unseen(*pair)
+    unseen = instance.exact.exponent_error(*pair)  # of the plan, whose kernels round exponents in any case
     error = max(known, instance.exact.measured(*pair) + (2 * unseen if unseen > tol else 0.0))
     failed = outcome.status is Status.CONVERGED and not (error <= NEARLY * tol and unseen <= tol)
     dual = replace(dual, error=xp.asarray(error, dtype=xp.float64, device=instance.place.device))

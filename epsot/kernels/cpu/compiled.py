@@ -18,8 +18,12 @@ FunctionCache: Any = caching.FunctionCache
 
 @cache
 def sources_stamp() -> str:
-    """A checksum of this package: Numba's cache sees changes in the file of a kernel, not in the files it uses."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """A checksum of this package and of the definitions beside it, whose constants are compiled in.
+
+    Numba's cache sees changes in the file of a kernel, not in the files it uses.
+    """
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), *sorted(here.parent.glob("*.py"))]
     return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
 
 
