@@ -230,6 +230,22 @@ class Truth:
         lows, highs = (self.dual, better.dual, -math.inf), (self.primal, better.primal, math.inf)
         return float(np.fmax.reduce(lows)), float(np.fmin.reduce(highs))
 
+    def unsure_slopes(self, unit: float) -> float:
+        """The L1 error of the gradient where kernels know positions up to some units of the extent of the clouds."""
+        assert self.posed.points is not None
+        cost, x, y = self.posed.points
+        moves = np.abs(x[:, None, :].astype(Real) - y[None, :, :])
+        step, P = 8 * unit * Real(moves.max(initial=0)), np.exp(self.log_plan)
+        if cost in (2, "sqeuclidean"):
+            error = np.full(P.shape, 2 * step * x.shape[1])
+        elif cost == "cosine":  # of unit vectors, whose gradient is over the length of the point
+            error = 16 * unit * x.shape[1] / np.linalg.norm(x.astype(float), axis=1)[:, None]
+        elif cost == "cityblock":
+            error = 2.0 * (moves <= step).sum(axis=2)
+        else:
+            error = np.minimum(2, step / np.maximum(np.sqrt((moves**2).sum(axis=2)), step / 2)) * x.shape[1]
+        return float((P * error).sum())
+
     @cached_property
     def gradient(self) -> tuple[np.ndarray, float]:
         """dOT / dx = sum_j P[i, j] grad_1 C, (n, d), and the largest |grad_1 C|."""

@@ -222,6 +222,15 @@ def test_transport_cost(awkward: Measures, cost: str, rho: Any) -> None:
     close(tight.value, tight.transport_cost + checks.primal(P, 0 * C, a, b, eps, rho), 1e-9)
 
 
+@pytest.mark.parametrize("d", [1, 3, 7])
+@pytest.mark.parametrize("blur", [1.0, 1e10, 1e25])
+def test_distances_at_any_temperature(d: int, blur: float, rng: np.random.Generator) -> None:
+    """The gradient is a mean of unit vectors, in float32 too, whose numbers the squares of scaled lengths may leave."""
+    x, y = rng.random((20, d)).astype(np.float32), rng.random((30, d)).astype(np.float32)
+    single, double = (epsot.sinkhorn(x.astype(t), y.astype(t), blur=blur, p=1) for t in (np.float32, np.float64))
+    np.testing.assert_allclose(single.grad_x, double.grad_x, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shift", [0.0, 1e6])

@@ -24,6 +24,7 @@ KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 METRICS = {SQUARE: ("sqeuclidean", 0.5), EUCLIDEAN: ("euclidean", 1.0), CITYBLOCK: ("cityblock", 1.0)}
 NO_MATRIX = np.zeros(4, np.int64)
 NO_SQUARES = np.zeros(1)
+FLATTEST = 2.0**30  # times the span of the points: at such a temperature float32 does not see the costs
 MANY = 4096  # points, from which it pays to try whether pairs can be left out
 
 
@@ -123,10 +124,19 @@ class Points(Fused, reference.Points):
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
+        if self.single and self.kind != SQUARE:
+            eps = min(eps, FLATTEST * self.span)  # lengths are scaled by eps, and their squares must not underflow
         out = np.zeros(self.x.shape)
         if 0 not in (*self.shape, self.x.shape[1]):
             self.sum_online(online.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
         return self.factor * out
+
+    @cached_property
+    def span(self) -> float:
+        """The widest side of a box around both clouds, inf where it is 0."""
+        low = np.minimum(self.x.min(axis=0), self.y.min(axis=0)).astype(np.float64)
+        high = np.maximum(self.x.max(axis=0), self.y.max(axis=0)).astype(np.float64)
+        return float((high - low).max()) or math.inf
 
     def cost_apply(self, v: Array) -> Array:
         """out[i] = sum_j C[i, j] v[j].  (m,) -> (n,)"""
