@@ -162,7 +162,8 @@ def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Ar
     xp = place.xp
     with np.errstate(over="ignore"):
         cast = xp.astype(array, dtype, copy=copy)
-    if dtype != array.dtype and bool(xp.any(xp.isinf(cast) & xp.isfinite(array))):
+    narrowed = dtype != array.dtype and 0 not in array.shape
+    if narrowed and xp.finfo(dtype).max < float(xp.max(xp.abs(array))) < math.inf:
         warnings.warn(
             f"the result is beyond the range of {str(dtype).rpartition('.')[-1]}, and infinite there; "
             "pass float64 points or costs for its number",

@@ -39,7 +39,7 @@ class Certificate:
     ) -> Certificate:
         """Of potentials over the points of positive weight; `mass` and `next_g` as the kernels of the solve found."""
         problem, eps, xp = instance.exact, instance.eps, instance.place.xp
-        resolved = problem.exponent_error(f, g, eps) <= UNRESOLVED
+        resolved = problem.exponent_error(problem.logit_error(f, g, eps), eps) <= UNRESOLVED
         zero = xp.zeros_like(xp.sum(f))
         common = zero
         split = instance.exact_core.split() if problem.balanced and not problem.own else None
@@ -80,7 +80,8 @@ class Certificate:
     @cached_property
     def slack(self) -> float:
         """The relative error of sums of exponentials by rounding."""
-        return 4 * self.problem.exponent_error(self.f, self.g, self.eps)
+        problem, eps = self.problem, self.eps
+        return 4 * problem.exponent_error(problem.logit_error(self.f, self.g, eps), eps)
 
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:

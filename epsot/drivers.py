@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
 from epsot.stages import Stage, coarse_to_fine
 from epsot.status import Status
-from epsot.verification import representable, verified
+from epsot.verification import verified
 
 logger = logging.getLogger("epsot")
 
@@ -253,7 +254,7 @@ def settle(
     outcome = anneal(update, state, levels, most, watch(update), nit)
     if posed is instance:
         outcome = verified(posed, outcome, options.tol, options.max_iter, watch)
-    elif not representable(posed.problem, outcome.dual, posed.eps):
+    elif not math.isfinite(posed.problem.logit_error(outcome.dual.f, outcome.dual.g, posed.eps)):
         outcome = replace(outcome, status=Status.DIVERGED)
     return SinkhornResult(posed, outcome.dual, outcome.status, outcome.nit, outcome.history, options.tol)
 

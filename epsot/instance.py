@@ -83,7 +83,8 @@ class Instance:
             kernel: Any = self.core.source_kernel(problem.kernel)  # type: ignore[arg-type]
             return Instance(whole, side, side, core, problem.source(kernel, core.rounded()), self.eps, rho)
         kl, a, mass = problem.kl_a, self.a, self.mass_a
-        alone = assemble(whole, (a, a), (mass, mass), (kl, kl), self.eps, rho, problem.kernel.workers)
+        sides = (Support.of(a, self.place),) * 2
+        alone = assemble(whole, sides, (a, a), (mass, mass), (kl, kl), self.eps, rho, problem.kernel.workers)
         return replace(alone, problem=replace(alone.problem, own=True))
 
     @cached_property
@@ -164,10 +165,11 @@ def checked_weights(name: str, weights: Any, size: int, place: Place) -> Array:
     return weights
 
 
-def mass_of(weights: Array, xp: Any) -> float:
+def mass_of(given: Any, weights: Array, xp: Any) -> float:
     """Their sum; that of uniform weights, given or not, is 1."""
-    uniform = weights.shape[0] > 0 and bool(xp.all(weights == 1 / weights.shape[0]))
-    return 1.0 if uniform else float(xp.sum(weights))
+    if given is None or bool(xp.all(weights == 1 / max(1, weights.shape[0]))):
+        return 1.0
+    return float(xp.sum(weights))
 
 
 def balancing(mass_a: float, mass_b: float, precision: float, name: str) -> float:
@@ -201,20 +203,27 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     n, m = geometry.shape
     xp = place.xp
     rounding = max(rounding_of(a), rounding_of(b))
+    given = a, b
     a, b = checked_weights("a", a, n, place), checked_weights("b", b, m, place)
-    check_mass("a", a, rho[1], rho_name, place)
-    check_mass("b", b, rho[0], rho_name, place)
+    for name, weights, z, other in (("a", given[0], a, rho[1]), ("b", given[1], b, rho[0])):
+        if weights is not None:
+            check_mass(name, z, other, rho_name, place)
     kl_a, kl_b = (MarginalKL(math.inf if value is None else value) for value in rho)
-    mass_a, mass_b = (mass_of(z, xp) for z in (a, b))
+    mass_a, mass_b = (mass_of(weights, z, xp) for weights, z in zip(given, (a, b), strict=True))
     if kl_a.balanced and kl_b.balanced and mass_a != mass_b:
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
         mass_b = float(xp.sum(b))
     stored = rho[0] if rho[0] == rho[1] else rho
-    return assemble(geometry, (a, b), (mass_a, mass_b), (kl_a, kl_b), eps, stored, workers, rounding)
+    sides = tuple(
+        Support(size) if weights is None else Support.of(z, place)
+        for weights, z, size in zip(given, (a, b), (n, m), strict=True)
+    )
+    return assemble(geometry, sides, (a, b), (mass_a, mass_b), (kl_a, kl_b), eps, stored, workers, rounding)
 
 
 def assemble(
     geometry: Geometry,
+    sides: tuple[Support, ...],
     weights: tuple[Array, Array],
     masses: tuple[float, float],
     penalty: tuple[MarginalKL, MarginalKL],
@@ -225,7 +234,7 @@ def assemble(
 ) -> Instance:
     """The problem over the points that have weight and partners; an error, where it has no plan."""
     place, xp, (a, b), (kl_a, kl_b) = geometry.place, geometry.place.xp, weights, penalty
-    side_a, side_b = Support.of(a, place), Support.of(b, place)
+    side_a, side_b = sides
     core = geometry
     if side_a.kept is not None or side_b.kept is not None:
         core = geometry.take(side_a.kept, side_b.kept)

@@ -20,6 +20,7 @@ from epsot.kernels.vectors import Directions, Vectors, distance
 from epsot.lazy import cached_property
 
 DOUBLE = 2.0**-53  # the precision of float64
+ULPS = 8  # errors of exponents that a sum may show, at most
 
 Made = TypeVar("Made")
 
@@ -241,19 +242,20 @@ class Problem:
 
     def rounding(self, f: Array, g: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in P: a few ulps of its exponents."""
-        return 8 * self.exponent_error(f, g, eps)
+        return ULPS * self.exponent_error(self.logit_error(f, g, eps), eps)
 
-    def exponent_error(self, f: Array, g: Array, eps: float) -> float:
+    def exponent_error(self, logit_error: float, eps: float) -> float:
         """The size of the error of (f + g - C) / eps by the rounding of all three, where P counts.
 
         There a stored cost is near f + g. However large others are, rounding leaves them too large.
         """
         scale = 0.0 if self.kernel.stored else self.scale
-        return self.precision * max(1.0, scale / eps) + self.logit_error(f, g, eps)
+        return self.precision * max(1.0, scale / eps) + logit_error
 
     def logit_error(self, f: Array, g: Array, eps: float) -> float:
         """The error of (f + g - C) / eps by the rounding of f and g to float64; inf where they are not finite."""
         xp = self.place.xp
         if 0 in (*f.shape, *g.shape):
             return 0.0
-        return DOUBLE * sum(float(xp.max(xp.abs(z))) for z in (f, g)) / eps
+        largest = xp.max(xp.abs(f))
+        return DOUBLE * float(2 * largest if self.own else largest + xp.max(xp.abs(g))) / eps

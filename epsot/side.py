@@ -71,6 +71,8 @@ class Side:
     def gradient(self) -> Array:
         """dOT / dx, (n, d): the slope times the weight, and zero at weight zero, however steep it is there."""
         a, xp = self.instance.a[:, None], self.instance.place.xp
+        if self.instance.side_a.dropped is None:
+            return a * self.slope
         return a * xp.where(a > 0, self.slope, xp.zeros_like(self.slope))
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import Any
 from epsot.certificates import UNRESOLVED
 from epsot.instance import Instance
 from epsot.kernels.reference import MAX_EXPONENT
-from epsot.problem import Problem
+from epsot.problem import ULPS, Problem
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import Outcome, anneal
 from epsot.solver.schedule import Level
@@ -29,18 +29,26 @@ def verified(instance: Instance, outcome: Outcome, tol: float | None, max_iter: 
     A step in float32 may have a fixed point far from that of the exact one, and an error of zero there. And potentials
     are rounded to float64: where that matters, no iteration brings more.
     """
-    outcome = centred(instance.problem, outcome)
-    dual, eps = outcome.dual, instance.eps
-    if not representable(instance.problem, dual, eps):
+    outcome, eps = centred(instance.problem, outcome), instance.eps
+    logit_error = instance.problem.logit_error(outcome.dual.f, outcome.dual.g, eps)
+    if not representable(instance.problem, outcome.dual, logit_error):
         return replace(outcome, status=Status.DIVERGED)
-    if dual.error is not None and outcome.status is not Status.DIVERGED:
-        outcome = measured(instance, outcome, tol or 0.0)
+    hidden = ULPS * instance.problem.exponent_error(logit_error, eps)
+    if outcome.dual.error is not None and outcome.status is not Status.DIVERGED and hidden > (tol or 0.0):
+        outcome = measured(instance, outcome, logit_error, hidden, tol or 0.0)
         if outcome.status is Status.CONVERGED and float(outcome.dual.error) > (tol or 0.0):  # type: ignore[arg-type]
             outcome = centred(instance.problem, finished(instance.exact, outcome, eps, tol or 0.0, max_iter, watch))
-    resolving = {Status.MAX_ITER: instance.problem, Status.SCHEDULE_ENDED: instance.exact}.get(outcome.status)
-    if resolving is not None and resolving.exponent_error(outcome.dual.f, outcome.dual.g, eps) > UNRESOLVED:
-        return replace(outcome, status=Status.STALLED)  # more iterations, or a slower schedule, would bring no more
+    if exhausted(instance, outcome.status, logit_error):
+        return replace(outcome, status=Status.STALLED)
     return outcome
+
+
+def exhausted(instance: Instance, status: Status, logit_error: float) -> bool:
+    """Whether no digits are left that more iterations, or a slower schedule, could bring."""
+    if status not in (Status.MAX_ITER, Status.SCHEDULE_ENDED):
+        return False
+    problem = instance.problem if status is Status.MAX_ITER else instance.exact
+    return problem.exponent_error(logit_error, instance.eps) > UNRESOLVED
 
 
 def centred(problem: Problem, outcome: Outcome) -> Outcome:
@@ -51,20 +59,22 @@ def centred(problem: Problem, outcome: Outcome) -> Outcome:
     return replace(outcome, dual=dual.shifted(problem.dual_shift(dual.f, dual.g)))
 
 
-def representable(problem: Problem, dual: Dual, eps: float) -> bool:
+def representable(problem: Problem, dual: Dual, logit_error: float) -> bool:
     """Whether the potentials are finite, and the marginals that they call for no larger than what is computed with."""
+    if problem.balanced or not math.isfinite(logit_error):
+        return math.isfinite(logit_error)
     masses = (problem.log_mass(dual.f), problem.T.log_mass(dual.g))
-    return math.isfinite(problem.logit_error(dual.f, dual.g, eps)) and max(map(float, masses)) < MAX_EXPONENT
+    return max(map(float, masses)) < MAX_EXPONENT
 
 
-def measured(instance: Instance, outcome: Outcome, tol: float) -> Outcome:
-    """With the error of all rows and columns in float64, where rounding may hide more than the error that was found."""
-    dual, xp = outcome.dual, instance.place.xp
-    known, pair = float(dual.error), (dual.f, dual.g, instance.eps)  # type: ignore[arg-type]
-    if not instance.problem.rounding(*pair) > max(tol, known):
+def measured(instance: Instance, outcome: Outcome, logit_error: float, hidden: float, tol: float) -> Outcome:
+    """With the error of all rows and columns in float64, where what rounding may hide is more than what was found."""
+    dual, eps, xp = outcome.dual, instance.eps, instance.place.xp
+    known = float(dual.error)  # type: ignore[arg-type]
+    if not hidden > known:
         return outcome
-    unseen = instance.exact.exponent_error(*pair)  # of the plan, whose kernels round exponents in any case
-    error = max(known, instance.exact.measured(*pair) + (2 * unseen if unseen > tol else 0.0))
+    unseen = instance.exact.exponent_error(logit_error, eps)  # of the plan, whose kernels round exponents in any case
+    error = max(known, instance.exact.measured(dual.f, dual.g, eps) + (2 * unseen if unseen > tol else 0.0))
     failed = outcome.status is Status.CONVERGED and not (error <= NEARLY * tol and unseen <= tol)
     dual = replace(dual, error=xp.asarray(error, dtype=xp.float64, device=instance.place.device))
     return replace(outcome, dual=dual, status=Status.STALLED if failed else outcome.status)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_numpy_array
 
 from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
@@ -43,7 +44,7 @@ def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
     """extreme(cloud, axis=0), over lines of many points, then over the points of one.  (n, d) -> (d,)"""
     n, d = cloud.shape
     lines = n // LINE
-    if lines > 0:
+    if lines > 0 and is_numpy_array(cloud):
         folded = extreme(xp.reshape(cloud[: lines * LINE, :], (lines, LINE * d)), axis=0)
         cloud = xp.concat([xp.reshape(folded, (LINE, d)), cloud[lines * LINE :, :]], axis=0)
     return extreme(cloud, axis=0)
@@ -141,6 +142,12 @@ class PointCloud:
         """The diagonal of the joint bounding box, in the units of the points."""
         return self._diameter
 
+    def _with_corners(self, other: PointCloud, order: list[int]) -> PointCloud:
+        """The same cloud, which need not look for its corners where another knows them."""
+        if "_corners" in vars(other):
+            vars(self)["_corners"] = other._corners[order]
+        return self
+
     @cached_property
     def _corners(self) -> np.ndarray:
         """The lowest coordinates of x and of y, and the highest, on the host.  (4, d) float64"""
@@ -216,13 +223,14 @@ class PointCloud:
 
     @property
     def T(self) -> PointCloud:
-        return self._derived(self.y, self.x)
+        return self._derived(self.y, self.x)._with_corners(self, [1, 0, 3, 2])
 
     def in_float64(self) -> PointCloud:
         """The same points in float64."""
         xp = self.place.xp
         x = xp.astype(self.x, xp.float64)
         new = self._derived(x, x if self.y is self.x else xp.astype(self.y, xp.float64))
+        new._with_corners(self, [0, 1, 2, 3])
         new.dtype = xp.float64
         return new
 
@@ -249,7 +257,7 @@ class PointCloud:
 
     def source(self) -> PointCloud:
         """The first cloud with itself, for the debiasing term."""
-        return self._derived(self.x, self.x)
+        return self._derived(self.x, self.x)._with_corners(self, [0, 0, 2, 2])
 
     def source_kernel(self, kernel: PointsKernel) -> PointsKernel:
         """The kernel of `source()`, sharing what `kernel` prepared."""

@@ -424,7 +424,10 @@ def test_the_launches_of_a_small_solve(rng: np.random.Generator) -> None:
 
 
 def test_the_requests_of_a_small_solve(rng: np.random.Generator) -> None:
-    """All that the host asks the device for: launches, operations on arrays, readings. It is most of the time."""
+    """All that the host asks the device for: launches, operations on arrays, readings. It is most of the time.
+
+    Two of the readings tell whether float32 can hold what is handed out.
+    """
     x, y = on_device(rng.random((1000, 3)), np.float32), on_device(rng.random((1000, 3)) * 0.8 + 0.3, np.float32)
     fake_cupy.operations.clear()
     fake_cupy.transfers.clear()
@@ -432,7 +435,7 @@ def test_the_requests_of_a_small_solve(rng: np.random.Generator) -> None:
     assert np.isfinite(result.value.data_)
     assert np.all(np.isfinite(result.grad_x.data_))
     found = len(fake_cupy.launches), fake_cupy.operations.total(), fake_cupy.transfers.total()
-    assert all(count <= most for count, most in zip(found, (22, 99, 14), strict=True)), found
+    assert all(count <= most for count, most in zip(found, (22, 110, 16), strict=True)), found
 
 
 def test_a_callback_sees_every_iteration(rng: np.random.Generator) -> None:
