@@ -12,6 +12,7 @@ The cycles of a second are measured by a chain of dependent multiply-adds, each 
 Run as a script it prints the table: python asv_benchmarks/benchmarks/kernels.py
 """
 
+import itertools
 import time
 
 import llvmlite.binding
@@ -23,6 +24,7 @@ from epsot.kernels import cpu
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
 DIMENSIONS = [1, 2, 3, 10, 64, 500]
+STORED = ["softmin", "softmin_pair"]
 OPERATIONS = ["softmin", "softmin_pair", "softmin_self", "apply", "cost_gradient"]
 EPS = 1.0  # so high that every pair counts: none may be left out
 
@@ -117,6 +119,29 @@ class Floor:
     track_share_of_the_floor.unit = "softmin, 1 is the floor"
 
 
+class Stored:
+    """A cost matrix in one of two orders: float32 entries are computed with in float64, and take half the memory."""
+
+    params = (STORED, list(DTYPES), ["C", "F"], [300, 1000, 5000])
+    param_names = ("operation", "dtype", "order", "n")
+
+    def track_entries_per_second(self, operation, dtype, order, n):
+        return entries_per_second(operation, dtype, order, n)
+
+    track_entries_per_second.unit = "entries/s on one core"
+
+
+def entries_per_second(operation, dtype, order, n):
+    """Of one sweep over all of an (n, n) matrix."""
+    rng = np.random.default_rng(0)
+    kernel = cpu.Matrix(np.asarray(rng.random((n, n)), DTYPES[dtype], order=order), workers=1)
+    h = rng.normal(size=n)
+    f = kernel.softmin(h, 0.05)
+    if operation == "softmin":
+        return n * n / best_time(lambda: kernel.softmin(h, 0.05, f))
+    return n * n / best_time(lambda: kernel.softmin_pair(f / 0.05, h, 0.05))
+
+
 class Small:
     """What a call costs when there is nothing to compute."""
 
@@ -141,6 +166,10 @@ def main():
             cells = "".join(f"{rate:15.2e}" for rate in rates)
             print(f"{d:>5}{cells}{bound:12.2e}{rates[0] / bound:8.2f}", flush=True)
         print()
+    print(f"matrices, entries a second:\n\n{'n':>5}{'entries':>10}{'order':>6}" + "".join(map("{:>15}".format, STORED)))
+    for n, dtype, order in itertools.product([300, 1000, 5000], DTYPES, "CF"):
+        rates = [entries_per_second(operation, dtype, order, n) for operation in STORED]
+        print(f"{n:>5}{dtype:>10}{order:>6}" + "".join(f"{rate:15.2e}" for rate in rates), flush=True)
 
 
 if __name__ == "__main__":

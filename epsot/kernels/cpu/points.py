@@ -124,10 +124,10 @@ class Points(Fused, reference.Points):
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]).  (n,), (m,) -> (n, d)"""
-        if self.single and self.kind != SQUARE:
-            eps = min(eps, FLATTEST * self.span)  # lengths are scaled by eps, and their squares must not underflow
         out = np.zeros(self.x.shape)
         if 0 not in (*self.shape, self.x.shape[1]):
+            if self.single and self.kind != SQUARE:
+                eps = min(eps, FLATTEST * self.span)  # lengths are scaled by eps, and their squares must not underflow
             self.sum_online(online.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
         return self.factor * out
 

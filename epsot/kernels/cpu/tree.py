@@ -44,6 +44,8 @@ def halves(begin, end):
 
 def plant(lines: Array, size: int) -> Tree:
     """The tree over the columns `lines`, (d, m) padded to groups, of which the first `size` are there."""
+    if not size:
+        return NO_TREE
     groups = lines.reshape(len(lines), -1, GROUP)
     first, skip = (np.empty(2 * groups.shape[1], np.int64) for _ in range(2))
     boxes = np.empty((len(first), 2 * len(lines) + 1))
