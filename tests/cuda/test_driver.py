@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot import kernels
+from epsot import arrays, kernels
 from epsot.costs import Euclidean, HalfSquare
 from epsot.kernels import reference
 from epsot.kernels.cuda import shapes
@@ -426,6 +426,7 @@ def tensors_are_on_a_device(monkeypatch: Any) -> Any:
     """Tensors of the CPU take the way of those of a GPU."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(kernels, "is_cuda_tensor", lambda array: isinstance(array, torch.Tensor))
+    monkeypatch.setattr(arrays, "works_by_view", lambda library: False)
     return torch
 
 

@@ -68,7 +68,7 @@ template <int THREADS, int STAGES, int VALUES> struct Meeting {
 #define EPSOT_EVERY(j, m, blocks) \
     for (Index j = blockIdx.x * Index(THREADS) + threadIdx.x; j < m; j += (blocks) * Index(THREADS))
 
-constexpr double MAX_EXPONENT = 700;  // masses beyond e^700 are hopeless, but must stay numbers
+constexpr double MAX_EXPONENT = 400;  // masses beyond e^400 are hopeless, but must stay numbers, also times a cost
 
 // The largest of what was found, as a reference: 0 where nothing was.
 __device__ __forceinline__ double top(double most) { return most > minus_infinity() ? most : 0; }
