@@ -240,4 +240,4 @@ def test_weight_zero_far_from_where_mass_can_come_from() -> None:
         assert not np.any(result.grad_x)
         assert np.isfinite(result.grad_y).all()
         assert result.grad_a[1] == -np.inf
-        assert not abs(result.displacement[1, 0]) < 1e290
+        assert not abs(result.displacement[1, 0]) < 1e170
