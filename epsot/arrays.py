@@ -162,8 +162,7 @@ def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Ar
     xp = place.xp
     with np.errstate(over="ignore"):
         cast = xp.astype(array, dtype, copy=copy)
-    narrowed = dtype != array.dtype and 0 not in array.shape
-    if narrowed and xp.finfo(dtype).max < float(xp.max(xp.abs(array))) < math.inf:
+    if dtype != array.dtype and 0 not in array.shape and _largest(array, xp) > xp.finfo(dtype).max:
         warnings.warn(
             f"the result is beyond the range of {str(dtype).rpartition('.')[-1]}, and infinite there; "
             "pass float64 points or costs for its number",
@@ -171,6 +170,12 @@ def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Ar
             stacklevel=5,  # the reader of a property: this, `_cast`, the property, and its decorator
         )
     return place.handed_out(cast, copy=False)
+
+
+def _largest(array: Array, xp: Any) -> float:
+    """The largest finite size of a number, in one reading unless some are infinite."""
+    largest = float(xp.max(xp.abs(array)))
+    return float(xp.max(xp.where(xp.isfinite(array), xp.abs(array), 0))) if math.isinf(largest) else largest
 
 
 def to_numpy(array: Array) -> np.ndarray:

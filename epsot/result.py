@@ -230,9 +230,11 @@ class SinkhornResult(Result):
         if pair.error is not None:
             return float(pair.error)
         next_f, next_g = self._next_pair
-        return max(
+        error = max(
             float(problem.violation(pair.f, next_f, self.eps)), float(problem.T.violation(pair.g, next_g, self.eps))
         )
+        exact = self.instance.exact if problem.rounding(pair.f, pair.g, self.eps) > error else problem
+        return error if exact is problem else exact.measured(pair.f, pair.g, self.eps)
 
     @cached_property
     def transport_cost64(self) -> Array:

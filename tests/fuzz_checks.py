@@ -183,7 +183,7 @@ def check_plan(case: Case) -> Iterator[str]:
     truth, posed, dense = case.truth, case.truth.posed, case.outputs.get("plan.dense")
     P = np.exp(truth.log_plan)
     mass = float(P.sum())
-    limit = 2.0**11 * truth.noise + 16 * case.unit * (1 + posed.largest / posed.eps)
+    limit = 2.0**11 * truth.noise + 128 * case.unit * (1 + posed.largest / posed.eps)
     limit = min(limit, 10 * case.tol + 1e-5) if case.result.success else limit
     if dense is None or not 1e-25 < mass < 1e30 or limit > 0.1 or case.result.status in UNRESOLVED:
         return
@@ -212,8 +212,8 @@ def check_gradient(case: Case) -> Iterator[str]:
 
 def check_finite(case: Case) -> Iterator[str]:
     """Everything is finite, but for what the documentation names and what a warning has announced."""
-    if case.result.status is Status.DIVERGED or case.truth.exponent > (1e35 if case.problem.single else 1e29):
-        return  # the second: beyond the range in which kernels tell sums from nothing
+    if case.result.status is Status.DIVERGED or case.truth.exponent > (1e30 if case.problem.single else 1e29):
+        return  # the second: beyond what kernels tell from nothing
     posed, potentials = case.truth.posed, {"f": case.truth.f, "g": case.truth.g}
     announced = any(PrecisionWarning and issubclass(w.category, PrecisionWarning) for w in case.said)
     allowed = np.isfinite(posed.C)

@@ -243,7 +243,8 @@ class Truth:
         elif cost == "cityblock":
             error = 2.0 * (moves <= step).sum(axis=2)
         else:
-            error = np.minimum(2, step / np.maximum(np.sqrt((moves**2).sum(axis=2)), step / 2)) * x.shape[1]
+            far = np.sqrt((moves**2).sum(axis=2))
+            error = 2.0 * step / np.maximum(np.maximum(far, step), np.finfo(Real).tiny) * x.shape[1]
         return float((P * error).sum())
 
     @cached_property
