@@ -233,8 +233,11 @@ class SinkhornResult(Result):
         error = max(
             float(problem.violation(pair.f, next_f, self.eps)), float(problem.T.violation(pair.g, next_g, self.eps))
         )
-        exact = self.instance.exact if problem.rounding(pair.f, pair.g, self.eps) > error else problem
-        return error if exact is problem else exact.measured(pair.f, pair.g, self.eps)
+        if problem.rounding(pair.f, pair.g, self.eps) <= error:
+            return error
+        exact = self.instance.exact
+        unseen = exact.exponent_error(exact.logit_error(pair.f, pair.g, self.eps), self.eps)
+        return exact.measured(pair.f, pair.g, self.eps) + 2 * unseen
 
     @cached_property
     def transport_cost64(self) -> Array:
