@@ -14,7 +14,7 @@ from epsot.costs import Array
 from epsot.instance import Instance
 from epsot.kernels.reference import bounded_exp
 from epsot.lazy import cached_property
-from epsot.problem import Problem
+from epsot.problem import ULPS, Problem
 
 UNRESOLVED = 0.1  # error of exponents by rounding, beyond which sums of exponentials prove nothing
 
@@ -81,7 +81,7 @@ class Certificate:
     def slack(self) -> float:
         """The relative error of sums of exponentials by rounding."""
         problem, eps = self.problem, self.eps
-        return 4 * problem.exponent_error(problem.logit_error(self.f, self.g, eps), eps)
+        return ULPS * problem.exponent_error(problem.logit_error(self.f, self.g, eps), eps)
 
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:
@@ -135,7 +135,7 @@ def primal_value(
     shares_a, shares_b = eps * (k - log_a) - levels[0], eps * (h - log_b) - levels[1]
     value = _dot(xp, rows, shares_a) + _dot(xp, columns, shares_b)
     mass = xp.sum(rows)
-    value = value + slack * mass * (_largest(xp, rows, shares_a) + _largest(xp, columns, shares_b))
+    value = value + slack * (_dot(xp, rows, xp.abs(shares_a)) + _dot(xp, columns, xp.abs(shares_b)))
     if problem.balanced:
         value = value + remainder(problem, problem.a - rows, problem.b - columns, mass, eps, levels[0] + levels[1])
         mass = xp.asarray(problem.mass_a, dtype=mass.dtype, device=problem.place.device)
@@ -170,11 +170,6 @@ def remainder(
 def _dot(xp: Any, u: Array, v: Array) -> Array:
     """<u, v>, where u = 0 silences an infinite v."""
     return xp.sum(xp.where(u == 0, xp.zeros_like(u), u * xp.where(u == 0, xp.zeros_like(v), v)))
-
-
-def _largest(xp: Any, u: Array, v: Array) -> Array:
-    """max |v| where u is not 0."""
-    return xp.max(xp.where(u == 0, xp.zeros_like(v), xp.abs(v))) if v.shape[0] else xp.sum(v)
 
 
 def _entropy(xp: Any, u: Array, weights: Array) -> Array:
