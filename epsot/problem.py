@@ -253,9 +253,15 @@ class Problem:
         return self.precision * max(1.0, scale / eps) + logit_error
 
     def logit_error(self, f: Array, g: Array, eps: float) -> float:
-        """The error of (f + g - C) / eps by the rounding of f and g to float64; inf where they are not finite."""
+        """The error of exponents by the rounding of f and g to float64; inf where they are not finite.
+
+        Of (f + g - C) / eps, and of f / rho and g / rho in the marginals that are called for.
+        """
         xp = self.place.xp
         if 0 in (*f.shape, *g.shape):
             return 0.0
         largest = xp.max(xp.abs(f))
-        return DOUBLE * float(2 * largest if self.own else largest + xp.max(xp.abs(g))) / eps
+        slopes = 1 / eps + 1 / self.kl_a.rho, 1 / eps + 1 / self.kl_b.rho
+        if self.own:
+            return DOUBLE * float(largest) * sum(slopes)
+        return DOUBLE * float(largest * slopes[0] + xp.max(xp.abs(g)) * slopes[1])
