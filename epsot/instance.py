@@ -88,6 +88,12 @@ class Instance:
         return replace(alone, problem=replace(alone.problem, own=True))
 
     @cached_property
+    def outside(self) -> tuple[Any, Any]:
+        """The geometry from the points of weight zero of the first side to the second, and its kernel."""
+        geometry: Any = self.geometry.take(self.side_a.dropped, self.side_b.kept)
+        return geometry, geometry.rows_kernel(self.problem.kernel)
+
+    @cached_property
     def exact_core(self) -> Geometry:
         """The geometry of the points of positive weight whose kernels compute in float64: itself, or a copy."""
         return self.core if self.problem.precision <= DOUBLE else self.core.in_float64()

@@ -23,14 +23,8 @@ class Side:
     g: Array  # the potential of the other side that extends f
 
     @cached_property
-    def _dropped(self) -> tuple[Any, Any]:
-        """The geometry from the points of weight zero to the other side, and its kernel."""
-        geometry: Any = self.instance.geometry.take(self.instance.side_a.dropped, self.instance.side_b.kept)
-        return geometry, geometry.rows_kernel(self.instance.problem.kernel)
-
-    @cached_property
     def _dropped_potential(self) -> Array:
-        f, _ = gradients.extend(self._dropped[1], self.instance.problem, self.g, self.instance.eps)
+        f, _ = gradients.extend(self.instance.outside[1], self.instance.problem, self.g, self.instance.eps)
         return self._beside_mass_alone(f, lambda whole: whole.take(self.instance.side_a.dropped, None))
 
     def _beside_mass_alone(self, f: Array, rows: Callable[[Any], Any]) -> Array:
@@ -63,7 +57,7 @@ class Side:
         kept = gradients.slope(core, problem.kernel, self.extension, h, instance.eps)
         if instance.side_a.dropped is None:
             return instance.side_a.scatter(kept, 0.0)
-        geometry, kernel = self._dropped
+        geometry, kernel = self.instance.outside
         dropped = gradients.slope(geometry, kernel, self._dropped_potential, h, instance.eps)
         return instance.side_a.scatter(kept, dropped)
 

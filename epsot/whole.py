@@ -31,13 +31,6 @@ class WholeKernel:
     def T(self) -> WholeKernel:
         return WholeKernel(self.instance.T, self.core.T)
 
-    @cached_property
-    def others(self) -> Kernel:
-        """From the points of weight zero to the other side."""
-        geometry: Any = self.instance.geometry.take(self.instance.side_a.dropped, self.instance.side_b.kept)
-        kernel: Kernel = geometry.rows_kernel(self.instance.problem.kernel)
-        return kernel
-
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         """out[i] = -eps log sum_j exp(h[j] - C[i, j] / eps).  (m,) -> (n,)"""
         rows, h = self.instance.side_a, self.instance.side_b.restrict(h)
@@ -54,7 +47,7 @@ class WholeKernel:
 
     def _outside(self, compute: Any) -> Array | float:
         """What is computed at the points of weight zero, if there are any."""
-        return 0.0 if self.instance.side_a.dropped is None else compute(self.others)
+        return 0.0 if self.instance.side_a.dropped is None else compute(self.instance.outside[1])
 
     @cached_property
     def _positions(self) -> Array:
