@@ -17,7 +17,7 @@ from epsot.geometry import CostMatrix, PointCloud
 from epsot.instance import Instance
 from epsot.lazy import cached_property
 from epsot.plan import Plan
-from epsot.problem import Problem
+from epsot.problem import DOUBLE, Problem
 from epsot.side import Side
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
@@ -82,9 +82,12 @@ class Result:
         geometry, status = self.instance.geometry, self.status
         cure = status.cure
         if status is Status.STALLED:
-            double = geometry.dtype == self.instance.place.xp.float64
-            wide = f"float64 {'costs' if isinstance(geometry, CostMatrix) else 'points'}"
-            cure = "raise `tol` or the temperature (`blur`, `eps`)" if double else cure.replace("float64", wide)
+            single = self.instance.problem.precision > DOUBLE  # else kernels compute in float64 already
+            cure = (
+                cure.replace("float64", "float64 points")
+                if single
+                else "raise `tol` or the temperature (`blur`, `eps`)"
+            )
         if not (isinstance(geometry, CostMatrix) and Status.MAX_ITER <= status <= Status.DIVERGED):
             return cure
         if geometry.forbids():

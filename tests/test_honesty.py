@@ -297,3 +297,12 @@ def test_what_is_infinite_in_float64_is_said_by_nobody() -> None:
     C = np.asarray([[0.0, 1.0], [np.inf, np.inf]], dtype=np.float32)
     result = epsot.solve(epsot.CostMatrix(C), [1, 0], eps=1)
     np.testing.assert_array_equal(result.f, [result.f[0], np.inf])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_float64_is_advised_where_it_is_computed_with(rng: np.random.Generator, dtype: Any) -> None:
+    """Costs whose digits float64 lacks as well, whatever the type of the entries."""
+    C = (1e16 * (1 + rng.random((6, 7)))).astype(dtype)
+    with pytest.warns(epsot.ConvergenceWarning, match="STALLED") as said:
+        epsot.solve(epsot.CostMatrix(C), eps=0.01)
+    assert "float64" not in str(said[0].message)

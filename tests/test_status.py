@@ -83,8 +83,9 @@ def test_the_cure_fits_what_was_solved(dtype: Any) -> None:
         message = ended(geometry, Status.STALLED)
         assert "raise `tol`" in message
         assert "`eps`" in message
-        assert (f"use float64 {kind}" in message) is (dtype == np.float32)
-        assert ("float64" in message) is (dtype == np.float32)
+        helps = kind == "points" and dtype == np.float32  # sums over matrices are in float64 anyway
+        assert ("use float64 points" in message) is helps
+        assert ("float64" in message) is helps
 
 
 @pytest.mark.parametrize("status", [Status.MAX_ITER, Status.STALLED, Status.DIVERGED])
