@@ -295,7 +295,8 @@ class Fused(Dense):
         parts = self.parts(blocks)
         x, centre, _, *others = self.operands
         *most, limit = columns
-        partial = np.empty((parts, len(out), 2 + out.shape[1])) if parts > 1 else NO_PARTS
+        q = out.shape[1] if mode != online.SOFTMIN else 0  # values of a row
+        partial = np.empty((parts, len(out), 2 + q)) if parts > 1 else NO_PARTS
         common = (
             x, centre, index, *others, *most, limit - math.log2(parts), self.capacity, self.spare, k, eps, values,
             parts,
