@@ -35,7 +35,7 @@ import epsot
 from epsot.geometry import Multiscale
 from epsot.kernels import cpu
 from epsot.kernels.cpu.clouds import LOG2_E, compact_order
-from epsot.kernels.cpu.sweeps import SQUARE, exponentials, logits_tiled, peaks
+from epsot.kernels.cpu.sweeps import ROWS, SQUARE, exponentials, logits_tiled, peaks
 
 N = 8000
 DIMENSIONS, BLURS = (5, 10, 30, 50), (0.05, 0.2)
@@ -179,7 +179,7 @@ def stored_sums(starts, index, terms, ratio, weights, offset, sums):
                 columns, logits = index[here : here + width], terms[here : here + width]
                 for j in range(width):
                     line[j] = weights[np.uint32(columns[j])] + ratio * logits[j]
-            exponentials(True, False, False, z, width, shift, 0, parts, z)
+            exponentials(True, False, False, z, width, shift, 0, ROWS, parts, z)
         sums[i] = parts.sum()
 
 
@@ -205,7 +205,7 @@ def gathered_sums(starts, index, x, y, scale, weights, offset, sums):
                 for j in range(width):
                     c = np.uint32(columns[j])
                     line[j] = weights[c] + scale * product(x[i], y[c])
-            exponentials(True, False, False, z, width, shift, 0, parts, z)
+            exponentials(True, False, False, z, width, shift, 0, ROWS, parts, z)
         sums[i] = parts.sum()
 
 

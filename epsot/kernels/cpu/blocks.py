@@ -62,7 +62,7 @@ def fill(*arguments: Any) -> Any:
 
 
 def logits(*arguments: Any) -> None:
-    """z[i, j] = t[r + i, j] for four rows and the columns in the buffer."""
+    """z[i, j] = t[r + i, j] for four rows, as far as there are so many, and the columns in the buffer."""
 
 
 def add_slopes(*arguments: Any) -> None:
@@ -240,24 +240,27 @@ def _fill(
 @overload(logits, prefer_literal=True, strict=False)
 def _logits(
     form: Any, kind: Any, dim: Any, rows: Any, r: Any, lines: Any, weights: Any, rho: Any, matrix: Any, index: Any,
-    first: Any, starts: Any, filled: Any, width: Any, scale: Any, columns: Any, z: Any,
+    first: Any, count: Any, starts: Any, filled: Any, width: Any, scale: Any, columns: Any, z: Any,
 ) -> Kernel:  # fmt: skip
     metric, d = constant(kind), constant(dim)
 
     def near(  # type: ignore[no-untyped-def]
-        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled, width, scale,
+        columns, z,
     ):  # fmt: skip
         logits_near(metric, d, rows, r, columns, width, z)
 
     def tiled(  # type: ignore[no-untyped-def]
-        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled, width, scale,
+        columns, z,
     ):  # fmt: skip
         factor = scale if metric == SQUARE else -scale
         for p in range(filled):
             logits_tiled(metric, rows, r, lines, starts[p], factor, columns, p * GROUP, z)
 
     def stored(  # type: ignore[no-untyped-def]
-        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled, width, scale,
+        columns, z,
     ):  # fmt: skip
         address, down, right, m = matrix[0], matrix[1], matrix[2], matrix[3]
         start = starts[0] * GROUP  # the groups of a stored matrix are never left out: they are neighbours
@@ -284,10 +287,11 @@ def _logits(
                 j += 1
 
     def flat(  # type: ignore[no-untyped-def]
-        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width, scale, columns, z
+        form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled, width, scale,
+        columns, z,
     ):  # fmt: skip
         factor = -0.5 * scale if metric == SQUARE else -scale
-        logits_flat(metric, d, rows, r, lines, weights, starts[0] * GROUP, width, factor, rho, z)
+        logits_flat(metric, d, rows, r, lines, weights, starts[0] * GROUP, width, factor, rho, count, z)
 
     return (near, tiled, stored, flat)[int(constant(form))]
 

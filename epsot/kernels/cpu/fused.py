@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from epsot.kernels.cpu import online, reductions
 from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED
 from epsot.kernels.cpu.clouds import LOG2_E, NO_ORDER, log_weights, padded, values_by_group, writable
-from epsot.kernels.cpu.parts import combined, joined, parts_of
+from epsot.kernels.cpu.parts import combined, joined, parts_of, softmin_of_sums
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
 from epsot.kernels.cpu.tree import Tree, tops_above, tops_of
@@ -178,7 +178,7 @@ class Fused(Dense):
         self.share = sum(used for _, used in counts) / (self.blocks * padded(self.shape[1]) // GROUP)
         lost = any(lost for lost, _ in counts)
         if parts > 1:
-            line[:], trusted = joined(partial, line, eps, limit, (reductions.SMALLEST, reductions.LARGEST))
+            line[:], trusted = joined(partial, line, eps, limit)
             lost = not trusted.all()
         if lost:
             index = self.operands[2]
@@ -213,7 +213,8 @@ class Fused(Dense):
     def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool, unit: float = 1.0) -> tuple[Array, Array]:
         """2^SHIFT times the row sums and the column sums of exp(k[i] + h[j] / unit - C[i, j] / eps).
 
-        Each in so many parts, to be added in their order.  -> (parts, n), (lanes, m), these in the order of the columns
+        Each in so many parts, to be added in their order.  -> (parts, n), (lanes, m and padding), in the order of the
+        columns
         """
         n, m = self.shape
         parts = 1 if symmetric else self.parts(self.blocks)
@@ -233,31 +234,21 @@ class Fused(Dense):
                 yield kernel(*common, part, begin, min(self.blocks, begin + step), lanes, rows[part], partial[lane])
 
         run(task, lanes * parts, self.workers)
-        return rows, partial[:, :m]
+        return rows, partial
 
     def from_sums(
         self, sums: Array, order: Array, k: Array, h: Array, eps: float, *, unit: float = 1.0, more: Array | None = None
     ) -> Array:
         """softmin(h, eps) from 2^SHIFT times the row sums of the plan of k / unit and h; redone where out of range.
 
-        `sums` (parts, n) are to be added, in such an order of the rows, and `more` (n,) in their own.
+        `sums` (parts, n and padding) are to be added, in such an order of the rows, and `more` (n,) in their own; they
+        are given up.
         """
-        out = np.empty((self.shape[0], 1))
-
-        def chunk(begin: int, end: int) -> bool:
-            rows = order[begin:end] if len(order) else slice(begin, end)
-            with np.errstate(all="ignore"):
-                total = sums[0, begin:end] if len(sums) == 1 else sums[:, begin:end].sum(axis=0)
-                if more is not None:
-                    total = total + more[rows]
-                out[rows, 0] = eps * (k[rows] / unit - np.log(total) + reductions.SHIFT * math.log(2))
-                trusted = (total >= reductions.SMALLEST) & (total <= reductions.LARGEST)
-            if trusted.all():
-                return False
-            out[np.arange(len(out))[rows][~trusted], 0] = np.nan
-            return True
-
-        if any(self.by_chunks(chunk, len(out))):
+        n = self.shape[0]
+        alone = len(sums) == 1 and not len(order) and more is None
+        out = sums[0, :n, None] if alone else np.empty((n, 1))  # of long vectors, new memory is a good part of the work
+        arguments = (sums, writable(k, np.float64), unit, eps, order, NO_SUMS if more is None else more)
+        if any(self.by_chunks(lambda begin, end: softmin_of_sums(*arguments, begin, end, out[:, 0]), n)):
             index = self.operands[2]
             self.redo(out, self.weights(h, eps), eps, index[np.isnan(out[index, 0])])
         return out[:, 0]
@@ -315,4 +306,5 @@ class Fused(Dense):
 NO_VALUES = np.zeros((1, 1))
 NO_TOPS = np.zeros(1)
 NO_PARTS = np.zeros((1, 1, 1))
+NO_SUMS = np.zeros(0)
 NOTHING = -math.inf  # may be left out

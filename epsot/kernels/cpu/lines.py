@@ -1,4 +1,4 @@
-"""Sums over lines of numbers in a fixed order, as intrinsics for Numba kernels: products, and sums of exponentials.
+"""Lines of numbers, as intrinsics for Numba kernels: their sums in a fixed order, products, exponentials, logarithms.
 
 All lines are float64 and C-contiguous, and `width` is a multiple of `LINE`: what pads them must not count.
 """
@@ -144,3 +144,18 @@ def misses(typing: Any, exponent: Any, larger: Any, width: Any, top: Any, out: A
         return context.get_dummy_value()
 
     return types.void(exponent, larger, width, top, out, at), codegen
+
+
+@intrinsic
+def logarithms(typing: Any, z: Any, width: Any, out: Any) -> Any:
+    """out[j] = log z[j] of normal numbers above 0; of others it is anything finite."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        with steps(builder, a.values[1], ABREAST * v.lanes) as j:
+            places = [INDEX(k * v.lanes) for k in range(ABREAST)]
+            for place, value in zip(places, v.logarithms([v.load(a.at(0, j, k)) for k in places]), strict=True):
+                v.store(value, a.at(2, j, place))
+        return context.get_dummy_value()
+
+    return types.void(z, width, out), codegen

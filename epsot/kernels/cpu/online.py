@@ -97,8 +97,8 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
                         width = width_of(starts, filled, len(groups), spare)
                         for r in range(0, count, ROWS):
                             logits(
-                                form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled,
-                                width, scale, columns, z,
+                                form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts,
+                                filled, width, scale, columns, z,
                             )  # fmt: skip
                             if mode != COST:
                                 peaks(z, width, top)
@@ -111,7 +111,7 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
                                         best[r + i] = top[i]
                                     negated[r + i] = -best[r + i]
                                     depth[r + i] = -max(np.float64(best[r + i]), floor)
-                                exponentials(False, False, keep, z, width, negated, r, sums, z)
+                                exponentials(False, False, keep, z, width, negated, r, count, sums, z)
                             if mode in (APPLY, COST):
                                 for c in range(q // 2):
                                     weigh(z, width, starts, values, c, totals, r)

@@ -30,14 +30,9 @@ from epsot.kernels.cpu.blocks import (
     raise_level,
 )
 from epsot.kernels.cpu.compiled import Kernel, compiled
-from epsot.kernels.cpu.parts import span, width_of
+from epsot.kernels.cpu.parts import LARGEST, SHIFT, SMALLEST, span, width_of
 from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials
 
-# A sum of weights in this window is trusted: nothing has overflowed, and the weights below 2^-126 (2^-1022), which
-# count as 0, cannot matter. Outside, the row is redone around its true maximum.
-SMALLEST, LARGEST = 2.0**-60, 2.0**100
-# Plans have entries like 1e-20 and sums up to their mass: summed as 2^40 P, sums from 1e-30 to 1e18 are in the window.
-SHIFT = 40
 # What all columns left out of a row may carry, as a part of its sum: a hundredth of a unit in the last place. Of the
 # plan itself, whose sums may be as small as 2^-60: as much of that.
 ROUNDING_32, ROUNDING_64 = -31.0, -60.0
@@ -113,13 +108,13 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                     width = width_of(starts, filled, len(groups), spare)
                     for r in range(0, count, ROWS):
                         logits(
-                            form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width,
-                            scale, columns, z,
+                            form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled,
+                            width, scale, columns, z,
                         )  # fmt: skip
                         if bound + top < high:
-                            exponentials(False, False, False, z, width, offset, r, sums, z)
+                            exponentials(False, False, False, z, width, offset, r, count, sums, z)
                         else:
-                            exponentials(True, False, False, z, width, offset, r, sums, z)
+                            exponentials(True, False, False, z, width, offset, r, count, sums, z)
                 if parts > 1:
                     for i in range(count):
                         row = index[first + i]
@@ -207,13 +202,13 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                         down[0, j] = 0
                     for r in range(0, count, ROWS):
                         logits(
-                            form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, starts, filled, width,
-                            scale, columns, z,
+                            form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled,
+                            width, scale, columns, z,
                         )  # fmt: skip
                         if bound + top < high:
-                            exponentials(False, True, False, z, width, offset, r, sums, down)
+                            exponentials(False, True, False, z, width, offset, r, count, sums, down)
                         else:
-                            exponentials(True, True, False, z, width, offset, r, sums, down)
+                            exponentials(True, True, False, z, width, offset, r, count, sums, down)
                     if not diagonal:
                         for p in range(filled):
                             for j in range(GROUP):

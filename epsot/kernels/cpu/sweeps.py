@@ -101,11 +101,12 @@ def logits_near(typing: Any, kind: Any, dim: Any, rows: Any, r: Any, columns: An
 @intrinsic(prefer_literal=True)
 def logits_flat(
     typing: Any, kind: Any, dim: Any, rows: Any, r: Any, lines: Any, weights: Any, start: Any, width: Any, factor: Any,
-    rho: Any, z: Any,
+    rho: Any, count: Any, z: Any,
 ) -> Any:  # fmt: skip
     """z[i, j] = weights[start + j] - rho[r + i] + factor * (square or distance), in float64 until it is stored.
 
-    Differences of coordinates are taken in float64, of points as they are: nothing is lost to a common origin.
+    Differences of coordinates are taken in float64, of points as they are: nothing is lost to a common origin. Rows
+    from `count` on are none: where no more than half of four are left, the others are spared.
     """
     metric, d, real = constant(kind), constant(dim), rows.dtype
 
@@ -115,28 +116,39 @@ def logits_flat(
         v = Vectors(builder, types.float64, narrow.lanes)
         first_row, start, stop = a.values[3], a.values[6], a.values[7]
         factor = v.splat(a.values[8])
-        shift = [v.splat(a.item(9, first_row, INDEX(i))) for i in range(ROWS)]
-        x = [
-            [
-                v.widened(narrow.splat(a.item(2, builder.mul(builder.add(first_row, INDEX(i)), INDEX(d)), INDEX(k))))
-                for k in range(d)
+
+        def side_by_side(count: int) -> None:
+            shift = [v.splat(a.item(9, first_row, INDEX(i))) for i in range(count)]
+            x = [
+                [
+                    v.widened(
+                        narrow.splat(a.item(2, builder.mul(builder.add(first_row, INDEX(i)), INDEX(d)), INDEX(k)))
+                    )
+                    for k in range(d)
+                ]
+                for i in range(count)
             ]
-            for i in range(ROWS)
-        ]
-        with steps(builder, stop, v.lanes) as j:
-            u = v.load(a.at(5, start, j))
-            y = [v.widened(narrow.load(a.at(4, builder.mul(a.width(4), INDEX(k)), start, j))) for k in range(d)]
-            for i in range(ROWS):
-                cost = v.constant(0.0)
-                for k in range(d):
-                    cost = accumulate(v, CITYBLOCK if metric == CITYBLOCK else EUCLIDEAN, cost, x[i][k], y[k])
-                if metric == EUCLIDEAN:
-                    cost = v.sqrt(cost)
-                t = v.fma(cost, factor, builder.fsub(u, shift[i]))
-                narrow.store(narrow.narrowed(t), a.at(10, builder.mul(INDEX(i), a.width(10)), j))
+            with steps(builder, stop, v.lanes) as j:
+                u = v.load(a.at(5, start, j))
+                y = [v.widened(narrow.load(a.at(4, builder.mul(a.width(4), INDEX(k)), start, j))) for k in range(d)]
+                for i in range(count):
+                    cost = v.constant(0.0)
+                    for k in range(d):
+                        cost = accumulate(v, CITYBLOCK if metric == CITYBLOCK else EUCLIDEAN, cost, x[i][k], y[k])
+                    if metric == EUCLIDEAN:
+                        cost = v.sqrt(cost)
+                    t = v.fma(cost, factor, builder.fsub(u, shift[i]))
+                    narrow.store(narrow.narrowed(t), a.at(11, builder.mul(INDEX(i), a.width(11)), j))
+
+        few = builder.icmp_signed("<=", builder.sub(a.values[10], first_row), INDEX(ROWS // 2))
+        with builder.if_else(few) as (then, otherwise):
+            with then:
+                side_by_side(ROWS // 2)
+            with otherwise:
+                side_by_side(ROWS)
         return context.get_dummy_value()
 
-    return types.void(kind, dim, rows, r, lines, weights, start, width, factor, rho, z), codegen
+    return types.void(kind, dim, rows, r, lines, weights, start, width, factor, rho, count, z), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -181,11 +193,13 @@ def logits_tiled(
 
 @intrinsic(prefer_literal=True)
 def exponentials(
-    typing: Any, ceiling: Any, two_sided: Any, keep: Any, z: Any, width: Any, offset: Any, r: Any, sums: Any, other: Any
-) -> Any:
+    typing: Any, ceiling: Any, two_sided: Any, keep: Any, z: Any, width: Any, offset: Any, r: Any, count: Any,
+    sums: Any, other: Any,
+) -> Any:  # fmt: skip
     """sums[r + i] += sum_j w[i, j], w[i, j] = 2^(z[i, j] + offset[r + i]).
 
     `two_sided`: other[j] += sum_i w[i, j] from the same exponentials. `keep`: w replaces z.
+    Rows from `count` on are none, and not computed where that spares a loop.
     """
     real = z.dtype
     flags = [constant(flag) for flag in (ceiling, two_sided, keep)]
@@ -194,8 +208,9 @@ def exponentials(
         a = Arrays(context, builder, signature, arguments)
         v = Vectors(builder, real)
         stop, first_row = a.values[4], a.values[6]
-        for start in range(0, ROWS, ROWS_OF_EXPONENTIALS[real]):
-            rows = range(start, start + ROWS_OF_EXPONENTIALS[real])
+        left = builder.sub(a.values[7], first_row)
+
+        def side_by_side(rows: range) -> None:
             shift = [v.splat(a.item(5, first_row, INDEX(i))) for i in rows]
             lines = [builder.mul(INDEX(i), a.width(3)) for i in rows]
             totals = [v.variable() for _ in rows]
@@ -209,12 +224,17 @@ def exponentials(
                     if flags[2]:
                         v.store(weights, a.at(3, line, j))
                 if flags[1]:
-                    v.store(builder.fadd(v.load(a.at(8, j)), functools.reduce(builder.fadd, w)), a.at(8, j))
+                    v.store(builder.fadd(v.load(a.at(9, j)), functools.reduce(builder.fadd, w)), a.at(9, j))
             for i, slot in zip(rows, totals, strict=True):
-                add_to(builder, a.at(7, first_row, INDEX(i)), v.total(builder.load(slot)))
+                add_to(builder, a.at(8, first_row, INDEX(i)), v.total(builder.load(slot)))
+
+        side = ROWS_OF_EXPONENTIALS[real]
+        for start in range(0, ROWS, side):
+            with builder.if_then(builder.icmp_signed(">", left, INDEX(start)), likely=True):
+                side_by_side(range(start, start + side))
         return context.get_dummy_value()
 
-    return types.void(ceiling, two_sided, keep, z, width, offset, r, sums, other), codegen
+    return types.void(ceiling, two_sided, keep, z, width, offset, r, count, sums, other), codegen
 
 
 def add_to(builder: Any, pointer: Value, number: Value) -> None:

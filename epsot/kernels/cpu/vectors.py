@@ -37,6 +37,9 @@ COEFFICIENTS: dict[Any, tuple[float, ...]] = {
 # e^r - 1 = r + r^2 (1 / 2 + r / 6 + ...) for |r| <= log(2) / 2 in float64: what is left out is 1e-17 of it.
 EXPM1 = tuple(1 / math.factorial(k) for k in range(2, 14))
 LOG_2 = (6.93147180369123816490e-01, 1.90821492927058770002e-10)  # the first part times an exponent is exact
+# log((1 + s) / (1 - s)) = s (2 + s^2 (2 / 3 + 2 s^2 / 5 + ...)) for |s| < 0.1716 in float64: the rest is 2e-17 of it.
+LOGARITHM = tuple(2 / (2 * k + 1) for k in range(11))
+HALF_ROOT = 0x3FE6A09E667F3BCD  # the bits of 1 / sqrt(2)
 LEAST_EXPONENT = -708.0  # of e, for a normal number in float64
 LOWEST: dict[Any, float] = {types.float32: -127.0, types.float64: -1023.0}
 HIGHEST: dict[Any, float] = {types.float32: 127.0, types.float64: 1023.0}
@@ -189,6 +192,33 @@ class Vectors:
             [b.select(u, x, z) for u, x, z in zip(unknown, exponents, values, strict=True)],
             [b.select(u, x, z) for u, x, z in zip(unknown, exponents, less_one, strict=True)],
         )
+
+    def logarithms(self, numbers: list[Value]) -> list[Value]:
+        """log(x) of normal x > 0 in float64, right to 3e-16 of the larger of it and 1 / 2; others give anything finite.
+
+        x = 2^n m with m from 1 / sqrt(2) to sqrt(2), found in the bits, and log(m) from s = (m - 1) / (m + 1).
+        """
+        b, shift, one, magic = self.builder, MANTISSA[self.real], self.constant(1.0), 1.5 * 2.0 ** MANTISSA[self.real]
+        bias = 1 << 10
+
+        def every(number: int) -> Value:
+            return ir.Constant(self.bits, [ir.Constant(self.bits.element, number)] * self.lanes)
+
+        bits = [b.bitcast(x, self.bits) for x in numbers]
+        powers = [b.lshr(b.add(z, every((bias << shift) - HALF_ROOT)), every(shift)) for z in bits]  # n + bias
+        parts = [b.bitcast(b.sub(z, b.shl(b.sub(n, every(bias)), every(shift))), self.type)
+                 for z, n in zip(bits, powers, strict=True)]  # fmt: skip
+        # An integer added to the bits of `magic` is added to its value.
+        raised = [b.bitcast(b.add(n, b.bitcast(self.constant(magic), self.bits)), self.type) for n in powers]
+        powers = [b.fsub(n, self.constant(magic + bias)) for n in raised]
+        ratios = [b.fdiv(b.fsub(m, one), b.fadd(m, one)) for m in parts]
+        squares = [b.fmul(s, s) for s in ratios]
+        series = [self.constant(LOGARITHM[-1])] * len(squares)
+        for coefficient in LOGARITHM[-2::-1]:
+            series = [self.fma(p, z, self.constant(coefficient)) for p, z in zip(series, squares, strict=True)]
+        logs = [b.fmul(s, p) for s, p in zip(ratios, series, strict=True)]
+        logs = [self.fma(n, self.constant(LOG_2[1]), z) for n, z in zip(powers, logs, strict=True)]
+        return [self.fma(n, self.constant(LOG_2[0]), z) for n, z in zip(powers, logs, strict=True)]
 
     def transpose(self, rows: list[Value]) -> list[Value]:
         """As many vectors as lanes, as a square matrix, transposed: swap one bit of the two indices after the other."""
