@@ -3,7 +3,8 @@
     python -m tests.fuzz --problems 100000 --seed 0 --processes 2
     python -m tests.fuzz --only 0:17
 
-The first prints every failure with the number of its problem, and counts at the end; the second examines one problem.
+The first prints every failure with the number of its problem, and counts now and then and at the end; the second
+examines one problem.
 """
 
 from __future__ import annotations
@@ -117,6 +118,10 @@ def watched(seed: int, indices: range) -> Iterator[tuple[int, str, list[str]]]:
         process.join()
 
 
+def counts(statuses: Counter[str]) -> str:
+    return f"{sum(statuses.values())} problems: " + ", ".join(f"{n} {name}" for name, n in statuses.most_common())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=1000)
@@ -138,6 +143,8 @@ def main() -> int:
     def run(part: range) -> None:
         for index, status, complaints in watched(options.seed, part):
             statuses[status] += 1
+            if sum(statuses.values()) % (10 * CHUNK) == 0:
+                print(counts(statuses), flush=True)
             for text in complaints:
                 print(f"{options.seed}:{index} {text}", flush=True)
                 kinds[re.sub(VARYING, "#", text)] += 1
@@ -145,7 +152,7 @@ def main() -> int:
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(run, chunks))
-    print(f"{sum(statuses.values())} problems: " + ", ".join(f"{n} {name}" for name, n in statuses.most_common()))
+    print(counts(statuses))
     print(*(f"{n:7d} {kind}" for kind, n in kinds.most_common()), sep="\n")
     return int(bool(kinds))
 
