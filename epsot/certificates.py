@@ -35,11 +35,21 @@ class Certificate:
 
     @classmethod
     def of(
-        cls, instance: Instance, f: Array, g: Array, mass: Array | None = None, next_g: Array | None = None
+        cls,
+        instance: Instance,
+        f: Array,
+        g: Array,
+        mass: Array | None = None,
+        next_g: Array | None = None,
+        found_with: float = 0.0,
     ) -> Certificate:
-        """Of potentials over the points of positive weight; `mass` and `next_g` as the kernels of the solve found."""
+        """Of potentials over the points of positive weight; `mass` and `next_g` as the kernels of the solve found.
+
+        These found them with such an error of exponents, which a constant of the potentials may have made large.
+        """
         problem, eps, xp = instance.exact, instance.eps, instance.place.xp
-        resolved = problem.exponent_error(problem.logit_error(f, g, eps), eps) <= UNRESOLVED
+        logit_error = problem.logit_error(f, g, eps)
+        resolved = problem.exponent_error(logit_error, eps) <= UNRESOLVED
         zero = xp.zeros_like(xp.sum(f))
         common = zero
         split = instance.exact_core.split() if problem.balanced and not problem.own else None
@@ -48,7 +58,7 @@ class Certificate:
             problem = replace(problem, kernel=core.kernel(problem.kernel.workers), scale=core.rounded())
             common = xp.sum(problem.a * u) + xp.sum(problem.b * v)
             f, g = f - u, g - v
-        if problem is not instance.problem:
+        if problem is not instance.problem or found_with > 2 * logit_error:
             mass = next_g = None
         levels = (
             xp.sum(problem.a * f) / (problem.mass_a or 1.0) if problem.kl_a.balanced else zero,
@@ -105,7 +115,8 @@ def primal_value(
 
     `next_g` is that of f, where it is known and f = next_f(g): the rows are then exact and the columns known, which
     saves two sweeps of four. `levels` are constants of f and g, and their sum one of the cost, that do not count.
-    `slack` is the relative error of the sums of rows and columns by rounding; as much is added as it may hide.
+    `slack` is the relative error of the sums of rows and columns by rounding; as much is added as it may hide, of their
+    own cost and of what is missing.
 
     Rows, then columns are scaled down to the marginals that f and g call for. Where both sides bind, what is missing is
     added as a rank-one plan R (Altschuler, Weed and Rigollet 2017, algorithm 2); where one does, it is scaled to fit.
@@ -137,7 +148,12 @@ def primal_value(
     mass = xp.sum(rows)
     value = value + slack * (_dot(xp, rows, xp.abs(shares_a)) + _dot(xp, columns, xp.abs(shares_b)))
     if problem.balanced:
-        value = value + remainder(problem, problem.a - rows, problem.b - columns, mass, eps, levels[0] + levels[1])
+        missing = (z - sums for z, sums in ((problem.a, rows), (problem.b, columns)))
+        missing_a, missing_b = (
+            xp.where(z > 0, z + slack * sums, xp.zeros_like(z))
+            for z, sums in zip(missing, (rows, columns), strict=True)
+        )
+        value = value + remainder(problem, missing_a, missing_b, mass, eps, levels[0] + levels[1])
         mass = xp.asarray(problem.mass_a, dtype=mass.dtype, device=problem.place.device)
     penalties = problem.kl_a.divergence(rows, problem.a, xp) + problem.kl_b.divergence(columns, problem.b, xp)
     return value + penalties - eps * (mass - problem.mass_a * problem.mass_b)
@@ -152,7 +168,6 @@ def remainder(
     F((1 - l) Q + l R / l) <= (1 - l) F(Q) + l F(R / l).
     """
     xp = problem.place.xp
-    missing_a, missing_b = (xp.where(z > 0, z, xp.zeros_like(z)) for z in (missing_a, missing_b))
     t = float(xp.sum(missing_a))
     other = float(xp.sum(missing_b))
     if t <= 0 or other <= 0:

@@ -112,7 +112,7 @@ class DivergenceResult(Result):
         return xp.where(equal, zeros, xy) - xp.where(equal, zeros, own)
 
     def _debias(self, xy: Array, xx: Array, yy: Array) -> Array:
-        return xy - (xx + yy) / 2 + self.eps / 2 * self._mass_difference**2
+        return self._beyond(xy, (xx + yy) / 2) + self.eps / 2 * self._mass_difference**2
 
     @property
     def value64(self) -> Array:

@@ -209,7 +209,7 @@ class SinkhornResult(Result):
         """The bounds behind `dual`, `primal` and `gap`."""
         pair = self.dual_pair
         next_g = pair.g_map[0] if pair.f_map is None and pair.g_map is not None else None  # f is next_f(g)
-        return Certificate.of(self.instance, pair.f, pair.g, pair.mass, next_g)
+        return Certificate.of(self.instance, pair.f, pair.g, pair.mass, next_g, pair.logit_error)
 
     @property
     def dual64(self) -> Array:

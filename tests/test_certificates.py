@@ -164,3 +164,34 @@ def test_what_the_solver_knows_saves_sweeps(awkward: Measures, rho: Any) -> None
     pair = result.dual_pair
     swept = certificates.primal_value(result.instance.problem, pair.f, pair.g, result.eps)
     checks.close(result.primal64, swept, 1e-9)
+
+
+def test_rounding_of_sums_counts_in_what_is_missing() -> None:
+    """One point has one plan. Where exponents round at a percent, so does what is missing, and that has a cost."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(1, 17)), rng.normal(size=(8, 17))
+    only = float(0.5 * ((x - y) ** 2).sum(axis=1).mean())
+    for exponent in np.linspace(13.0, 15.0, 41):
+        result = epsot.sinkhorn(x, y, blur=float(np.sqrt(only * 10**-exponent)), tol=1e-3, max_iter=1)
+        assert float(result.primal64) >= only * (1 - 1e-14), exponent
+
+
+def test_what_was_found_of_huge_potentials_is_not_used(awkward: Measures) -> None:
+    """A constant that the solve went through may have taken digits from all but the potentials themselves."""
+    x, y, a, b = posed(awkward, None)
+    result = epsot.solve(epsot.PointCloud(x, y), a, b, eps=0.05, tol=1e-2)
+    pair = result.dual_pair
+    wrong = 2 * pair.mass, pair.g + 1.0
+    plain = certificates.Certificate.of(result.instance, pair.f, pair.g)
+    careful = certificates.Certificate.of(result.instance, pair.f, pair.g, *wrong, found_with=1e-9)
+    assert (float(careful.dual), float(careful.primal)) == (float(plain.dual), float(plain.primal))
+    trusting = certificates.Certificate.of(result.instance, pair.f, pair.g, *wrong, found_with=pair.logit_error)
+    assert float(trusting.dual) != float(plain.dual)
+
+
+def test_equal_measures_that_diverge() -> None:
+    """Beyond the range of float32 nothing is found, but the difference of equal terms is zero all the same."""
+    x = np.full((1, 17), 3e4, dtype=np.float32)
+    result = epsot.sinkhorn_divergence(x, x, blur=1e-25)
+    assert result.status in (epsot.Status.DIVERGED, epsot.Status.CONVERGED)
+    assert result.value == 0
