@@ -9,7 +9,7 @@ from typing import Any
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
 from epsot.debiased import DivergenceResult
 from epsot.drivers import Options
-from epsot.geometry import CostMatrix, Multiscale, PointCloud
+from epsot.geometry import Geometry, Multiscale, PointCloud
 from epsot.geometry.multiscale import pays
 from epsot.instance import check_workers, penalties
 from epsot.result import SinkhornResult
@@ -46,7 +46,7 @@ def check_options(
 
 def by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
     """Scales as temperatures, checked: eps and rho of both sides."""
-    if not isinstance(geometry, PointCloud | CostMatrix):
+    if not isinstance(geometry, Geometry):
         raise TypeError(
             f"`geometry` must be a PointCloud or a CostMatrix, got {type(geometry).__name__}; "
             "wrap points in PointCloud(x, y) and a matrix in CostMatrix(C)"

@@ -75,6 +75,13 @@ class Cost(ABC):
         """The gradient in x from that in embed(x): the transposed Jacobian of `embed`.  (n, d), (n, d) -> (n, d)"""
         return gradient
 
+    def check(self, name: str, x: Array) -> None:  # noqa: B027 - most costs are defined everywhere
+        """Raise a ValueError that names the points where the cost is not defined at some of them, (n, d)."""
+
+    def span(self, diameter: float) -> float | None:
+        """The largest cost between points within a diameter, roughly; None where it does not follow from that."""
+        return None
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -91,6 +98,9 @@ class HalfSquare(Cost):
 
     def gradient(self, x: Array, y: Array) -> Array:
         return self.factor * (x - y)
+
+    def span(self, diameter: float) -> float:
+        return diameter * diameter
 
 
 class Square(HalfSquare):
@@ -112,6 +122,9 @@ class Euclidean(Cost):
         xp = array_namespace(x, y)
         distance = self.value(x, y)[..., None]
         return (x - y) / xp.where(distance > 0, distance, xp.ones_like(distance))
+
+    def span(self, diameter: float) -> float:
+        return diameter
 
 
 class Cityblock(Cost):
@@ -139,7 +152,6 @@ class Cosine(Cost):
         return HalfSquare()
 
     def check(self, name: str, x: Array) -> None:
-        """Raise where a point has no direction."""
         xp = array_namespace(x)
         if bool(xp.any(xp.all(x == 0, axis=-1))):
             raise ValueError(f"`{name}` must not hold the zero vector with the cosine cost: it has no direction")

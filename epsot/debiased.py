@@ -178,10 +178,9 @@ class DivergenceResult(Result):
     def potential(self, points: Any) -> Array:
         """F at other points, (r, d) -> (r,)."""
         points = self.xy.source.taken(points)
-        return self._cast(self._beyond(self.xy.source.potential_at(points)[0], self.xx.source.potential_at(points)[0]))
+        return self._cast(self._beyond(self.xy.source.potential_at(points), self.xx.source.potential_at(points)))
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""
         points = self.xy.source.taken(points)
-        geometry, _, slope = self.xy.source.at(points)
-        return self._cast(geometry.x - (slope - self.xx.source.at(points)[2]))
+        return self._cast(points - (self.xy.source.slope_at(points) - self.xx.source.slope_at(points)))

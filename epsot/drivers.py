@@ -12,7 +12,7 @@ from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.debiased import DivergenceResult
 from epsot.devices import resident
-from epsot.geometry import Multiscale, PointCloud
+from epsot.geometry.multiscale import Resolutions
 from epsot.instance import Instance
 from epsot.problem import Problem
 from epsot.result import SinkhornResult
@@ -74,7 +74,6 @@ class Intermediate:
     ) -> None:
         self.nit, self.eps, self._turned = nit, eps, turned
         self._state, self._update, self._stage, self._instance = state, update, stage, instance
-        self._geometry: Any = instance.geometry
 
     @property
     def place(self) -> Place:
@@ -99,8 +98,8 @@ class Intermediate:
         result = SinkhornResult(stage, Dual(*self._update.pair(self._state)), Status.STOPPED, self.nit, ())
         if self._stage is self._instance:
             return result.g if of_target else result.f
-        side, points = (result.target, self._geometry.y) if of_target else (result.source, self._geometry.x)
-        return result._cast(side.potential_at(points)[0])
+        x, y = self._instance.geometry.points  # type: ignore[misc]  # those of which the cells are made
+        return result._cast(result.target.potential_at(y) if of_target else result.source.potential_at(x))
 
     @property
     def f(self) -> Array:
@@ -127,7 +126,9 @@ def solve_transport(instance: Instance, options: Options, init: Init) -> Sinkhor
         return Symmetric(problem) if options.tol is None else ConjugateResiduals(Alternating(problem))
 
     init = init.xy if isinstance(init, DivergenceResult) else init
-    if options.tol is None or not wide(instance, init):
+    if init is not None:
+        check_start(init, instance)
+    if options.tol is None or not wide(instance):
         return run(update, instance, options, init)
     if options.callback is not None:
         callback = options.callback
@@ -136,12 +137,10 @@ def solve_transport(instance: Instance, options: Options, init: Init) -> Sinkhor
     return turned(result, instance)
 
 
-def wide(instance: Instance, init: SinkhornResult | None) -> bool:
-    """Whether there are far more columns than rows. An `init` that will be refused is to see the problem as posed."""
+def wide(instance: Instance) -> bool:
+    """Whether there are far more columns than rows."""
     n, m = instance.core.shape
-    geometry = instance.geometry
-    fits = init is None or isinstance(geometry, PointCloud) or init.instance.geometry.shape == geometry.shape
-    return fits and m >= max(WIDE * n, LONG)
+    return m >= max(WIDE * n, LONG)
 
 
 def turned(result: SinkhornResult, instance: Instance) -> SinkhornResult:
@@ -179,8 +178,11 @@ def run(
         return unmoved(instance, options)
     update = make(instance.problem)
     warm = None if init is None else warm_start(init, instance, options, isinstance(update, SelfTransport))
-    if warm is None and options.tol is not None and isinstance(instance.core, Multiscale):
-        return descend(make, instance, options)
+    resolutions = None
+    if warm is None and options.tol is not None:
+        resolutions = instance.core.resolutions(instance.problem.a, instance.problem.b, own=instance.problem.own)
+    if resolutions is not None:
+        return descend(make, instance, resolutions, options)
     schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
     state = update.init(schedule[0].eps, *(warm or (None, None)))
     return settle(update, state, Stage(instance, schedule), instance, options)
@@ -194,11 +196,13 @@ def unmoved(instance: Instance, options: Options) -> SinkhornResult:
     return SinkhornResult(instance, Dual(*instance.problem.zeros(), zero, zero), status, 0, (), options.tol)
 
 
-def descend(make: Callable[[Problem], Update], instance: Instance, options: Options) -> SinkhornResult:
+def descend(
+    make: Callable[[Problem], Update], instance: Instance, resolutions: Resolutions, options: Options
+) -> SinkhornResult:
     """Anneal from coarse to fine, each stage from the potentials of those before."""
     assert options.tol is not None
     stages = coarse_to_fine(
-        instance, options.start, scaling=options.scaling, tol=options.tol, max_iter=options.max_iter
+        instance, resolutions, options.start, scaling=options.scaling, tol=options.tol, max_iter=options.max_iter
     )
     past: list[SinkhornResult] = []  # the last result of each temperature, the last two of them
     nit = 0
@@ -227,7 +231,7 @@ def resume(update: Update, stage: Stage, past: Sequence[SinkhornResult]) -> Any:
     Two let an accelerated update extrapolate to the next, which saves a fifth of the iterations.
     """
     *before, last = past
-    kernel: Any = stage.instance.problem.kernel
+    kernel = stage.instance.problem.kernel
     f = last.source.carried_to(kernel)
     if isinstance(update, SelfTransport):
         return update.init(last.eps, f, None)
@@ -259,38 +263,37 @@ def settle(
     return SinkhornResult(posed, outcome.dual, outcome.status, outcome.nit, outcome.history, options.tol)
 
 
+def check_start(init: SinkhornResult, instance: Instance) -> tuple[bool, bool]:
+    """Of which sides its potentials are over the same points; an error where the result is none to start from."""
+    home, past_home = instance.place.user, init.instance.place.user
+    if past_home.xp is not home.xp:
+        raise TypeError("`init` must be a result of the same array library as the points")
+    if str(past_home.device) != str(home.device):
+        raise TypeError(f"`init` must be on the device of the points, got one on {past_home.device}")
+    return instance.geometry.same_sides(init.instance.geometry)
+
+
 def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: bool) -> tuple[Array, Array] | None:
     """The potentials of an earlier result over the points of positive weight; where the points differ, one softmin.
 
     None where they are no start: not finite, or so large that float64 would not resolve what has to be added to them.
     `own`: of a measure and itself.
     """
-    home, past_home = instance.place.user, init.instance.place.user
-    if past_home.xp is not home.xp:
-        raise TypeError("`init` must be a result of the same array library as the points")
-    if str(past_home.device) != str(home.device):
-        raise TypeError(f"`init` must be on the device of the points, got one on {past_home.device}")
-    xp, geometry, past = instance.place.xp, instance.geometry, init.instance.geometry
-    if isinstance(geometry, PointCloud) and isinstance(past, PointCloud):
-        if past.x.shape[1] != geometry.x.shape[1]:
-            raise ValueError("`init` must be a result between points with as many coordinates as these")
-        clouds = ((past.x, geometry.x), (past.y, geometry.y))
-    elif past.shape == geometry.shape:
-        clouds = ((None, None), (None, None))
-    else:
-        raise ValueError(f"`init` must have shape {geometry.shape}, as the problem, got {past.shape}")
+    same, xp = check_start(init, instance), instance.place.xp
 
-    def potential(side: Side, old: Any, new: Any, needed: bool) -> Array:
-        if old is None or (old.shape == new.shape and (not needed or bool(xp.all(old == new)))):
+    def potential(side: Side, number: int, needed: bool) -> Array:
+        fits = init.instance.geometry.shape[number] == instance.geometry.shape[number]
+        if same[number] or (fits and not needed):
             return side.potential
+        points = instance.geometry.points[number]  # type: ignore[index]  # else both sides are the same
         try:
-            return side.potential_at(new)[0]
+            return side.potential_at(points)
         except ValueError:  # points at which the cost of the earlier result is not defined
-            return xp.full(new.shape[0], xp.nan, dtype=xp.float64, device=instance.place.device)
+            return xp.full(points.shape[0], xp.nan, dtype=xp.float64, device=instance.place.device)
 
     # An update of both sides begins with f from g, and takes the earlier f for a guess; a self-transport has f alone.
-    f = potential(init.source, *clouds[0], needed=own)
-    g = f if own else potential(init.target, *clouds[1], needed=True)
+    f = potential(init.source, 0, needed=own)
+    g = f if own else potential(init.target, 1, needed=True)
     problem, eps = instance.problem, instance.eps
     most = (FAR_OF_ITSELF if own else FAR) * max(options.start, problem.scale, eps)
     most = problem.kl_b.dampen(most, eps)  # a short reach makes potentials small

@@ -14,12 +14,12 @@ import numpy as np
 
 from epsot.arrays import Place, as_count, as_number, as_real, check_finite, rounding_of, to_numpy
 from epsot.costs import Array
-from epsot.geometry import CostMatrix, PointCloud
+from epsot.geometry import Geometry
+from epsot.geometry.base import DOUBLE
+from epsot.kernels import Kernel
 from epsot.lazy import cached_property
-from epsot.problem import DOUBLE, MarginalKL, Problem
+from epsot.problem import MarginalKL, Problem
 from epsot.support import Support
-
-Geometry = PointCloud | CostMatrix
 
 LARGEST_MASS = 1e150
 ROUNDING = 2.0**-48  # of a sum of weights, relative to the whole mass
@@ -80,7 +80,7 @@ class Instance:
         whole = core if self.core is self.geometry else self.geometry.source()
         rho = self.rho[0] if isinstance(self.rho, tuple) else self.rho
         if side.alone is None and core.alone()[0] is None:  # symmetric: no column either
-            kernel: Any = self.core.source_kernel(problem.kernel)  # type: ignore[arg-type]
+            kernel = self.core.source_kernel(problem.kernel)
             return Instance(whole, side, side, core, problem.source(kernel, core.rounded()), self.eps, rho)
         kl, a, mass = problem.kl_a, self.a, self.mass_a
         sides = (Support.of(a, self.place),) * 2
@@ -88,9 +88,10 @@ class Instance:
         return replace(alone, problem=replace(alone.problem, own=True))
 
     @cached_property
-    def outside(self) -> tuple[Any, Any]:
+    def outside(self) -> tuple[Geometry, Kernel]:
         """The geometry from the points of weight zero of the first side to the second, and its kernel."""
-        geometry: Any = self.geometry.take(self.side_a.dropped, self.side_b.kept)
+        geometry = self.geometry.take(self.side_a.dropped, self.side_b.kept)
+        assert geometry is not None  # points were set aside
         return geometry, geometry.rows_kernel(self.problem.kernel)
 
     @cached_property
@@ -111,11 +112,11 @@ class Instance:
     def check_sources(self) -> None:
         """Raise where a measure with itself has no plan."""
         for name, side in (("C_xx", self), ("C_yy", self.T)):
-            kept, weights = Support.of(side.a, self.place), side.a
-            core = side.geometry.source()
-            core = core if kept.kept is None else core.take(kept.kept, kept.kept)
-            weights, kl = kept.restrict(weights), side.problem.kl_a
-            check_feasible(name, core, (weights, weights), (kl, kl), 1e-8)
+            whole = side.geometry.source()
+            if whole.forbids():
+                core, (kept, _) = restricted(whole, (Support.of(side.a, self.place),) * 2)
+                weights, kl = kept.restrict(side.a), side.problem.kl_a
+                check_feasible(name, core, (weights, weights), (kl, kl), 1e-8)
 
     def at_resolution(self, core: Geometry, a: Array, b: Array, eps: float) -> Instance:
         """Other, coarser measures of the same masses in its place, at some temperature."""
@@ -220,16 +221,16 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
         mass_b = float(xp.sum(b))
     stored = rho[0] if rho[0] == rho[1] else rho
-    sides = tuple(
-        Support(size) if weights is None else Support.of(z, place)
-        for weights, z, size in zip(given, (a, b), (n, m), strict=True)
+    sides = (
+        Support(n) if given[0] is None else Support.of(a, place),
+        Support(m) if given[1] is None else Support.of(b, place),
     )
     return assemble(geometry, sides, (a, b), (mass_a, mass_b), (kl_a, kl_b), eps, stored, workers, rounding)
 
 
 def assemble(
     geometry: Geometry,
-    sides: tuple[Support, ...],
+    sides: tuple[Support, Support],
     weights: tuple[Array, Array],
     masses: tuple[float, float],
     penalty: tuple[MarginalKL, MarginalKL],
@@ -239,17 +240,14 @@ def assemble(
     rounding: float = 1e-8,
 ) -> Instance:
     """The problem over the points that have weight and partners; an error, where it has no plan."""
-    place, xp, (a, b), (kl_a, kl_b) = geometry.place, geometry.place.xp, weights, penalty
-    side_a, side_b = sides
-    core = geometry
-    if side_a.kept is not None or side_b.kept is not None:
-        core = geometry.take(side_a.kept, side_b.kept)
-        a, b = side_a.restrict(a), side_b.restrict(b)
+    place, xp, (kl_a, kl_b) = geometry.place, geometry.place.xp, penalty
+    core, (side_a, side_b) = restricted(geometry, sides)
+    a, b = side_a.restrict(weights[0]), side_b.restrict(weights[1])
     rows, columns = check_feasible("C", core, (a, b), penalty, rounding)
     if rows is not None or columns is not None:
         side_a, a = side_a.without(rows, a, place)
         side_b, b = side_b.without(columns, b, place)
-        core = geometry.take(side_a.kept, side_b.kept)
+        core, _ = restricted(geometry, (side_a, side_b))
     if weights[0] is weights[1]:
         side_b, b = side_a, a
     mass_a, mass_b = (
@@ -261,6 +259,19 @@ def assemble(
         mass_a, mass_b, kl_a, kl_b, place, core.precision, core.rounded(),
     )  # fmt: skip
     return Instance(geometry, side_a, side_b, core, problem, eps, rho)
+
+
+def restricted(geometry: Geometry, sides: tuple[Support, Support]) -> tuple[Geometry, tuple[Support, Support]]:
+    """The geometry between what is kept of both sides; all of it, and of them, where it can leave nothing out."""
+    source, target = sides
+    if source.kept is None and target.kept is None:
+        return geometry, sides
+    core = geometry.take(source.kept, target.kept)
+    if core is not None:
+        return core, sides
+    if source.alone is not None or target.alone is not None:
+        raise ValueError("the geometry must allow a pair in every row and column of positive weight")
+    return geometry, (Support(source.size), Support(target.size))
 
 
 def check_feasible(

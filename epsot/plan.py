@@ -12,7 +12,7 @@ from array_api_compat import is_cupy_array, is_numpy_array
 from epsot.arrays import Place, as_real, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
-from epsot.kernels import Kernel
+from epsot.kernels import PlanKernel
 from epsot.kernels.reference import bounded_exp
 from epsot.libraries import is_sparse
 
@@ -46,7 +46,7 @@ class Plan:
     (2, array([0.5, 0.5]))
     """
 
-    kernel: Kernel
+    kernel: PlanKernel
     k: Array  # (n,) log a + f / eps
     h: Array  # (m,) log b + g / eps
     f: Array  # (n,) the potentials: softmins close to those of the plan
@@ -157,7 +157,7 @@ class Plan:
         Parameters
         ----------
         values : (m,) or (m, q) array, optional
-            What to average; by default the target points. A CostMatrix has no points and needs it.
+            What to average; by default the target points, which not every geometry has.
 
         Returns
         -------
@@ -166,7 +166,7 @@ class Plan:
         """
         values = self.points[1] if values is None else self._taken("values", values)
         if values is None:
-            raise TypeError("a CostMatrix has no points; pass the `values` to average, one row for each column of C")
+            raise TypeError("the geometry has no points; pass the `values` to average, one row for each column of C")
         v = self._operand("values", values)
         xp = self.place.xp
         ones = xp.ones((self.shape[1], 1), dtype=xp.float64, device=self.place.device)

@@ -11,7 +11,6 @@ from array_api_compat import is_array_api_obj
 from epsot.arrays import to_numpy
 from epsot.costs import Array
 from epsot.debiased import DivergenceResult
-from epsot.geometry import PointCloud
 from epsot.result import SinkhornResult
 
 Result = SinkhornResult | DivergenceResult
@@ -124,10 +123,11 @@ def measures(result: Result) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nd
         raise TypeError(f"`result` must be a SinkhornResult or a DivergenceResult, got {type(result).__name__}")
     instance = result.instance
     geometry = instance.geometry
-    if not isinstance(geometry, PointCloud):
+    if geometry.points is None:
         raise TypeError(f"`result` must be one between points to be drawn, got one of a {type(geometry).__name__}")
     a, b = instance.a, instance.T.a
-    return (plane("x", geometry.x), on_host(a)), (plane("y", geometry.y), on_host(b))
+    x, y = geometry.points
+    return (plane("x", x), on_host(a)), (plane("y", y), on_host(b))
 
 
 def potentials_at(result: Result, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,8 +135,8 @@ def potentials_at(result: Result, points: np.ndarray) -> tuple[np.ndarray, np.nd
     place, geometry = result.instance.place, result.instance.geometry
     z: Array = place.xp.asarray(points, dtype=geometry.dtype, device=place.device)
     if isinstance(result, DivergenceResult):
-        f = result.xy.source.potential_at(z)[0] - result.xx.source.potential_at(z)[0]
-        g = result.xy.target.potential_at(z)[0] - result.yy.source.potential_at(z)[0]
+        f = result.xy.source.potential_at(z) - result.xx.source.potential_at(z)
+        g = result.xy.target.potential_at(z) - result.yy.source.potential_at(z)
     else:
-        f, g = result.source.potential_at(z)[0], result.target.potential_at(z)[0]
+        f, g = result.source.potential_at(z), result.target.potential_at(z)
     return on_host(f), on_host(g)

@@ -13,7 +13,6 @@ import numpy as np
 
 from epsot import planar
 from epsot.arrays import as_count, as_positive
-from epsot.costs import Euclidean, HalfSquare
 from epsot.debiased import DivergenceResult
 from epsot.planar import Result
 from epsot.result import SinkhornResult
@@ -386,10 +385,8 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
 
 def scale_of(result: Result) -> str:
     """The scale that a result was solved at, in words: "blur = 0.125", or "eps = 0.1" where the cost has no lengths."""
-    cost = getattr(result.instance.geometry, "cost", None)
-    if type(cost) in (HalfSquare, Euclidean):  # not the named costs that derive from them
-        return f"blur = {result.eps ** (1 / result.instance.geometry.degree):.3g}"
-    return f"eps = {result.eps:.3g}"
+    blur = result.instance.geometry.blur(result.eps)
+    return f"eps = {result.eps:.3g}" if blur is None else f"blur = {blur:.3g}"
 
 
 def _options(levels: Any, area: Any, arrows: Any) -> tuple[np.ndarray | None, float, int]:

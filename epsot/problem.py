@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from epsot.arrays import Place
 from epsot.costs import Array
+from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel, vectors_of
 from epsot.kernels.bursts import Bursts, Marginal, Refused
 from epsot.kernels.reference import bounded_exp, log_marginals
 from epsot.kernels.vectors import Directions, Vectors, distance
 from epsot.lazy import cached_property
 
-DOUBLE = 2.0**-53  # the precision of float64
 ULPS = 8  # errors of exponents that a sum may show, at most
 
 Made = TypeVar("Made")

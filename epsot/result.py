@@ -8,16 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from epsot import certificates, gradients
+from epsot import certificates
 from epsot.arrays import Place, in_dtype
 from epsot.certificates import Certificate
 from epsot.costs import Array
 from epsot.devices import resident
-from epsot.geometry import CostMatrix, PointCloud
+from epsot.geometry.base import DOUBLE
 from epsot.instance import Instance
+from epsot.kernels import PlanKernel
 from epsot.lazy import cached_property
 from epsot.plan import Plan
-from epsot.problem import DOUBLE, Problem
+from epsot.problem import Problem
 from epsot.side import Side
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
@@ -79,20 +80,20 @@ class Result:
     @property
     def _cure(self) -> str:
         """That of the status, as far as it fits what was solved."""
-        geometry, status = self.instance.geometry, self.status
+        instance, status = self.instance, self.status
         cure = status.cure
         if status is Status.STALLED:
-            single = self.instance.problem.precision > DOUBLE  # else kernels compute in float64 already
+            single = instance.problem.precision > DOUBLE  # else kernels compute in float64 already
             cure = (
                 cure.replace("float64", "float64 points")
                 if single
                 else "raise `tol` or the temperature (`blur`, `eps`)"
             )
-        if not (isinstance(geometry, CostMatrix) and Status.MAX_ITER <= status <= Status.DIVERGED):
+        if not Status.MAX_ITER <= status <= Status.DIVERGED:
             return cure
-        if geometry.forbids():
+        if instance.geometry.forbids():
             cure += ", and check that forbidden pairs leave a plan"
-        if self.instance.core.scale() > HUGE * self.eps:
+        if instance.problem.kernel.stored and instance.core.scale() > HUGE * self.eps:
             cure += "; if the largest costs stand for forbidden pairs, make them `+inf`"
         return cure
 
@@ -245,8 +246,9 @@ class SinkhornResult(Result):
     @cached_property
     def transport_cost64(self) -> Array:
         """`transport_cost` in float64."""
-        pair = self.dual_pair
-        return gradients.transport_cost(self.instance.core, self._sweeping, pair.f, pair.g, self.eps)
+        pair, problem, eps = self.dual_pair, self._sweeping, self.eps
+        k, h = problem.log_a + pair.f / eps, problem.log_b + pair.g / eps
+        return self.instance.core.transported(problem.kernel, k, h, eps)
 
     @property
     def value(self) -> Array:
@@ -299,21 +301,18 @@ class SinkhornResult(Result):
     @cached_property
     def plan(self) -> Plan:
         instance, problem, eps = self.instance, self.instance.problem, self.eps
-        geometry: Any = instance.geometry
-        kernel: Any = self._sweeping.kernel
-        if instance.core is not geometry:
-            kernel = WholeKernel(instance, kernel)
+        geometry, core = instance.geometry, self._sweeping.kernel
+        kernel: PlanKernel = core if instance.core is geometry else WholeKernel(instance, core)
         xp = instance.place.xp
         f, g = (xp.where(xp.isfinite(z), z, xp.zeros_like(z)) for z in (self.source.potential, self.target.potential))
         none = -xp.inf
-        points = (geometry.x, geometry.y) if isinstance(geometry, PointCloud) else (None, None)
         k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none, none)
         h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none, none)
-        return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, points)
+        return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, geometry.points or (None, None))
 
     def potential(self, points: Any) -> Array:
         """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual."""
-        return self._cast(self.source.potential_at(self.source.taken(points))[0])
+        return self._cast(self.source.potential_at(self.source.taken(points)))
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.
@@ -321,5 +320,5 @@ class SinkhornResult(Result):
         ``z - sum_j exp((f(z) + g[j] - C(z, y[j])) / eps) b[j] grad_1 C(z, y[j])`` with f(z) from `potential`; balanced,
         this is ``z - grad f(z)``, for p = 2 the mean target of z.
         """
-        geometry, _, slope = self.source.at(self.source.taken(points))
-        return self._cast(geometry.x - slope)
+        points = self.source.taken(points)
+        return self._cast(points - self.source.slope_at(points))

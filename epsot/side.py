@@ -1,4 +1,9 @@
-"""One side of a solved instance: its potential, its extension to other points, and the derivatives in its points."""
+"""One side of a solved instance: its potential, its extension to other points, and the derivatives in its points.
+
+Derivatives follow by formula: the potentials are optimal, so only the explicit dependence counts (Danskin). dOT / dx[i]
+= sum_j P[i, j] grad_1 C(x[i], y[j]). The displacement -grad_x / a needs no division: the weight a[i] is left out of the
+exponent, and a point of weight zero gets its limit.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from epsot import gradients
+import numpy as np
+
 from epsot.costs import Array
-from epsot.geometry import PointCloud
+from epsot.geometry import Geometry
 from epsot.instance import Instance
+from epsot.kernels import Kernel
 from epsot.lazy import cached_property
 
 
@@ -24,8 +31,25 @@ class Side:
 
     @cached_property
     def _dropped_potential(self) -> Array:
-        f, _ = gradients.extend(self.instance.outside[1], self.instance.problem, self.g, self.instance.eps)
+        f = self._extended(self.instance.outside[1])
         return self._beside_mass_alone(f, lambda whole: whole.take(self.instance.side_a.dropped, None))
+
+    @cached_property
+    def _h(self) -> Array:
+        """log_b + g / eps, over the points of the other side that the solver sees."""
+        problem: Any = self.instance.problem
+        return problem.density_b(self.g, self.instance.eps)
+
+    def _extended(self, kernel: Kernel) -> Array:
+        """f at the first points of a kernel, whose second are those of the problem."""
+        instance = self.instance
+        return instance.problem.kl_a.dampen(kernel.softmin(self._h, instance.eps), instance.eps)
+
+    def _slope(self, geometry: Geometry, kernel: Kernel, f: Array) -> Array:
+        """sum_j exp(f[i] / eps + h[j] - C[i, j] / eps) grad_1 C: the gradient of f at the first points.  -> (n, d)"""
+        eps = self.instance.eps
+        with np.errstate(over="ignore", invalid="ignore"):  # at weight zero, beside mass that nobody serves, no end
+            return geometry.cost_gradient(kernel, f / eps, self._h, eps)
 
     def _beside_mass_alone(self, f: Array, rows: Callable[[Any], Any]) -> Array:
         """f at some rows of a geometry: -inf where they are allowed with mass of the other side that has no partner.
@@ -49,17 +73,11 @@ class Side:
     @cached_property
     def slope(self) -> Array:
         """-displacement: sum_j exp((f[i] + g[j] - C[i, j]) / eps) b[j] grad_1 C, at every point of the side, (n, d)."""
-        instance, core = self.instance, self.instance.core
-        if not isinstance(core, PointCloud):
-            raise TypeError("a CostMatrix has no points to differentiate in; use PointCloud, or `plan`: dOT / dC = P")
-        problem: Any = instance.problem
-        h = problem.density_b(self.g, instance.eps)
-        kept = gradients.slope(core, problem.kernel, self.extension, h, instance.eps)
+        instance = self.instance
+        kept = self._slope(instance.core, instance.problem.kernel, self.extension)
         if instance.side_a.dropped is None:
             return instance.side_a.scatter(kept, 0.0)
-        geometry, kernel = self.instance.outside
-        dropped = gradients.slope(geometry, kernel, self._dropped_potential, h, instance.eps)
-        return instance.side_a.scatter(kept, dropped)
+        return instance.side_a.scatter(kept, self._slope(*instance.outside, self._dropped_potential))
 
     @cached_property
     def gradient(self) -> Array:
@@ -71,32 +89,31 @@ class Side:
 
     @cached_property
     def weight_gradient(self) -> Array:
-        """dOT / da, (n,)."""
+        """dOT / da, (n,); balanced, up to a constant."""
         instance = self.instance
-        return gradients.weight_gradient(instance.problem, self.potential, instance.eps, instance.T.mass_a)
+        with np.errstate(over="ignore"):  # as above
+            return instance.problem.kl_a.weight_gradient(
+                self.potential, instance.eps, instance.T.mass_a, instance.place.xp
+            )
 
     def taken(self, points: Any) -> Array:
         """Other points of the user, (r, d), checked."""
-        core = self.instance.core
-        if not isinstance(core, PointCloud):
-            raise TypeError("a CostMatrix has no points, so that potentials and maps do not extend; use PointCloud")
-        return core.taken(points)
+        return self.instance.core.taken(points)
 
-    def potential_at(self, points: Array) -> tuple[Array, PointCloud, Any, Array]:
-        """f at other points, with their geometry, its kernel, and log_b + g / eps."""
-        core, problem = self.instance.core, self.instance.problem
-        assert isinstance(core, PointCloud)
-        geometry = core.at(points)
-        kernel = geometry.rows_kernel(problem.kernel)  # type: ignore[arg-type]
-        f, h = gradients.extend(kernel, problem, self.g, self.instance.eps)
-        return self._beside_mass_alone(f, lambda whole: whole.at(points)), geometry, kernel, h
+    def _at(self, points: Array) -> tuple[Geometry, Kernel, Array]:
+        """The geometry of other points with the second side, its kernel, and f there."""
+        geometry = self.instance.core.at(points)
+        kernel = geometry.rows_kernel(self.instance.problem.kernel)
+        return geometry, kernel, self._beside_mass_alone(self._extended(kernel), lambda whole: whole.at(points))
 
-    def carried_to(self, kernel: Any) -> Array:
+    def potential_at(self, points: Array) -> Array:
+        """f at other points.  (r, d) -> (r,)"""
+        return self._at(points)[2]
+
+    def carried_to(self, kernel: Kernel) -> Array:
         """f at the first points of another kernel."""
-        across = self.instance.problem.kernel.rows_of(kernel)  # type: ignore[attr-defined]
-        return gradients.extend(across, self.instance.problem, self.g, self.instance.eps)[0]
+        return self._extended(self.instance.core.across(self.instance.problem.kernel, kernel))
 
-    def at(self, points: Array) -> tuple[PointCloud, Array, Array]:
-        """Other points, f there, and the gradient of f there."""
-        f, geometry, kernel, h = self.potential_at(points)
-        return geometry, f, gradients.slope(geometry, kernel, f, h, self.instance.eps)
+    def slope_at(self, points: Array) -> Array:
+        """The gradient of f at other points.  (r, d) -> (r, d)"""
+        return self._slope(*self._at(points))

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from epsot.geometry import Multiscale
 from epsot.geometry.multiscale import Resolutions
 from epsot.instance import Instance
 from epsot.solver.schedule import LEVEL_STEPS, THOROUGH, Level, annealing
@@ -28,13 +27,13 @@ class Stage(NamedTuple):
     levels: Sequence[Level]
 
 
-def coarse_to_fine(instance: Instance, start: float, *, scaling: float, tol: float, max_iter: int) -> Iterator[Stage]:
+def coarse_to_fine(
+    instance: Instance, resolutions: Resolutions, start: float, *, scaling: float, tol: float, max_iter: int
+) -> Iterator[Stage]:
     """From the temperature `start` down to that of the instance, each at the coarsest resolution that serves it."""
-    core, problem, target = instance.core, instance.problem, instance.eps
-    assert isinstance(core, Multiscale)
-    resolutions = core.resolutions(problem.a, problem.b, own=problem.own)
+    core, target = instance.core, instance.eps
     schedule = annealing(start, target, degree=core.degree, scaling=scaling, tol=None, max_iter=max_iter)
-    steps = [(depth_of(resolutions, core.length(level.eps)), level.eps) for level in schedule]
+    steps = [(depth_of(resolutions, resolutions.geometry.length(level.eps)), level.eps) for level in schedule]
     depth = steps[-1][0]
     while depth is not None and depth + 1 < len(resolutions.widths) and resolutions.share(depth + 1) < MANY:
         depth += 1

@@ -11,8 +11,8 @@ from epsot.arguments import as_options, by_length, by_temperature
 from epsot.debiased import DivergenceResult
 from epsot.devices import at_home
 from epsot.drivers import Init, Options, solve_divergence, solve_transport
-from epsot.geometry import CostMatrix
-from epsot.instance import Geometry, Instance, pose
+from epsot.geometry import Geometry
+from epsot.instance import Instance, pose
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
@@ -324,8 +324,7 @@ def divergence(
     0.0
     """
     eps, rho = by_temperature(geometry, eps, rho)
-    if isinstance(geometry, CostMatrix):
-        geometry.source()  # raises where the self costs are missing, before any work
+    geometry.source()  # raises where the self costs are missing, before any work
     options = as_options(geometry.scale(), scaling, tol, max_iter, callback, init)
     instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
     options = _started(options, instance)

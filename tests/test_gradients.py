@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot import gradients
 from epsot.costs import NAMED_COSTS
+from epsot.geometry import base
 from tests import checks
 from tests.checks import TIGHT, close, slopes, up_to_constant
 from tests.conftest import Measures, measures
@@ -247,7 +247,7 @@ def test_transport_cost_of_near_clouds_anywhere(shift: float, dtype: Any, p: int
 
 def test_transport_cost_of_a_matrix(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """In blocks of rows; forbidden pairs and points of weight zero cost nothing."""
-    monkeypatch.setattr(gradients, "BLOCK_ELEMENTS", 20)
+    monkeypatch.setattr(base, "BLOCK_ELEMENTS", 20)
     C, a, b = rng.random((13, 7)), rng.random(13), rng.random(7)
     C[rng.random(C.shape) < 0.3] = np.inf
     C[0], C[:, 0], a[2] = 1, 1, 0

@@ -24,7 +24,7 @@ LAYERS = [
     ["arguments"],
     ["drivers"],
     ["stages", "verification"],
-    ["debiased", "result", "side", "certificates", "gradients", "plan", "sparse"],
+    ["debiased", "result", "side", "certificates", "plan", "sparse"],
     ["solver"],
     ["instance", "support", "problem", "whole"],
     ["geometry"],
@@ -127,3 +127,33 @@ def test_import_is_light() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert not run.stdout.split(), f"`import epsot` loads {run.stdout.strip()}; import it on first use"
+
+
+def class_questions(module: str) -> Iterator[str]:
+    """Where a module asks whether something is of a certain geometry."""
+    for node in ast.walk(parse(module)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("isinstance", "issubclass")
+        ):
+            names = {leaf.id for leaf in ast.walk(node.args[1]) if isinstance(leaf, ast.Name)}
+            names |= {leaf.attr for leaf in ast.walk(node.args[1]) if isinstance(leaf, ast.Attribute)}
+            for name in sorted(names & GEOMETRIES):
+                yield f"{MODULES[module]}:{node.lineno} asks for a {name}"
+
+
+GEOMETRIES = {"PointCloud", "CostMatrix", "Multiscale"}
+
+
+def test_a_geometry_answers_for_itself() -> None:
+    """Outside of `geometry`, nothing asks which one it has."""
+    asked = [text for module in MODULES if not module.startswith("geometry") for text in class_questions(module)]
+    assert not asked, "\n".join(asked)
+
+
+def test_class_questions_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = tmp_path / "asking.py"
+    source.write_text("isinstance(x, Multiscale | list), isinstance(y, (str, geometry.PointCloud)), isinstance(z, int)")
+    monkeypatch.setitem(MODULES, "asking", source)
+    assert len(list(class_questions("asking"))) == 2

@@ -1,11 +1,12 @@
 """What a cost is made of: points and a ground cost, at one resolution or many, or a matrix.
 
 A geometry stores no temperature. It knows its shape, its place, the scale at which annealing starts, and the kernel
-that reduces over its pairs.
+that reduces over its pairs; `Geometry` is what all of them answer.
 """
 
+from epsot.geometry.base import Geometry
 from epsot.geometry.matrix import CostMatrix
 from epsot.geometry.multiscale import Multiscale
 from epsot.geometry.points import PointCloud, extent
 
-__all__ = ["CostMatrix", "Multiscale", "PointCloud", "extent"]
+__all__ = ["CostMatrix", "Geometry", "Multiscale", "PointCloud", "extent"]

@@ -49,6 +49,12 @@ class Guest(Cost):
     def pull_back(self, x: Array, gradient: Array) -> Array:
         return self._between(self.cost.pull_back, x, gradient)
 
+    def check(self, name: str, x: Array) -> None:
+        self.cost.check(name, self.place.handed_out(x, copy=False))
+
+    def span(self, diameter: float) -> float | None:
+        return self.cost.span(diameter)
+
     def _between(self, function: Any, *arrays: np.ndarray) -> np.ndarray:
         out = function(*(self.place.handed_out(array, copy=False) for array in arrays))
         if getattr(out, "requires_grad", False) and not self.told:

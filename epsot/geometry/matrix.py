@@ -10,6 +10,7 @@ from epsot import kernels
 from epsot.arrays import Place, as_real, common_place
 from epsot.costs import Array
 from epsot.devices import resident
+from epsot.geometry.base import Geometry
 from epsot.geometry.components import components
 from epsot.kernels import Kernel
 
@@ -17,7 +18,7 @@ ROUNDING = 256  # units in the last place of the largest entry by which sums in 
 
 
 @resident
-class CostMatrix:
+class CostMatrix(Geometry):
     """A cost matrix of the user's own; +inf forbids a pair.
 
     Parameters
@@ -47,9 +48,6 @@ class CostMatrix:
     array([[0.33, 0.17, 0.  ],
            [0.  , 0.17, 0.33]])
     """
-
-    degree = 1.0
-    precision = 2.0**-53  # of the arithmetic of the kernels, whatever the type of the entries
 
     def __init__(self, C: Any, *, C_xx: Any = None, C_yy: Any = None) -> None:
         self.place: Place = common_place(C=C, C_xx=C_xx, C_yy=C_yy)
@@ -139,13 +137,6 @@ class CostMatrix:
     def T(self) -> CostMatrix:
         return self._derived(self.C.T, self.C_yy, self.C_xx)
 
-    def in_float64(self) -> CostMatrix:
-        """Itself: its kernels compute in float64."""
-        return self
-
-    def split(self) -> None:
-        """No part of a matrix is known to depend on one side only."""
-
     def _derived(self, C: Array, C_xx: Array | None, C_yy: Array | None) -> CostMatrix:
         """A geometry of parts that are checked already."""
         new = object.__new__(CostMatrix)
@@ -158,14 +149,6 @@ class CostMatrix:
         if self.C_xx is None or self.C_yy is None:
             raise ValueError("a divergence needs the costs within each side; pass `C_xx` and `C_yy` to CostMatrix")
         return self._derived(self.C_xx, self.C_xx, self.C_xx)
-
-    def source_kernel(self, kernel: Kernel) -> Kernel:
-        """The kernel of `source()`."""
-        return self.source().kernel(kernel.workers)
-
-    def rows_kernel(self, kernel: Kernel) -> Kernel:
-        """The kernel of these rows."""
-        return self.kernel(kernel.workers)
 
     def alone(self) -> tuple[Array | None, Array | None]:
         """Masks of the rows and of the columns without an allowed pair; None: there are none."""

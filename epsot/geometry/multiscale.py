@@ -142,7 +142,6 @@ class Multiscale(PointCloud):
         return Multiscale.of(super().source(), self.labels_x, self.labels_x)
 
     def resolutions(self, a: Array, b: Array, *, own: bool = False) -> Resolutions:
-        """The clouds, of positive weights (n,) and (m,), from coarse to fine; own: both sides are one measure."""
         return Resolutions(self, a, b, own=own)
 
 

@@ -11,8 +11,9 @@ from array_api_compat import is_numpy_array
 
 from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
-from epsot.costs import NAMED_COSTS, Array, Cosine, Cost, Euclidean, HalfSquare, check_cost
+from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost
 from epsot.devices import resident
+from epsot.geometry.base import DOUBLE, SINGLE, Geometry
 from epsot.geometry.guests import at_home
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
@@ -21,6 +22,7 @@ FAR = 4.0  # times the radius of a cloud: from such a distance on its centre is 
 PROBED = (3, 4)  # points of the two clouds on which a cost of the user's own is tried
 LINE = 64  # points side by side in a reduction over all: lines of two or three numbers are 20 times as slow in NumPy
 BLOCK = 64  # points that the kernels give a common centre, about
+HOMOGENEOUS = ("square", "euclidean", "cityblock")  # families of costs with C(s x, s y) = s^p C(x, y)
 
 
 def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
@@ -51,7 +53,7 @@ def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
 
 
 @resident
-class PointCloud:
+class PointCloud(Geometry):
     """The cost between two clouds of points.
 
     Parameters
@@ -101,9 +103,8 @@ class PointCloud:
         if not np.all(np.isfinite(self._corners)):  # as they are where any coordinate is
             for name, cloud in (("x", self.x), ("y", self.y)):
                 check_finite(name, cloud, "coordinates", self.place)
-        if isinstance(self.cost, Cosine):
-            self.cost.check("x", self.x)
-            self.cost.check("y", self.y)
+        self.cost.check("x", self.x)
+        self.cost.check("y", self.y)
         if not self.cost.degree > 0:
             raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
         if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()):
@@ -168,9 +169,9 @@ class PointCloud:
         """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""
         if 0 in self.shape:
             return 0.0
-        if isinstance(self.cost, HalfSquare | Euclidean):
-            diameter = self.diameter()
-            return diameter * diameter if isinstance(self.cost, HalfSquare) else diameter
+        span = self.cost.span(self.diameter())
+        if span is not None:
+            return span
         xp = self.place.xp
         kernel = self.kernel()
         centre = kernel.T.cost_rows(slice(0, 1))  # (1, n): distances to y[0]; twice the largest bounds a metric
@@ -181,7 +182,7 @@ class PointCloud:
     def precision(self) -> float:
         """Of the arithmetic of the kernels: half a unit in the last place of 1."""
         single = self.dtype == self.place.xp.float32 and self.cost.family.kind is not None
-        return 2.0**-24 if single else 2.0**-53
+        return SINGLE if single else DOUBLE
 
     def rounded(self) -> float:
         """The size of the largest terms of a cost that the kernels round to the dtype of the points.
@@ -209,9 +210,23 @@ class PointCloud:
         kernel: PointsKernel = kernels.points(embed(self.x), embed(self.y), family, workers)
         return kernel
 
-    def pull_back(self, gradient: Array) -> Array:
-        """From the gradient in the points that the kernel saw to that in `x`.  (n, d) -> (n, d)"""
-        return self.cost.pull_back(self.x, gradient)
+    def cost_gradient(self, kernel: PointsKernel, k: Array, h: Array, eps: float) -> Array:
+        """sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]): of embedded points, pulled back.  -> (n, d)"""
+        return self.cost.pull_back(self.x, kernel.cost_gradient(k, h, eps))
+
+    def transported(self, kernel: PointsKernel, k: Array, h: Array, eps: float) -> Array:
+        """<P, C>, 0-d. Of a homogeneous cost two sweeps for gradients give it: p C = <x, grad_1 C> + <y, grad_2 C>.
+
+        By Euler; such costs see differences only, so that the points may be taken from a centre: what cancels is as
+        large as the clouds are wide, wherever they lie.
+        """
+        if 0 in self.shape or self.cost.family.kind not in HOMOGENEOUS:
+            return super().transported(kernel, k, h, eps)
+        xp = self.place.xp
+        x, y = (xp.astype(self.cost.embed(z), xp.float64) for z in (self.x, self.y))
+        force_x, force_y = kernel.cost_gradient(k, h, eps), kernel.T.cost_gradient(h, k, eps)
+        centre = xp.mean(x, axis=0)
+        return (xp.sum((x - centre) * force_x) + xp.sum((y - centre) * force_y)) / self.cost.family.degree
 
     def take(self, rows: Array | None, columns: Array | None) -> PointCloud:
         """The geometry of some points, given by index arrays; None takes all."""
@@ -243,7 +258,7 @@ class PointCloud:
         x_low, y_low, x_high, y_high = self._corners / 2
         x_0, y_0 = x_low + x_high, y_low + y_high
         t, radius = y_0 - x_0, float(max((x_high - x_low).max(), (y_high - y_low).max()))
-        if not isinstance(self.cost, HalfSquare) or not FAR * radius < float(np.abs(t).max()) < math.inf:
+        if self.cost.kind != "square" or not FAR * radius < float(np.abs(t).max()) < math.inf:
             return None
         xp, device = self.place.xp, self.place.device
         x, y = (
@@ -267,16 +282,24 @@ class PointCloud:
         """The kernel of these points with the same `y` as `kernel`, sharing what that prepared."""
         return kernel.at(self.cost.embed(self.x))
 
-    def alone(self) -> tuple[Array | None, Array | None]:
-        """Masks of the rows and of the columns without an allowed pair: all of them where the other side is empty."""
-        xp, (n, m) = self.place.xp, self.shape
-        if n and m:
-            return None, None
-        rows, columns = (xp.ones(size, dtype=xp.bool, device=self.place.device) for size in (n, m))
-        return rows if n else None, columns if m else None
+    def across(self, kernel: PointsKernel, other: PointsKernel) -> PointsKernel:
+        return kernel.rows_of(other)
 
-    def components(self) -> None:
-        """All rows and columns are one: every pair is allowed."""
+    @property
+    def points(self) -> tuple[Array, Array]:
+        return self.x, self.y
+
+    def same_sides(self, past: Geometry) -> tuple[bool, bool]:
+        if past.points is None:
+            return super().same_sides(past)
+        x, y = past.points
+        if x.shape[1] != self.x.shape[1]:
+            raise ValueError("`init` must be a result between points with as many coordinates as these")
+        xp = self.place.xp
+        return tuple(old.shape == new.shape and bool(xp.all(old == new)) for old, new in ((x, self.x), (y, self.y)))  # type: ignore[return-value]
+
+    def blur(self, eps: float) -> float | None:
+        return self.length(eps) if type(self.cost) in (HalfSquare, Euclidean) else None
 
     def taken(self, points: Any) -> Array:
         """Other points of the user, (r, d), checked."""
@@ -287,8 +310,7 @@ class PointCloud:
             raise ValueError(
                 f"`points` must have {self.y.shape[1]} coordinates, as the cloud, got shape {tuple(points.shape)}"
             )
-        if isinstance(self.cost, Cosine):
-            self.cost.check("points", points)
+        self.cost.check("points", points)
         return xp.astype(points, self.dtype, copy=False)
 
     def at(self, points: Array) -> PointCloud:

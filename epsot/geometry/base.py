@@ -1,0 +1,158 @@
+"""What a cost structure says of itself. Nothing above asks which one it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from epsot.arrays import Place
+from epsot.costs import Array
+from epsot.kernels import Kernel
+
+if TYPE_CHECKING:
+    from epsot.geometry.multiscale import Resolutions
+
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # half a unit in the last place of 1
+BLOCK_ELEMENTS = 2**20  # pairs whose costs are held at once
+
+
+class Geometry(ABC):
+    """The cost between two sets of points, or of whatever else carries mass. It stores no temperature.
+
+    A structure of its own defines the five abstract members. The others have answers that hold of a cost that is known
+    pair by pair, has no points to differentiate in, and cannot leave any row or column out.
+
+    Attributes
+    ----------
+    place : Place
+        The library and the device of the arrays.
+    dtype : dtype
+        Of what is handed out: float32 or float64.
+    shape : (int, int)
+        The sizes n and m of the two sides.
+    """
+
+    place: Place
+    dtype: Any
+    shape: tuple[int, int]
+
+    @abstractmethod
+    def kernel(self, workers: int | None = None) -> Kernel:
+        """The reductions over all pairs."""
+
+    @property
+    @abstractmethod
+    def T(self) -> Geometry:
+        """The same cost seen from the other side."""
+
+    @abstractmethod
+    def source(self) -> Geometry:
+        """The cost of the first side with itself, for the debiasing term; ValueError where it is not known."""
+
+    @abstractmethod
+    def scale(self) -> float:
+        """The temperature at which annealing starts: the range of the costs, or a bound."""
+
+    @abstractmethod
+    def is_self(self) -> bool:
+        """Whether the two sides are one: then the divergence of equal weights is zero."""
+
+    @property
+    def degree(self) -> float:
+        """eps = factor length^degree: by its power the temperature falls when lengths do."""
+        return 1.0
+
+    @property
+    def precision(self) -> float:
+        """Of the arithmetic of the kernels: half a unit in the last place of 1."""
+        return DOUBLE
+
+    def rounded(self) -> float:
+        """The size of the largest terms of a cost that the kernels round; 0 where they round the cost alone."""
+        return 0.0
+
+    def in_float64(self) -> Geometry:
+        """The same costs, with kernels that compute in float64."""
+        return self
+
+    def split(self) -> tuple[Geometry, Array, Array] | None:
+        """A geometry of smaller costs C' and u, v with C[i, j] = C'[i, j] + u[i] + v[j]; None where none is known."""
+        return None
+
+    def take(self, rows: Array | None, columns: Array | None) -> Geometry | None:
+        """The geometry of some rows and columns, by index arrays (None: all); None where none can be left out."""
+        return None
+
+    def source_kernel(self, kernel: Any) -> Kernel:
+        """The kernel of `source()`, which may share what the kernel of this geometry has prepared."""
+        return self.source().kernel(kernel.workers)
+
+    def rows_kernel(self, kernel: Any) -> Kernel:
+        """The kernel of these rows, which may share what a kernel with the same columns has prepared."""
+        return self.kernel(kernel.workers)
+
+    def alone(self) -> tuple[Array | None, Array | None]:
+        """Masks of the rows and columns without an allowed pair (None: there are none): all, of an empty other side."""
+        xp, (n, m) = self.place.xp, self.shape
+        if n and m:
+            return None, None
+        rows, columns = (xp.ones(size, dtype=xp.bool, device=self.place.device) for size in (n, m))
+        return rows if n else None, columns if m else None
+
+    def forbids(self) -> bool:
+        """Whether there are forbidden pairs, of a cost of +inf."""
+        return False
+
+    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Labels of the rows and the columns, equal where allowed pairs connect them; None: all are one."""
+        return None
+
+    def same_sides(self, past: Geometry) -> tuple[bool, bool]:
+        """Of which sides potentials of another geometry are potentials of this one; ValueError if they do not fit."""
+        if past.shape != self.shape:
+            raise ValueError(f"`init` must have shape {self.shape}, as the problem, got {past.shape}")
+        return True, True
+
+    def resolutions(self, a: Array, b: Array, *, own: bool = False) -> Resolutions | None:
+        """Coarser geometries for weights (n,) and (m,), of which `own` says that they are one; None: there are none."""
+        return None
+
+    def blur(self, eps: float) -> float | None:
+        """The length that a temperature is the power of, where the user's name for it is `blur`."""
+        return None
+
+    @property
+    def points(self) -> tuple[Array, Array] | None:
+        """The points of both sides, (n, d) and (m, d); None where there are none."""
+        return None
+
+    def taken(self, points: Any) -> Array:
+        """Other points of the user, (r, d), checked."""
+        raise TypeError(f"a {type(self).__name__} has no points, so that potentials and maps do not extend; "
+                        "use PointCloud")  # fmt: skip
+
+    def at(self, points: Array) -> Geometry:
+        """The cost between other points, (r, d), and those of the second side."""
+        raise TypeError(f"a {type(self).__name__} has no points")
+
+    def across(self, kernel: Any, other: Any) -> Kernel:
+        """The kernel of the first points of another kernel with the second ones of a kernel of this geometry."""
+        raise TypeError(f"a {type(self).__name__} has no points")
+
+    def cost_gradient(self, kernel: Any, k: Array, h: Array, eps: float) -> Array:
+        """sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]), in the points of the user.  -> (n, d)"""
+        raise TypeError(f"a {type(self).__name__} has no points to differentiate in; use PointCloud, or `plan`: "
+                        "dOT / dC = P")  # fmt: skip
+
+    def transported(self, kernel: Any, k: Array, h: Array, eps: float) -> Array:
+        """<P, C> of P[i, j] = exp(k[i] + h[j] - C[i, j] / eps), 0-d: over all pairs, in blocks of rows."""
+        (n, m), xp, parts = self.shape, self.place.xp, []
+        step = max(1, BLOCK_ELEMENTS // max(1, m))
+        for start in range(0, n if m else 0, step):
+            rows = slice(start, min(start + step, n))
+            P, C = kernel.plan_rows(rows, k, h, eps), kernel.cost_rows(rows)
+            parts.append(xp.sum(P * xp.where(P > 0, C, xp.zeros_like(C))))  # nothing moves at a cost of +inf
+        zero = xp.asarray(0.0, dtype=xp.float64, device=self.place.device)
+        return xp.sum(xp.stack(parts)) if parts else zero
