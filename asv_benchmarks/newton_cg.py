@@ -21,16 +21,16 @@ MOST = 20_000
 
 def solve(problem: Problem, g: np.ndarray, eps: float, tol: float) -> tuple[int, bool]:
     """Passes from g to the tolerance, and whether it was reached."""
-    a, b, kernel = problem.a, problem.b, problem.kernel
+    a, b, kernel = problem.a.weights, problem.b.weights, problem.kernel
     count = 2
     f = problem.next_f(g, eps)
     next_g = problem.next_g(f, eps)
     while count < MOST:
-        columns = problem.T.row_sums(g, next_g, eps)
+        columns = problem.b.sums(g, next_g, eps)
         error = float(np.sum(np.abs(columns - b)))
         if error <= tol:
             return count, True
-        k, h = problem.log_a + f / eps, problem.log_b + g / eps
+        k, h = problem.a.log_weights + f / eps, problem.b.log_weights + g / eps
         diagonal = columns * np.maximum(problem.T.leaving(g, f, next_g, eps), 1e-14)
         count += 1
 

@@ -56,15 +56,15 @@ class Certificate:
         if split is not None:
             core, u, v = split
             problem = replace(problem, kernel=core.kernel(problem.kernel.workers), scale=core.rounded())
-            common = xp.sum(problem.a * u) + xp.sum(problem.b * v)
+            common = problem.a.dot(u) + problem.b.dot(v)
             f, g = f - u, g - v
         if problem is not instance.problem or found_with > 2 * logit_error:
             mass = next_g = None
         levels = (
-            xp.sum(problem.a * f) / (problem.mass_a or 1.0) if problem.kl_a.balanced else zero,
-            xp.sum(problem.b * g) / (problem.mass_b or 1.0) if problem.kl_b.balanced else zero,
+            problem.a.mean(f) if problem.a.balanced else zero,
+            problem.b.mean(g) if problem.b.balanced else zero,
         )
-        common = common + (levels[0] + levels[1]) * (problem.mass_a if problem.kl_a.balanced else problem.mass_b)
+        common = common + (levels[0] + levels[1]) * (problem.a if problem.a.balanced else problem.b).mass
         return cls(problem, f, g, eps, levels, common, resolved, mass, next_g)
 
     @cached_property
@@ -76,7 +76,7 @@ class Certificate:
         mass = self.mass
         if mass is None:
             next_f = problem.next_self(self.f, self.eps) if problem.own else problem.next_f(self.g, self.eps)
-            mass = xp.sum(problem.row_sums(self.f, next_f, self.eps))
+            mass = xp.sum(problem.a.sums(self.f, next_f, self.eps))
         unseen = self.slack * self.eps * mass  # the error of that sum
         return dual_value(problem, self.f - self.levels[0], self.g - self.levels[1], mass, self.eps) - unseen
 
@@ -96,10 +96,9 @@ class Certificate:
 
 def dual_value(problem: Problem, f: Array, g: Array, mass: Array, eps: float) -> Array:
     """D_a(f) + D_b(g) - eps (sum P - m_a m_b), 0-d: a lower bound for any potentials."""
-    xp = problem.place.xp
-    share = problem.kl_a.value(problem.a, f, xp)
-    shares = 2 * share if problem.own else share + problem.kl_b.value(problem.b, g, xp)
-    return shares - eps * (mass - problem.mass_a * problem.mass_b)
+    share = problem.a.value(f)
+    shares = 2 * share if problem.own else share + problem.b.value(g)
+    return shares - eps * (mass - problem.a.mass * problem.b.mass)
 
 
 def primal_value(
@@ -123,40 +122,40 @@ def primal_value(
     The entropy of the sum of the scaled plan and R is bounded by convexity, which keeps everything a sum over rows and
     columns; the bound is tight as R vanishes.
     """
-    if problem.kl_a.balanced and not problem.kl_b.balanced:
+    if problem.a.balanced and not problem.b.balanced:
         return primal_value(problem.T, g, f, eps, levels=levels[::-1], slack=slack)
     xp = problem.place.xp
-    log_a, log_b, kernel = problem.log_a, problem.log_b, problem.kernel
+    log_a, log_b, kernel = problem.a.log_weights, problem.b.log_weights, problem.kernel
     k, h = log_a + f / eps, log_b + g / eps
     if next_g is None:
         # (P 1)[i] = exp(k[i] - softmin[i] / eps)
-        log_rows = k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps
-        excess = problem.kl_a.log_marginal(log_a, f) - log_rows
+        log_rows = k - kernel.softmin(h, eps, problem.a.undampen(f, eps)) / eps
+        excess = problem.a.log_called_for(f) - log_rows
         k = k + xp.where(excess < 0, excess, xp.zeros_like(excess))
-        softmin = kernel.T.softmin(k, eps, problem.kl_b.undampen(g, eps))
+        softmin = kernel.T.softmin(k, eps, problem.b.undampen(g, eps))
     else:
-        softmin = problem.kl_b.undampen(next_g, eps)
+        softmin = problem.b.undampen(next_g, eps)
     log_columns = h - softmin / eps  # of P^T 1
-    fit = problem.kl_b.log_marginal(log_b, g) - log_columns
-    if problem.kl_a.balanced or not problem.kl_b.balanced:
+    fit = problem.b.log_called_for(g) - log_columns
+    if problem.a.balanced or not problem.b.balanced:
         fit = xp.where(fit < 0, fit, xp.zeros_like(fit))
     h, columns = h + fit, bounded_exp(log_columns + fit, xp)
-    rows = bounded_exp(k - kernel.softmin(h, eps, problem.kl_a.undampen(f, eps)) / eps, xp)
+    rows = bounded_exp(k - kernel.softmin(h, eps, problem.a.undampen(f, eps)) / eps, xp)
     # <P, C> + eps <P, log P / (a b)>: the cost cancels
     shares_a, shares_b = eps * (k - log_a) - levels[0], eps * (h - log_b) - levels[1]
     value = _dot(xp, rows, shares_a) + _dot(xp, columns, shares_b)
     mass = xp.sum(rows)
     value = value + slack * (_dot(xp, rows, xp.abs(shares_a)) + _dot(xp, columns, xp.abs(shares_b)))
     if problem.balanced:
-        missing = (z - sums for z, sums in ((problem.a, rows), (problem.b, columns)))
+        missing = (z - sums for z, sums in ((problem.a.weights, rows), (problem.b.weights, columns)))
         missing_a, missing_b = (
             xp.where(z > 0, z + slack * sums, xp.zeros_like(z))
             for z, sums in zip(missing, (rows, columns), strict=True)
         )
         value = value + remainder(problem, missing_a, missing_b, mass, eps, levels[0] + levels[1])
-        mass = xp.asarray(problem.mass_a, dtype=mass.dtype, device=problem.place.device)
-    penalties = problem.kl_a.divergence(rows, problem.a, xp) + problem.kl_b.divergence(columns, problem.b, xp)
-    return value + penalties - eps * (mass - problem.mass_a * problem.mass_b)
+        mass = xp.asarray(problem.a.mass, dtype=mass.dtype, device=problem.place.device)
+    penalties = problem.a.divergence(rows) + problem.b.divergence(columns)
+    return value + penalties - eps * (mass - problem.a.mass * problem.b.mass)
 
 
 def remainder(
@@ -173,9 +172,9 @@ def remainder(
     if t <= 0 or other <= 0:
         return xp.zeros_like(scaled_mass)
     missing_b = missing_b * (t / other)  # equal up to rounding
-    whole = problem.mass_a
+    whole = problem.a.mass
     cost = _dot(xp, missing_a, problem.kernel.cost_apply(missing_b)) / t - level * t
-    entropy = _entropy(xp, missing_a, problem.a) + _entropy(xp, missing_b, problem.b)
+    entropy = problem.a.entropy(missing_a) + problem.b.entropy(missing_b)
     share = xp.asarray(t, dtype=scaled_mass.dtype, device=problem.place.device)
     entropy = entropy + t * (math.log(whole) - 2 * math.log(t))
     stretch = -xp.log(xp.where(share < whole, 1 - share / whole, xp.ones_like(share))) * scaled_mass
@@ -185,8 +184,3 @@ def remainder(
 def _dot(xp: Any, u: Array, v: Array) -> Array:
     """<u, v>, where u = 0 silences an infinite v."""
     return xp.sum(xp.where(u == 0, xp.zeros_like(u), u * xp.where(u == 0, xp.zeros_like(v), v)))
-
-
-def _entropy(xp: Any, u: Array, weights: Array) -> Array:
-    """<u, log(u / weights)>, with 0 log 0 = 0."""
-    return xp.sum(u * xp.log(xp.where(u > 0, u, weights) / weights))

@@ -180,7 +180,9 @@ def run(
     warm = None if init is None else warm_start(init, instance, options, isinstance(update, SelfTransport))
     resolutions = None
     if warm is None and options.tol is not None:
-        resolutions = instance.core.resolutions(instance.problem.a, instance.problem.b, own=instance.problem.own)
+        resolutions = instance.core.resolutions(
+            instance.problem.a.weights, instance.problem.b.weights, own=instance.problem.own
+        )
     if resolutions is not None:
         return descend(make, instance, resolutions, options)
     schedule = options.schedule(instance, None if init is None or warm is None else init.eps)
@@ -296,11 +298,11 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options, own: 
     g = f if own else potential(init.target, 1, needed=True)
     problem, eps = instance.problem, instance.eps
     most = (FAR_OF_ITSELF if own else FAR) * max(options.start, problem.scale, eps)
-    most = problem.kl_b.dampen(most, eps)  # a short reach makes potentials small
+    most = problem.b.dampen(most, eps)  # a short reach makes potentials small
     if not bool(xp.all(xp.abs(g) <= most)) or not bool(xp.all(xp.isfinite(f))):
         return None
     f, g = instance.side_a.restrict(f), instance.side_b.restrict(g)
     if problem.balanced and not own:  # a large constant would take the digits of all that is added to it
-        constant = xp.sum(problem.b * g) / problem.mass_b
+        constant = problem.b.dot(g) / problem.b.mass
         f, g = f + constant, g - constant
     return f, g

@@ -1,7 +1,6 @@
 """A problem as the user posed it: checked weights, points of weight zero set aside, the kernel prepared.
 
-The solver sees `Instance.problem`, in which every weight is positive; `Support` carries values back to the supports of
-the user.
+The solver sees `Instance.problem`; `Support` carries values back to the supports of the user.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
 from epsot.lazy import cached_property
-from epsot.problem import MarginalKL, Problem
+from epsot.measure import Measure
+from epsot.problem import Problem
 from epsot.support import Support
 
 LARGEST_MASS = 1e150
@@ -53,12 +53,12 @@ class Instance:
     def a(self) -> Array:
         """The weights of the whole first side, in float64.  (n,)"""
         side = self.side_a
-        return side.scatter(self.problem.a, 0.0, 0.0 if side.alone_weights is None else side.alone_weights)
+        return side.scatter(self.problem.a.weights, 0.0, 0.0 if side.alone_weights is None else side.alone_weights)
 
     @property
     def mass_a(self) -> float:
         """The mass of the first side, with that of points without a partner."""
-        return self.problem.mass_a + self.side_a.lost
+        return self.problem.a.mass + self.side_a.lost
 
     @property
     def lost(self) -> float:
@@ -68,11 +68,11 @@ class Instance:
         """
         problem, other = self.problem, self.T
         penalty = sum(
-            kl.rho * side.lost
-            for kl, side in ((problem.kl_a, self.side_a), (problem.kl_b, self.side_b))
+            measure.rho * side.lost
+            for measure, side in ((problem.a, self.side_a), (problem.b, self.side_b))
             if side.alone is not None
         )
-        return penalty + self.eps * (self.mass_a * other.mass_a - problem.mass_a * problem.mass_b)
+        return penalty + self.eps * (self.mass_a * other.mass_a - problem.a.mass * problem.b.mass)
 
     def source(self) -> Instance:
         """The first measure against itself, with the penalty of its own side."""
@@ -82,9 +82,10 @@ class Instance:
         if side.alone is None and core.alone()[0] is None:  # symmetric: no column either
             kernel = self.core.source_kernel(problem.kernel)
             return Instance(whole, side, side, core, problem.source(kernel, core.rounded()), self.eps, rho)
-        kl, a, mass = problem.kl_a, self.a, self.mass_a
+        a, mass, strength = self.a, self.mass_a, problem.a.rho
         sides = (Support.of(a, self.place),) * 2
-        alone = assemble(whole, sides, (a, a), (mass, mass), (kl, kl), self.eps, rho, problem.kernel.workers)
+        workers = problem.kernel.workers
+        alone = assemble(whole, sides, (a, a), (mass, mass), (strength, strength), self.eps, rho, workers)
         return replace(alone, problem=replace(alone.problem, own=True))
 
     @cached_property
@@ -115,16 +116,15 @@ class Instance:
             whole = side.geometry.source()
             if whole.forbids():
                 core, (kept, _) = restricted(whole, (Support.of(side.a, self.place),) * 2)
-                weights, kl = kept.restrict(side.a), side.problem.kl_a
-                check_feasible(name, core, (weights, weights), (kl, kl), 1e-8)
+                weights, rho = kept.restrict(side.a), side.problem.a.rho
+                check_feasible(name, core, (weights, weights), (rho, rho), 1e-8)
 
     def at_resolution(self, core: Geometry, a: Array, b: Array, eps: float) -> Instance:
         """Other, coarser measures of the same masses in its place, at some temperature."""
-        problem, xp = self.problem, self.place.xp
-        a, b = a * (problem.mass_a / xp.sum(a)), b * (problem.mass_b / xp.sum(b))
+        problem, workers = self.problem, self.problem.kernel.workers
         coarse = Problem(
-            core.kernel(problem.kernel.workers), a, b, xp.log(a), xp.log(b), problem.mass_a, problem.mass_b,
-            problem.kl_a, problem.kl_b, problem.place, problem.precision, problem.scale, problem.own,
+            core.kernel(workers), problem.a.resampled(a), problem.b.resampled(b), problem.precision, problem.scale,
+            problem.own,
         )  # fmt: skip
         return Instance(core, Support(core.shape[0]), Support(core.shape[1]), core, coarse, eps, self.rho)
 
@@ -132,8 +132,8 @@ class Instance:
         """Whether both measures and both penalties are equal, so that the divergence is exactly zero."""
         problem = self.problem
         return (
-            problem.kl_a == problem.kl_b
-            and problem.a.shape == problem.b.shape
+            problem.a.rho == problem.b.rho
+            and problem.a.size == problem.b.size
             and self.core.is_self()
             and (self.core is self.geometry or self.geometry.is_self())
             and bool(self.place.xp.all(self.a == self.T.a))
@@ -215,9 +215,9 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     for name, weights, z, other in (("a", given[0], a, rho[1]), ("b", given[1], b, rho[0])):
         if weights is not None:
             check_mass(name, z, other, rho_name, place)
-    kl_a, kl_b = (MarginalKL(math.inf if value is None else value) for value in rho)
+    strengths = math.inf if rho[0] is None else rho[0], math.inf if rho[1] is None else rho[1]
     mass_a, mass_b = (mass_of(weights, z, xp) for weights, z in zip(given, (a, b), strict=True))
-    if kl_a.balanced and kl_b.balanced and mass_a != mass_b:
+    if rho[0] is None and rho[1] is None and mass_a != mass_b:
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
         mass_b = float(xp.sum(b))
     stored = rho[0] if rho[0] == rho[1] else rho
@@ -225,7 +225,7 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
         Support(n) if given[0] is None else Support.of(a, place),
         Support(m) if given[1] is None else Support.of(b, place),
     )
-    return assemble(geometry, sides, (a, b), (mass_a, mass_b), (kl_a, kl_b), eps, stored, workers, rounding)
+    return assemble(geometry, sides, (a, b), (mass_a, mass_b), strengths, eps, stored, workers, rounding)
 
 
 def assemble(
@@ -233,31 +233,34 @@ def assemble(
     sides: tuple[Support, Support],
     weights: tuple[Array, Array],
     masses: tuple[float, float],
-    penalty: tuple[MarginalKL, MarginalKL],
+    strengths: tuple[float, float],
     eps: float,
     rho: Any,
     workers: int | None,
     rounding: float = 1e-8,
 ) -> Instance:
-    """The problem over the points that have weight and partners; an error, where it has no plan."""
-    place, xp, (kl_a, kl_b) = geometry.place, geometry.place.xp, penalty
+    """The problem over the points that have weight and partners; an error, where it has no plan.
+
+    `strengths` are those of the marginals, inf where one is balanced, and `rho` the same as the user has given it.
+    """
+    place, xp = geometry.place, geometry.place.xp
     core, (side_a, side_b) = restricted(geometry, sides)
     a, b = side_a.restrict(weights[0]), side_b.restrict(weights[1])
-    rows, columns = check_feasible("C", core, (a, b), penalty, rounding)
+    rows, columns = check_feasible("C", core, (a, b), strengths, rounding)
     if rows is not None or columns is not None:
         side_a, a = side_a.without(rows, a, place)
         side_b, b = side_b.without(columns, b, place)
         core, _ = restricted(geometry, (side_a, side_b))
     if weights[0] is weights[1]:
         side_b, b = side_a, a
-    mass_a, mass_b = (
-        mass if side.kept is None else float(xp.sum(z))
-        for mass, side, z in zip(masses, (side_a, side_b), (a, b), strict=True)
-    )
-    problem = Problem(
-        core.kernel(workers), a, b, xp.log(a), xp.log(b),
-        mass_a, mass_b, kl_a, kl_b, place, core.precision, core.rounded(),
+    source, target = (
+        Measure.of(
+            z, mass if side.kept is None else float(xp.sum(z)), strength, place, workers,
+            zeros=given.kept is not None and side.kept is None,
+        )
+        for z, mass, strength, side, given in zip((a, b), masses, strengths, (side_a, side_b), sides, strict=True)
     )  # fmt: skip
+    problem = Problem(core.kernel(workers), source, target, core.precision, core.rounded())
     return Instance(geometry, side_a, side_b, core, problem, eps, rho)
 
 
@@ -275,18 +278,18 @@ def restricted(geometry: Geometry, sides: tuple[Support, Support]) -> tuple[Geom
 
 
 def check_feasible(
-    name: str, core: Geometry, weights: tuple[Array, Array], penalty: tuple[MarginalKL, MarginalKL], rounding: float
+    name: str, core: Geometry, weights: tuple[Array, Array], strengths: tuple[float, float], rounding: float
 ) -> tuple[Array | None, Array | None]:
     """Masks of the rows and columns of positive weight without a partner; an error where they or others need one."""
     alone = core.alone()
-    for mask, kl, what in zip(alone, penalty, ("row", "column"), strict=True):
-        if mask is not None and kl.balanced:
+    for mask, strength, what in zip(alone, strengths, ("row", "column"), strict=True):
+        if mask is not None and math.isinf(strength):
             count = int(core.place.xp.count_nonzero(mask))
             raise ValueError(
                 f"`{name}` must allow a pair in every {what} of positive weight, got {count} with +inf only; "
                 "give them weight zero or a finite cost, or set `rho`"
             )
-    parts = core.components() if penalty[0].balanced and penalty[1].balanced else None
+    parts = core.components() if min(strengths) == math.inf else None
     if parts is None:
         return alone
     count = 1 + max(int(labels.max()) for labels in parts)

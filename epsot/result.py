@@ -196,7 +196,7 @@ class SinkhornResult(Result):
         """sum(P), 0-d: known from the last update, or from one sweep."""
         if self.dual_pair.mass is not None:
             return self.dual_pair.mass
-        sums = self._sweeping.row_sums(self.dual_pair.f, self._next_pair[0], self.eps)
+        sums = self._sweeping.a.sums(self.dual_pair.f, self._next_pair[0], self.eps)
         return self.instance.place.xp.sum(sums)
 
     @cached_property
@@ -235,7 +235,7 @@ class SinkhornResult(Result):
             return float(pair.error)
         next_f, next_g = self._next_pair
         error = max(
-            float(problem.violation(pair.f, next_f, self.eps)), float(problem.T.violation(pair.g, next_g, self.eps))
+            float(problem.a.violation(pair.f, next_f, self.eps)), float(problem.b.violation(pair.g, next_g, self.eps))
         )
         if problem.rounding(pair.f, pair.g, self.eps) <= error:
             return error
@@ -247,7 +247,7 @@ class SinkhornResult(Result):
     def transport_cost64(self) -> Array:
         """`transport_cost` in float64."""
         pair, problem, eps = self.dual_pair, self._sweeping, self.eps
-        k, h = problem.log_a + pair.f / eps, problem.log_b + pair.g / eps
+        k, h = problem.a.log_weights + pair.f / eps, problem.b.log_weights + pair.g / eps
         return self.instance.core.transported(problem.kernel, k, h, eps)
 
     @property
@@ -306,8 +306,8 @@ class SinkhornResult(Result):
         xp = instance.place.xp
         f, g = (xp.where(xp.isfinite(z), z, xp.zeros_like(z)) for z in (self.source.potential, self.target.potential))
         none = -xp.inf
-        k = instance.side_a.scatter(problem.log_a + self.dual_pair.f / eps, none, none)
-        h = instance.side_b.scatter(problem.log_b + self.dual_pair.g / eps, none, none)
+        k = instance.side_a.scatter(problem.a.log_weights + self.dual_pair.f / eps, none, none)
+        h = instance.side_b.scatter(problem.b.log_weights + self.dual_pair.g / eps, none, none)
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, geometry.points or (None, None))
 
     def potential(self, points: Any) -> Array:

@@ -37,13 +37,12 @@ class Side:
     @cached_property
     def _h(self) -> Array:
         """log_b + g / eps, over the points of the other side that the solver sees."""
-        problem: Any = self.instance.problem
-        return problem.density_b(self.g, self.instance.eps)
+        return self.instance.problem.b.density(self.g, self.instance.eps)
 
     def _extended(self, kernel: Kernel) -> Array:
         """f at the first points of a kernel, whose second are those of the problem."""
         instance = self.instance
-        return instance.problem.kl_a.dampen(kernel.softmin(self._h, instance.eps), instance.eps)
+        return instance.problem.a.dampen(kernel.softmin(self._h, instance.eps), instance.eps)
 
     def _slope(self, geometry: Geometry, kernel: Kernel, f: Array) -> Array:
         """sum_j exp(f[i] / eps + h[j] - C[i, j] / eps) grad_1 C: the gradient of f at the first points.  -> (n, d)"""
@@ -92,9 +91,7 @@ class Side:
         """dOT / da, (n,); balanced, up to a constant."""
         instance = self.instance
         with np.errstate(over="ignore"):  # as above
-            return instance.problem.kl_a.weight_gradient(
-                self.potential, instance.eps, instance.T.mass_a, instance.place.xp
-            )
+            return instance.problem.a.weight_gradient(self.potential, instance.eps, instance.T.mass_a)
 
     def taken(self, points: Any) -> Array:
         """Other points of the user, (r, d), checked."""

@@ -67,7 +67,7 @@ def representable(problem: Problem, dual: Dual, logit_error: float) -> bool:
     """Whether the potentials are finite, and the marginals that they call for no larger than what is computed with."""
     if problem.balanced or not math.isfinite(logit_error):
         return math.isfinite(logit_error)
-    masses = (problem.log_mass(dual.f), problem.T.log_mass(dual.g))
+    masses = (problem.a.log_mass(dual.f), problem.b.log_mass(dual.g))
     return max(map(float, masses)) < MAX_EXPONENT
 
 

@@ -17,9 +17,10 @@ from tests import checks
 def true_error(result: SinkhornResult, C: np.ndarray) -> float:
     """The marginal error of the potentials, in float64."""
     problem, pair = result.instance.problem, result.dual_pair
-    rho = tuple(None if kl.balanced else kl.rho for kl in (problem.kl_a, problem.kl_b))
-    P = checks.plan(pair.f, pair.g, C, problem.a, problem.b, result.eps)
-    return checks.marginal_error(P, pair.f, pair.g, problem.a, problem.b, rho)
+    a, b = problem.a, problem.b
+    rho = tuple(None if measure.balanced else measure.rho for measure in (a, b))
+    P = checks.plan(pair.f, pair.g, C, a.weights, b.weights, result.eps)
+    return checks.marginal_error(P, pair.f, pair.g, a.weights, b.weights, rho)
 
 
 def half_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def test_weights_in_float32_may_differ_more(single: str) -> None:
     weights: dict[str, Any] = {"a": np.asarray([0.5, 0.5]), "b": np.asarray([0.5, 0.5])}
     weights[single] = (weights[single] * (1 + 1e-5)).astype(np.float32)
     posed = pose(cloud, **weights, eps=1.0, rho=(None, None), rho_name="rho", workers=None)
-    assert posed.problem.mass_b == pytest.approx(posed.problem.mass_a, rel=1e-15)
+    assert posed.problem.b.mass == pytest.approx(posed.problem.a.mass, rel=1e-15)
     with pytest.raises(ValueError, match="equal mass"):
         weights[single] = weights[single].astype(np.float64)
         pose(cloud, **weights, eps=1.0, rho=(None, None), rho_name="rho", workers=None)
@@ -160,8 +160,8 @@ def test_points_of_weight_zero_are_set_aside() -> None:
     instance = posed([1, 1], [2, 0, 0])
     assert instance.geometry.shape == (2, 3)
     assert instance.core.shape == instance.problem.kernel.shape == (2, 1)
-    np.testing.assert_array_equal(instance.problem.b, [2.0])
-    np.testing.assert_array_equal(instance.problem.log_b, [math.log(2.0)])
+    np.testing.assert_array_equal(instance.problem.b.weights, [2.0])
+    np.testing.assert_array_equal(instance.problem.b.log_weights, [math.log(2.0)])
     assert instance.side_a.kept is None
     np.testing.assert_array_equal(instance.side_b.kept, [0])
     assert posed([1, 1], [1, 0.5, 0.5]).core is not None
@@ -183,8 +183,8 @@ def test_transpose_and_source() -> None:
     assert instance.rho == (0.5, None)
     assert other.rho == (None, 0.5)
     assert other.geometry.shape == (3, 2)
-    np.testing.assert_array_equal(other.problem.a, instance.problem.b)
-    assert (other.problem.kl_a.rho, other.problem.kl_b.rho) == (math.inf, 0.5)
+    np.testing.assert_array_equal(other.problem.a.weights, instance.problem.b.weights)
+    assert (other.problem.a.rho, other.problem.b.rho) == (math.inf, 0.5)
     np.testing.assert_array_equal(other.problem.kernel.cost_rows(slice(None)), [[0, 2], [5, 1]])
     assert other.T.rho == instance.rho
     source, target = instance.source(), instance.T.source()
@@ -193,7 +193,7 @@ def test_transpose_and_source() -> None:
     assert target.geometry.shape == (3, 3)
     assert target.core.shape == (2, 2)
     np.testing.assert_array_equal(target.problem.kernel.cost_rows(slice(None)), [[0, 3], [3, 0]])
-    np.testing.assert_array_equal(source.problem.b, source.problem.a)
+    np.testing.assert_array_equal(source.problem.b.weights, source.problem.a.weights)
 
 
 def test_equal_strengths_are_one_number() -> None:

@@ -26,7 +26,7 @@ LAYERS = [
     ["stages", "verification"],
     ["debiased", "result", "side", "certificates", "plan", "sparse"],
     ["solver"],
-    ["instance", "support", "problem", "whole"],
+    ["instance", "support", "problem", "measure", "whole"],
     ["geometry"],
     ["kernels"],
     ["costs", "status", "arrays", "libraries", "devices", "lazy"],

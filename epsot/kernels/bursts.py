@@ -39,13 +39,17 @@ class Terms(NamedTuple):
     errors: Sequence[float]  # at this temperature so far
 
 
-class Marginal(NamedTuple):
-    """One side of a problem."""
+class Marginal(Protocol):
+    """What is read of one side of a problem."""
 
-    log_weights: Array
-    weights: Array
-    mass: float
-    rho: float
+    @property
+    def log_weights(self) -> Array: ...
+    @property
+    def weights(self) -> Array: ...
+    @property
+    def mass(self) -> float: ...
+    @property
+    def rho(self) -> float: ...
 
 
 class Alternation(NamedTuple):

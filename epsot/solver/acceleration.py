@@ -119,7 +119,7 @@ class ConjugateResiduals(Update):
         problem = self.update.problem
         if not problem.balanced or not (problem.scale > LARGE * eps or past > LARGE * problem.scale > 0):
             return plain
-        middle = problem.place.xp.sort(plain.start)[plain.start.shape[0] // 2]
+        middle = problem.b.median(plain.start)
         return replace(plain, f=plain.f + middle, start=plain.start - middle)
 
     @staticmethod

@@ -125,7 +125,7 @@ class Alternating(Update):
         return state.f, state.g
 
     def error(self, state: AlternatingState, eps: float) -> Array:
-        return self.problem.T.violation(state.g, state.updated, eps)
+        return self.problem.b.violation(state.g, state.updated, eps)
 
     def stalled(self, state: AlternatingState, errors: Sequence[float], eps: float) -> bool:
         """In exact arithmetic no step raises the error. It may rest on a plateau, though, far above the rounding."""
@@ -133,7 +133,7 @@ class Alternating(Update):
 
     def finish(self, state: AlternatingState, eps: float) -> Dual:
         problem, xp = self.problem, self.problem.place.xp
-        mass = xp.sum(problem.kl_a.marginal(problem.a, state.f, xp))
+        mass = xp.sum(problem.a.called_for(state.f))
         return Dual(state.f, state.g, self.error(state, eps), mass, g_map=(state.updated, state.f))
 
 
@@ -190,8 +190,8 @@ class Symmetric(Update):
         """That of the pair before the step: the best known without another sweep."""
         xp = self.problem.place.xp
         return xp.maximum(
-            self.problem.violation(state.past[0], state.updated[0], eps),
-            self.problem.T.violation(state.past[1], state.updated[1], eps),
+            self.problem.a.violation(state.past[0], state.updated[0], eps),
+            self.problem.b.violation(state.past[1], state.updated[1], eps),
         )
 
     def stalled(self, state: SymmetricState, errors: Sequence[float], eps: float) -> bool:
@@ -226,7 +226,7 @@ class SelfTransport(Update):
 
     def init(self, eps: float, f: Array | None, g: Array | None) -> SelfState:
         fresh = f is None
-        f = self.problem.place.xp.zeros_like(self.problem.a) if f is None else f
+        f = self.problem.place.xp.zeros_like(self.problem.a.weights) if f is None else f
         return SelfState(f, f, f, fresh)
 
     def step(self, state: SelfState, eps: float) -> SelfState:
@@ -254,7 +254,7 @@ class SelfTransport(Update):
         return state.f, state.f
 
     def error(self, state: SelfState, eps: float) -> Array:
-        return self.problem.violation(state.f, state.updated, eps)
+        return self.problem.a.violation(state.f, state.updated, eps)
 
     def stalled(self, state: SelfState, errors: Sequence[float], eps: float) -> bool:
         """In exact arithmetic every step about halves the error."""
@@ -265,4 +265,4 @@ class SelfTransport(Update):
             f = self.problem.next_self(state.mean, eps)
             return Dual(f, f, f_map=(f, state.mean), g_map=(f, state.mean))
         extension = (state.updated, state.f)
-        return Dual(state.f, state.f, *self.problem.marginals(state.f, state.updated, eps), extension, extension)
+        return Dual(state.f, state.f, *self.problem.a.marginals(state.f, state.updated, eps), extension, extension)

@@ -10,12 +10,14 @@ import sys
 
 import numpy as np
 
+from epsot.arrays import common_place
 from epsot.costs import Cost, Euclidean, HalfSquare
-from epsot.kernels.bursts import Marginal, Record, Rest, Terms
+from epsot.kernels.bursts import Record, Rest, Terms
 from epsot.kernels.cuda import bursts as cuda_bursts
 from epsot.kernels.cuda import modules, shapes
 from epsot.kernels.cuda import vectors as cuda_vectors
 from epsot.kernels.vectors import WINDOW
+from epsot.measure import Measure
 from tests.cuda import bridge, fake_cupy
 
 os.environ["EPSOT_UNPROVEN"] = "1"  # bursts are looked at, too
@@ -40,8 +42,10 @@ def use_bursts(kernel: bridge.Bridge, n: int, m: int, steps: int, rng: np.random
     shared = shapes.burst_shares
     never = Rest(100, 0.0)
     terms = Terms(0.1, steps, 0.0, never, never, 0.0, [1.0, 2.0])
+    place = common_place(x=np.zeros(1))
     a, b = (
-        Marginal(fake_cupy.asarray(rng.normal(size=k)), fake_cupy.asarray(rng.random(k)), k / 2, 1.0) for k in (n, m)
+        Measure(fake_cupy.asarray(rng.random(k)), fake_cupy.asarray(rng.normal(size=k)), k / 2, 1.0, place)
+        for k in (n, m)
     )
     zero, g = fake_cupy.asarray(np.zeros(n)), fake_cupy.asarray(rng.normal(size=m))
     for shares in (1, 2):

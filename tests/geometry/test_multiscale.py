@@ -180,7 +180,9 @@ def test_offsets_cost_no_digits() -> None:
 
 def stages_of(geometry: Multiscale, eps: float) -> list:
     instance = epsot.instance.pose(geometry, None, None, eps=eps, rho=(None, None), rho_name="rho", workers=None)
-    return list(coarse_to_fine(instance, geometry.scale(), scaling=0.5, tol=1e-3, max_iter=1000))
+    measures = (measure.weights for measure in (instance.problem.a, instance.problem.b))
+    resolutions = geometry.resolutions(*measures, own=instance.problem.own)
+    return list(coarse_to_fine(instance, resolutions, geometry.scale(), scaling=0.5, tol=1e-3, max_iter=1000))
 
 
 def test_cells_follow_the_blur() -> None:
@@ -200,7 +202,7 @@ def test_cells_follow_the_blur() -> None:
         blur = math.sqrt(stage.levels[-1].eps)
         assert cells >= (1 / (2 * WIDEST * blur)) ** 2 * 0.5  # the square is full
         assert cells <= NEARLY_ALL * 4000 * 1.2
-        np.testing.assert_allclose(float(np.sum(stage.instance.problem.a)), 1.0, rtol=1e-12)
+        np.testing.assert_allclose(float(np.sum(stage.instance.problem.a.weights)), 1.0, rtol=1e-12)
 
 
 def test_small_sides_keep_their_points() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import epsot
+from epsot.arrays import common_place
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import bursts, cuda, reference
 from epsot.kernels.cuda import fused, modules, shapes
@@ -18,7 +19,7 @@ from epsot.kernels.cuda.bursts import ALTERNATE, AVERAGE, DESCEND, Fields
 from epsot.kernels.cuda.modules import source
 from epsot.kernels.cuda.vectors import Directions
 from epsot.kernels.vectors import Vectors
-from epsot.problem import MarginalKL
+from epsot.measure import Measure
 from epsot.status import Status
 from tests.cuda import emulation, fake_cupy
 from tests.kernels.test_cuda import same_in_both_orders
@@ -111,7 +112,7 @@ def test_errors_are_those_of_the_definition(
     assert found is not None
     directions = Directions(on_device(b), on_device(np.log(b)), b.sum(), rho, balanced=False)
     made = found.alternate(directions, on_device(f), on_device(g), bursts.Record(1, 1, 0), 8, terms(eps=eps, steps=1))
-    exact, side = reference.Points(x, y, HalfSquare()), MarginalKL(rho)
+    exact, side = reference.Points(x, y, HalfSquare()), on_host(a, rho)
     next_f = side.dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
     next_g = side.dampen(exact.T.softmin(np.log(a) + next_f / eps, eps), eps)
     np.testing.assert_allclose(made.errors, [Vectors().violation(np.log(b), g, next_g, eps, rho)], rtol=1e-9)
@@ -218,8 +219,12 @@ def terms(**changes: Any) -> bursts.Terms:
     return usual._replace(**changes)
 
 
-def marginal(weights: np.ndarray, rho: float = np.inf) -> bursts.Marginal:
-    return bursts.Marginal(on_device(np.log(weights)), on_device(weights), float(weights.sum()), rho)
+def marginal(weights: np.ndarray, rho: float = np.inf) -> Measure:
+    return Measure(on_device(weights), on_device(np.log(weights)), float(weights.sum()), rho, on_host(weights).place)
+
+
+def on_host(weights: np.ndarray, rho: float = np.inf) -> Measure:
+    return Measure.of(weights, float(weights.sum()), rho, common_place(weights=weights))
 
 
 @pytest.mark.parametrize("cost", [HalfSquare(), Euclidean()])
@@ -236,7 +241,7 @@ def test_a_step_is_that_of_the_definition(cost: Any, off: float, rng: np.random.
     record = bursts.Record(np.inf, np.inf, 0)
     made = found.alternate(directions, on_device(f) + off, on_device(g), record, 8, terms(steps=1))
     exact = reference.Points(x, y, cost)
-    next_f = MarginalKL(rho).dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
+    next_f = on_host(a, rho).dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
     next_g = exact.T.softmin(np.log(a) + next_f / eps, eps)
     np.testing.assert_allclose(made.last.f.data_, next_f, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(made.last.updated.data_, next_g, rtol=1e-11, atol=1e-11)
@@ -248,7 +253,7 @@ def test_a_step_is_that_of_the_definition(cost: Any, off: float, rng: np.random.
     assert own is not None
     averages = own.average(on_device(f), False, terms(steps=1))
     softmin = reference.Points(x, x, cost).softmin(np.log(a) + f / eps, eps)
-    updated = MarginalKL(rho).dampen(softmin, eps)
+    updated = on_host(a, rho).dampen(softmin, eps)
     np.testing.assert_allclose(averages.updated.data_, updated, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(averages.mean.data_, (f + updated) / 2, rtol=1e-11, atol=1e-11)
     np.testing.assert_array_equal(averages.f.data_, f)

@@ -29,9 +29,9 @@ def clouds(n, seed=0, d=2):
 def linear_map(problem, spread, seed=1):
     """g -> g - S (g - solution), with S symmetric in the weights and eigenvalues from 1/spread to 1."""
     rng = np.random.default_rng(seed)
-    m = problem.b.shape[0]
+    m = problem.b.size
     basis, _ = np.linalg.qr(rng.normal(size=(m, m)))
-    root = np.sqrt(problem.b)
+    root = np.sqrt(problem.b.weights)
     S = (basis * np.geomspace(1 / spread, 1, m)) @ basis.T * root / root[:, None]
     solution = rng.normal(size=m)
     return S, solution

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import epsot
+from epsot.arrays import common_place
 from epsot.instance import pose
-from epsot.problem import MarginalKL, Problem
+from epsot.measure import Measure
+from epsot.problem import Problem
 from epsot.solver.updates import Alternating, SelfTransport, Symmetric
 from tests import checks
 from tests.checks import close, power_cost
@@ -125,10 +127,10 @@ def test_dual_shift_is_the_best_one(case: Measures, rho: Any) -> None:
 @pytest.mark.parametrize("rho", [0.3, 1e3, np.inf])
 def test_marginal_penalty(rho: float) -> None:
     """The share of the dual is the conjugate of the penalty: min_r <r, f> + rho KL(r | a), at the marginal."""
-    penalty = MarginalKL(rho)
     a, f = np.asarray([0.3, 1.2, 2.0]), np.asarray([0.5, -0.2, 0.1])
-    r = penalty.marginal(a, f, np)
-    share = float(penalty.value(a, f, np))
+    measure = Measure.of(a, 3.5, rho, common_place(a=a))
+    r = measure.called_for(f)
+    share = float(measure.value(f))
     close(share, r @ f + (0 if np.isinf(rho) else rho * checks.kl(r, a)), 1e-9)
-    close(penalty.undampen(penalty.dampen(f, 0.4), 0.4), f, 1e-14)
-    close(penalty.divergence(r, a, np), 0 if np.isinf(rho) else rho * checks.kl(r, a), 1e-9)
+    close(measure.undampen(measure.dampen(f, 0.4), 0.4), f, 1e-14)
+    close(measure.divergence(r), 0 if np.isinf(rho) else rho * checks.kl(r, a), 1e-9)

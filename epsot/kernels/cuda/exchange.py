@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from epsot.costs import Array, Cost
@@ -57,6 +58,12 @@ def to_torch(array: Any) -> Any:
     return torch.utils.dlpack.from_dlpack(array)
 
 
+def in_cupy(side: Any) -> Marginal:
+    """One side of a problem, a record of dataclasses, with its weights as CuPy arrays."""
+    weights: Marginal = replace(side, weights=to_cupy(side.weights), log_weights=to_cupy(side.log_weights))
+    return weights
+
+
 class Exchanged:
     """A kernel of CuPy arrays that takes and returns tensors on the same device."""
 
@@ -108,7 +115,7 @@ class Exchanged:
 
     def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
         with stream_of(self.like):
-            found = self.kernel.bursts(*(Marginal(*map(to_cupy, side)) for side in (a, b)))
+            found = self.kernel.bursts(*(in_cupy(side) for side in (a, b)))
             return None if found is None else Bursts(found, self.like)
 
     def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
