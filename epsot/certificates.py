@@ -136,7 +136,7 @@ def primal_value(
     else:
         softmin = problem.b.undampen(next_g, eps)
     log_columns = h - softmin / eps  # of P^T 1
-    fit = problem.b.log_called_for(g) - log_columns
+    fit = problem.b.counted(problem.b.log_called_for(g) - log_columns)
     if problem.a.balanced or not problem.b.balanced:
         fit = xp.where(fit < 0, fit, xp.zeros_like(fit))
     h, columns = h + fit, bounded_exp(log_columns + fit, xp)

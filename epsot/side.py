@@ -65,7 +65,11 @@ class Side:
     @cached_property
     def potential(self) -> Array:
         """f, extended to the points of weight zero, and +inf where no partner has mass.  (n,)"""
-        side = self.instance.side_a
+        side, measure = self.instance.side_a, self.instance.problem.a
+        if measure.zeros:  # where they are: a mix of steps extends nothing
+            return self.instance.place.xp.where(
+                measure.weights > 0, self.f, self._extended(self.instance.problem.kernel)
+            )
         dropped: Any = 0.0 if side.dropped is None else self._dropped_potential
         return side.scatter(self.f, dropped, self.instance.place.xp.inf)
 
@@ -82,7 +86,7 @@ class Side:
     def gradient(self) -> Array:
         """dOT / dx, (n, d): the slope times the weight, and zero at weight zero, however steep it is there."""
         a, xp = self.instance.a[:, None], self.instance.place.xp
-        if self.instance.side_a.dropped is None:
+        if self.instance.side_a.dropped is None and not self.instance.problem.a.zeros:
             return a * self.slope
         return a * xp.where(a > 0, self.slope, xp.zeros_like(self.slope))
 
