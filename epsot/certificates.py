@@ -58,7 +58,7 @@ class Certificate:
             problem = replace(problem, kernel=core.kernel(problem.kernel.workers), scale=core.rounded())
             common = problem.a.dot(u) + problem.b.dot(v)
             f, g = f - u, g - v
-        if problem is not instance.problem or found_with > 2 * logit_error:
+        if problem is not instance.problem or found_with > 8 * logit_error:
             mass = next_g = None
         levels = (
             problem.a.mean(f) if problem.a.balanced else zero,

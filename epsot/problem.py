@@ -156,16 +156,15 @@ class Problem:
         scale = 0.0 if self.kernel.stored else self.scale
         return self.precision * max(1.0, scale / eps) + logit_error
 
-    def logit_error(self, f: Array, g: Array, eps: float, constant: Array | float = 0.0) -> float:
+    def logit_error(self, f: Array, g: Array, eps: float) -> float:
         """The error of exponents by the rounding of f and g to float64; inf where they are not finite.
 
-        Of (f + g - C) / eps, and of f / rho and g / rho in the marginals that are called for. `constant` is what f had
-        less and g more when they were found.
+        Of (f + g - C) / eps, and of f / rho and g / rho in the marginals that are called for.
         """
         if 0 in (*f.shape, *g.shape):
             return 0.0
-        largest, constant = self.a.largest(f), abs(constant)
+        largest = self.a.largest(f)
         slopes = 1 / eps + 1 / self.a.rho, 1 / eps + 1 / self.b.rho
         if self.own:
             return DOUBLE * float(largest) * sum(slopes)
-        return DOUBLE * float((largest + constant) * slopes[0] + (self.b.largest(g) + constant) * slopes[1])
+        return DOUBLE * float(largest * slopes[0] + self.b.largest(g) * slopes[1])

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from epsot.certificates import UNRESOLVED
-from epsot.costs import Array
 from epsot.instance import Instance
 from epsot.kernels.reference import MAX_EXPONENT
 from epsot.problem import ULPS, Problem
@@ -30,9 +29,10 @@ def verified(instance: Instance, outcome: Outcome, tol: float | None, max_iter: 
     A step in float32 may have a fixed point far from that of the exact one, and an error of zero there. And potentials
     are rounded to float64: where that matters, no iteration brings more.
     """
-    (outcome, constant), eps = centred(instance.problem, outcome), instance.eps
-    logit_error = instance.problem.logit_error(outcome.dual.f, outcome.dual.g, eps, constant)
-    outcome = replace(outcome, dual=replace(outcome.dual, logit_error=logit_error))
+    eps = instance.eps
+    # A constant has taken digits from what the solve has found; in the symmetric gauge none is twice as large.
+    logit_error = 2 * instance.problem.logit_error(outcome.dual.f, outcome.dual.g, eps)
+    outcome = centred(instance.problem, replace(outcome, dual=replace(outcome.dual, logit_error=logit_error)))
     if not representable(instance.problem, outcome.dual, logit_error):
         return replace(outcome, status=Status.DIVERGED)
     hidden = ULPS * instance.problem.exponent_error(logit_error, eps)
@@ -40,7 +40,7 @@ def verified(instance: Instance, outcome: Outcome, tol: float | None, max_iter: 
         logit_error = instance.problem.logit_error(outcome.dual.f, outcome.dual.g, eps)
         outcome = measured(instance, outcome, logit_error, hidden, tol or 0.0)
         if outcome.status is Status.CONVERGED and float(outcome.dual.error) > (tol or 0.0):  # type: ignore[arg-type]
-            outcome, _ = centred(instance.problem, finished(instance.exact, outcome, eps, tol or 0.0, max_iter, watch))
+            outcome = centred(instance.problem, finished(instance.exact, outcome, eps, tol or 0.0, max_iter, watch))
     if exhausted(instance, outcome.status, logit_error):
         return replace(outcome, status=Status.STALLED)
     return outcome
@@ -54,13 +54,12 @@ def exhausted(instance: Instance, status: Status, logit_error: float) -> bool:
     return problem.exponent_error(logit_error, instance.eps) > UNRESOLVED
 
 
-def centred(problem: Problem, outcome: Outcome) -> tuple[Outcome, Array | float]:
-    """In the gauge <a, f> = <b, g>, where any constant will do, and the constant that led there."""
+def centred(problem: Problem, outcome: Outcome) -> Outcome:
+    """In the gauge <a, f> = <b, g>, where any constant will do."""
     dual = outcome.dual
     if not problem.balanced or problem.own:
-        return outcome, 0.0
-    constant = problem.dual_shift(dual.f, dual.g)
-    return replace(outcome, dual=dual.shifted(constant)), constant
+        return outcome
+    return replace(outcome, dual=dual.shifted(problem.dual_shift(dual.f, dual.g)))
 
 
 def representable(problem: Problem, dual: Dual, logit_error: float) -> bool:
