@@ -16,6 +16,7 @@ from epsot.kernels.bursts import Alternations, Record, Rest, Terms
 from epsot.kernels.vectors import Advance, Directions
 from epsot.solver.schedule import Level
 from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, Update
+from epsot.status import Status
 
 STILL = Rest(PATIENCE, 0.9)  # where only rounding can be the reason
 SLOW = Rest(16, 0.7)  # steps that should have lowered the error by three tenths, or there may be a better way
@@ -168,14 +169,16 @@ class ConjugateResiduals(Update):
     def error(self, state: AcceleratedState, eps: float) -> Any:
         return state.error
 
-    def stalled(self, state: AcceleratedState, errors: Sequence[float], eps: float) -> bool:
-        """Where steps that are the best of their kind bring little, only rounding can be the reason."""
-        problem, plain = self.update.problem, state.plain
-        return STILL.found(errors) and errors[-1] <= problem.rounding(plain.f, plain.g, eps)
+    def verdict(self, state: AcceleratedState, errors: Sequence[float], level: Level) -> Status | None:
+        """STALLED where steps that are the best of their kind bring little, and only rounding can be the reason.
 
-    def stuck(self, state: AcceleratedState, errors: Sequence[float]) -> bool:
-        """Whether plain steps have taken over, or might as well."""
-        return state.plain_steps > 0 or SLOW.found(errors)
+        MAX_ITER where plain steps have taken over, or might as well.
+        """
+        problem, plain = self.update.problem, state.plain
+        if STILL.found(errors) and errors[-1] <= problem.rounding(plain.f, plain.g, level.eps):
+            return Status.STALLED
+        stuck = state.plain_steps > 0 or SLOW.found(errors)
+        return Status.MAX_ITER if stuck and errors[-1] > level.restless else None
 
     def finish(self, state: AcceleratedState, eps: float) -> Dual:
         """The best pair that was measured at this temperature."""

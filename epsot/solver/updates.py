@@ -1,18 +1,20 @@
-"""One step at one temperature. Each update offers init, step, error and finish; the loop knows nothing else of it.
+"""One step at one temperature. The loop knows no more of an update than `Update` says.
 
 `finish` returns a `Dual`: the potentials of the result and what is known about them.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from epsot.costs import Array
 from epsot.kernels.bursts import Rest, Terms
 from epsot.problem import Problem
 from epsot.solver.schedule import Level
+from epsot.status import Status
 
 PATIENCE = 8  # steps that bring nothing until rounding is blamed
 PLATEAU = Rest(PATIENCE, 1.0)  # where no step raises the error in exact arithmetic
@@ -45,14 +47,39 @@ class Dual:
         return replace(self, f=self.f + c, g=self.g - c, f_map=f_map, g_map=g_map)
 
 
-class Update(Protocol):
-    """What the loop calls."""
+class Update(ABC):
+    """What the loop calls: `init`, `step`, `error`, `verdict`, `finish`; `pair` is for observers.
 
+    An update that can make several steps at once offers them by `run` and `run_schedule`, which the loop calls in place
+    of `step`.
+    """
+
+    @abstractmethod
     def init(self, eps: float, f: Array | None, g: Array | None) -> Any:
         """The state to start from, given earlier potentials or none."""
 
+    @abstractmethod
     def step(self, state: Any, eps: float) -> Any:
         """One iteration: both sides are updated."""
+
+    @abstractmethod
+    def error(self, state: Any, eps: float) -> Array:
+        """The marginal error, 0-d, of the pair that `finish` would return."""
+
+    def verdict(self, state: Any, errors: Sequence[float], level: Level) -> Status | None:
+        """What the errors at a level show: STALLED, only rounding is left; MAX_ITER, another descent may serve better.
+
+        None: to go on.
+        """
+        return None
+
+    @abstractmethod
+    def finish(self, state: Any, eps: float) -> Dual:
+        """The pair to return."""
+
+    @abstractmethod
+    def pair(self, state: Any) -> tuple[Array, Array]:
+        """The current potentials."""
 
     def run(self, state: Any, level: Level, most: int, errors: Sequence[float]) -> tuple[Any, list[float]]:
         """One iteration or more at a level with a tolerance, and the error after each; `errors`: those before there.
@@ -62,31 +89,20 @@ class Update(Protocol):
         state = self.step(state, level.eps)
         return state, [float(self.error(state, level.eps))]
 
-    def descend(self, state: Any, temperatures: Sequence[float]) -> Any:
+    def run_schedule(self, state: Any, temperatures: Sequence[float]) -> Any:
         """One iteration at each temperature, without a look at errors."""
         for eps in temperatures:
             state = self.step(state, eps)
         return state
 
-    def land(self, state: Any, eps: float) -> Any:
-        """The state at the target after a solve was ended at another temperature."""
+    def arrive(self, state: Any, eps: float) -> Any:
+        """The state at the target after a solve was ended at another temperature, by one iteration."""
         return self.step(state, eps)
 
-    def pair(self, state: Any) -> tuple[Array, Array]:
-        """The current potentials, for an observer."""
 
-    def error(self, state: Any, eps: float) -> Array:
-        """The marginal error, 0-d, of the pair that `finish` would return."""
-
-    def stalled(self, state: Any, errors: Sequence[float], eps: float) -> bool:
-        """Whether the errors measured at this temperature show that only rounding is left."""
-
-    def stuck(self, state: Any, errors: Sequence[float]) -> bool:
-        """Whether coming down once more from higher temperatures, with smaller errors there, may serve better."""
-        return False
-
-    def finish(self, state: Any, eps: float) -> Dual:
-        """The pair to return."""
+def at_rest(rest: Rest, errors: Sequence[float], problem: Problem, f: Array, g: Array, eps: float) -> Status | None:
+    """STALLED where errors rest at what rounding leaves of the plan."""
+    return Status.STALLED if rest.found(errors) and errors[-1] <= problem.rounding(f, g, eps) else None
 
 
 @dataclass(frozen=True)
@@ -127,9 +143,9 @@ class Alternating(Update):
     def error(self, state: AlternatingState, eps: float) -> Array:
         return self.problem.b.violation(state.g, state.updated, eps)
 
-    def stalled(self, state: AlternatingState, errors: Sequence[float], eps: float) -> bool:
+    def verdict(self, state: AlternatingState, errors: Sequence[float], level: Level) -> Status | None:
         """In exact arithmetic no step raises the error. It may rest on a plateau, though, far above the rounding."""
-        return PLATEAU.found(errors) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
+        return at_rest(PLATEAU, errors, self.problem, state.f, state.g, level.eps)
 
     def finish(self, state: AlternatingState, eps: float) -> Dual:
         problem, xp = self.problem, self.problem.place.xp
@@ -170,16 +186,16 @@ class Symmetric(Update):
         f, g = self.problem.next_pair(*past, eps)
         return SymmetricState((past[0] + f) / 2, (past[1] + g) / 2, past, (f, g))
 
-    def land(self, state: SymmetricState, eps: float) -> SymmetricState:
+    def arrive(self, state: SymmetricState, eps: float) -> SymmetricState:
         """By a step of alternating updates: means of potentials of another temperature have a plan of any mass."""
         f = self.problem.next_f(state.g, eps)
         pair = f, self.problem.next_g(f, eps)
         return SymmetricState(*pair, pair, pair)
 
-    def descend(self, state: SymmetricState, temperatures: Sequence[float]) -> SymmetricState:
+    def run_schedule(self, state: SymmetricState, temperatures: Sequence[float]) -> SymmetricState:
         made = self.problem.in_bursts(lambda bursts: bursts.descend(state.f, state.g, state.fresh, temperatures))
         if made is None:
-            state = super().descend(state, temperatures)
+            state = super().run_schedule(state, temperatures)
             return state
         return SymmetricState(*made)
 
@@ -194,9 +210,9 @@ class Symmetric(Update):
             self.problem.b.violation(state.past[1], state.updated[1], eps),
         )
 
-    def stalled(self, state: SymmetricState, errors: Sequence[float], eps: float) -> bool:
+    def verdict(self, state: SymmetricState, errors: Sequence[float], level: Level) -> Status | None:
         """As for alternating updates."""
-        return PLATEAU.found(errors) and errors[-1] <= self.problem.rounding(state.f, state.g, eps)
+        return at_rest(PLATEAU, errors, self.problem, state.f, state.g, level.eps)
 
     def finish(self, state: SymmetricState, eps: float) -> Dual:
         f, g = self.problem.next_pair(state.f, state.g, eps)
@@ -243,10 +259,10 @@ class SelfTransport(Update):
             return super().run(state, level, most, errors)
         return SelfState(*made[:3]), made.errors
 
-    def descend(self, state: SelfState, temperatures: Sequence[float]) -> SelfState:
+    def run_schedule(self, state: SelfState, temperatures: Sequence[float]) -> SelfState:
         made = self.problem.in_bursts(lambda bursts: bursts.descend_self(state.mean, state.fresh, temperatures))
         if made is None:
-            state = super().descend(state, temperatures)
+            state = super().run_schedule(state, temperatures)
             return state
         return SelfState(*made[:3])
 
@@ -256,9 +272,9 @@ class SelfTransport(Update):
     def error(self, state: SelfState, eps: float) -> Array:
         return self.problem.a.violation(state.f, state.updated, eps)
 
-    def stalled(self, state: SelfState, errors: Sequence[float], eps: float) -> bool:
+    def verdict(self, state: SelfState, errors: Sequence[float], level: Level) -> Status | None:
         """In exact arithmetic every step about halves the error."""
-        return HALVING.found(errors) and errors[-1] <= self.problem.rounding(state.f, state.f, eps)
+        return at_rest(HALVING, errors, self.problem, state.f, state.f, level.eps)
 
     def finish(self, state: SelfState, eps: float) -> Dual:
         if self.extrapolate:

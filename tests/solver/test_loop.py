@@ -31,8 +31,11 @@ class Scripted(Update):
     def error(self, state: int, eps: float) -> Any:
         return next(self.errors)
 
-    def stalled(self, state: int, errors: Sequence[float], eps: float) -> bool:
-        return len(errors) > 3 and errors[-1] == errors[-4]
+    def verdict(self, state: int, errors: Sequence[float], level: Level) -> Status | None:
+        return Status.STALLED if len(errors) > 3 and errors[-1] == errors[-4] else None
+
+    def pair(self, state: int) -> Any:
+        return state, state
 
     def finish(self, state: int, eps: float) -> Any:
         return Dual(state, eps)
