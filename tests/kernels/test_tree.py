@@ -145,3 +145,26 @@ def test_ranges_are_cut_at_whole_groups():
         middle = halves(0, size)
         assert middle % GROUP == 0
         assert 0 < middle < size
+
+
+@pytest.mark.parametrize("seed", [152, 357, 454, 502, 821, 935, 1076, 1127, 1177, 2086])
+def test_no_exponent_is_taken_for_a_small_one(seed):
+    """Guesses of some rows that another column would justify: beside it, the weights of the others have no number.
+
+    Where offsets fall with the distance, a bound holds of logits less half of a squared move. Taken for one of the
+    logits themselves, it lets exponents pass that wrap around to plausible numbers: with these clouds it did.
+    """
+    rng = np.random.default_rng(seed)
+    d, n, m, eps = 1 + seed % 3, int(rng.integers(3, 12)), int(rng.integers(2, 5)), 10 ** rng.uniform(-7, -3)
+    x, y = rng.random((n, d)) + 1, rng.random((m, d)) * 0.2
+    exact = reference.Points(x, y, HalfSquare())
+    h = (exact.cost[rng.integers(n)] + rng.uniform(-0.1, 0.1, m)) / eps
+    wanted, logits = exact.softmin(h, eps), h - exact.cost / eps
+    guess = wanted.copy()
+    for i in np.flatnonzero(rng.random(n) < 0.5):
+        guess[i] = -eps * logits[i, rng.integers(m)]
+    kernel = cpu.Points(x, y, HalfSquare())
+    np.testing.assert_allclose(kernel.softmin(h, eps, guess), wanted, rtol=1e-11)
+    rows, columns = kernel.softmin_pair(guess / eps, h, eps)
+    np.testing.assert_allclose(rows, wanted, rtol=1e-11)
+    np.testing.assert_allclose(columns, exact.T.softmin(guess / eps, eps), rtol=1e-11)

@@ -91,9 +91,7 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                 offset[i] = shift if abs(shift) < 1e30 else -1e30
             for attempt in range(TRIES):
                 level = raise_level(form, kind, dim, rows, offset, count, frame)
-                top = -1e30
                 for i in range(BLOCK):
-                    top = max(top, np.float64(offset[i]))
                     sums[i] = 0.0
                 cursor = 0
                 stop, left_out = candidates(form, kind, dim, tree, tops, frame, level, limit, least, most, groups)
@@ -111,7 +109,7 @@ def row_sums(form: int, kind: int, dim: int) -> Kernel:
                             form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled,
                             width, scale, columns, z,
                         )  # fmt: skip
-                        if bound + top < high:
+                        if bound + level < high:
                             exponentials(False, False, False, z, width, offset, r, count, sums, z)
                         else:
                             exponentials(True, False, False, z, width, offset, r, count, sums, z)
@@ -170,7 +168,6 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                 form, kind, dim, x, centre, index, first, count, lines, tree, weights, tops, reference, scale,
                 rows, frame, rho,
             )  # fmt: skip
-            top = -1e30
             for i in range(BLOCK):
                 guess = math.log2(math.e) * k[index[first + i]] if i < count else np.inf
                 if form == FLAT and abs(guess) < 1e30:
@@ -178,7 +175,6 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                 shift = rho[i] + guess + SHIFT
                 exact[i] = shift if abs(shift) < 1e30 else -1e30
                 offset[i] = exact[i]
-                top = max(top, exact[i])
                 sums[i] = 0.0
             level = raise_level(form, kind, dim, rows, offset, count, frame)
             for diagonal in range(1 if symmetric else 0, -1, -1):  # the diagonal, one-sided, then what is right of it
@@ -205,7 +201,7 @@ def pair_sums(form: int, kind: int, dim: int, symmetric: bool) -> Kernel:
                             form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled,
                             width, scale, columns, z,
                         )  # fmt: skip
-                        if bound + top < high:
+                        if bound + level < high:
                             exponentials(False, True, False, z, width, offset, r, count, sums, down)
                         else:
                             exponentials(True, True, False, z, width, offset, r, count, sums, down)
