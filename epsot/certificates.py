@@ -147,38 +147,43 @@ def primal_value(
     mass = xp.sum(rows)
     value = value + slack * (_dot(xp, rows, xp.abs(shares_a)) + _dot(xp, columns, xp.abs(shares_b)))
     if problem.balanced:
-        missing = (z - sums for z, sums in ((problem.a.weights, rows), (problem.b.weights, columns)))
-        missing_a, missing_b = (
-            xp.where(z > 0, z + slack * sums, xp.zeros_like(z))
-            for z, sums in zip(missing, (rows, columns), strict=True)
-        )
-        value = value + remainder(problem, missing_a, missing_b, mass, eps, levels[0] + levels[1])
+        value = value + remainder(problem, rows, columns, mass, eps, levels[0] + levels[1], slack)
         mass = xp.asarray(problem.a.mass, dtype=mass.dtype, device=problem.place.device)
     penalties = problem.a.divergence(rows) + problem.b.divergence(columns)
     return value + penalties - eps * (mass - problem.a.mass * problem.b.mass)
 
 
 def remainder(
-    problem: Problem, missing_a: Array, missing_b: Array, scaled_mass: Array, eps: float, level: Array | float = 0.0
+    problem: Problem, rows: Array, columns: Array, mass: Array, eps: float, level: Array | float, slack: float
 ) -> Array:
-    """The cost that R = missing_a missing_b^T / t adds, with t its mass and the entropy bounded by convexity, 0-d.
+    """The cost that R = missing_a missing_b^T / t adds to a plan of such sums and such a mass, 0-d.
 
-    `level` is a constant of the cost that does not count. With M the whole mass and l = t / M,
-    F((1 - l) Q + l R / l) <= (1 - l) F(Q) + l F(R / l).
+    t is the mass of R, and the entropy is bounded by convexity: with M the whole mass and l = t / M,
+    F((1 - l) Q + l R / l) <= (1 - l) F(Q) + l F(R / l). `level` is a constant of the cost that does not count.
+
+    What rounding may hide of the sums it hides of what is missing, too, and that costs what R does there.
     """
     xp = problem.place.xp
+    missing_a, missing_b = problem.a.weights - rows, problem.b.weights - columns
+    missing_a, missing_b = (xp.where(z > 0, z, xp.zeros_like(z)) for z in (missing_a, missing_b))
     t = float(xp.sum(missing_a))
     other = float(xp.sum(missing_b))
     if t <= 0 or other <= 0:
-        return xp.zeros_like(scaled_mass)
+        return xp.zeros_like(mass)
     missing_b = missing_b * (t / other)  # equal up to rounding
     whole = problem.a.mass
-    cost = _dot(xp, missing_a, problem.kernel.cost_apply(missing_b)) / t - level * t
+    costs_a, costs_b = problem.kernel.cost_apply(missing_b) / t, problem.kernel.T.cost_apply(missing_a) / t
+    cost = _dot(xp, missing_a, costs_a) - level * t
     entropy = problem.a.entropy(missing_a) + problem.b.entropy(missing_b)
-    share = xp.asarray(t, dtype=scaled_mass.dtype, device=problem.place.device)
+    share = xp.asarray(t, dtype=mass.dtype, device=problem.place.device)
     entropy = entropy + t * (math.log(whole) - 2 * math.log(t))
-    stretch = -xp.log(xp.where(share < whole, 1 - share / whole, xp.ones_like(share))) * scaled_mass
-    return cost + eps * (entropy + stretch)
+    stretch = -xp.log(xp.where(share < whole, 1 - share / whole, xp.ones_like(share))) * mass
+    hidden = sum(
+        _dot(xp, xp.where(missing > 0, sums, xp.zeros_like(sums)), xp.abs(costs - level))
+        for missing, sums, costs in ((missing_a, rows, costs_a), (missing_b, columns, costs_b))
+    )
+    hidden = hidden + 2 * eps * mass * (1 + abs(math.log(t / whole)))
+    return cost + eps * (entropy + stretch) + slack * hidden
 
 
 def _dot(xp: Any, u: Array, v: Array) -> Array:
