@@ -22,7 +22,8 @@ from epsot.kernels.vectors import Directions, distance
 from epsot.lazy import cached_property
 from epsot.measure import Measure
 
-ULPS = 8  # errors of exponents that a sum may show, at most
+ULPS = 8  # errors of exponents that a sum may show, at most ...
+UNSEEN = 4  # ... and that one in float64 was found to hide, of exponents up to 1e12
 
 Made = TypeVar("Made")
 

@@ -10,7 +10,7 @@ from typing import Any
 from epsot.certificates import UNRESOLVED
 from epsot.instance import Instance
 from epsot.kernels.reference import MAX_EXPONENT
-from epsot.problem import ULPS, Problem
+from epsot.problem import ULPS, UNSEEN, Problem
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import Outcome, anneal
 from epsot.solver.schedule import Level
@@ -76,8 +76,8 @@ def measured(instance: Instance, outcome: Outcome, logit_error: float, hidden: f
     known = float(dual.error)  # type: ignore[arg-type]
     if not hidden > known:
         return outcome
-    unseen = instance.exact.exponent_error(logit_error, eps)  # of the plan, whose kernels round exponents in any case
-    error = max(known, instance.exact.measured(dual.f, dual.g, eps) + (2 * unseen if unseen > tol else 0.0))
+    unseen = UNSEEN * instance.exact.exponent_error(logit_error, eps)  # kernels round exponents in any case
+    error = max(known, instance.exact.measured(dual.f, dual.g, eps) + (unseen if unseen > tol else 0.0))
     failed = outcome.status is Status.CONVERGED and not (error <= NEARLY * tol and unseen <= tol)
     dual = replace(dual, error=xp.asarray(error, dtype=xp.float64, device=instance.place.device))
     return replace(outcome, dual=dual, status=Status.STALLED if failed else outcome.status)

@@ -29,6 +29,19 @@ def test_nothing_is_false(first: int) -> None:
     assert not complaints, "\n".join(complaints)
 
 
+@pytest.mark.parametrize(
+    ("seed", "index"),
+    [
+        (3, 3921),  # a bound from what potentials with a large constant had shown
+        (11, 383),  # a bound that did not see the rounding of what is missing
+        (11, 7072),  # equal measures that diverge
+        (11, 51386),  # exponents of 1e12 in float64, at a tolerance as large as their rounding
+    ],
+)
+def test_what_was_false_once(seed: int, index: int) -> None:
+    assert not examine(draw(seed, index))[1]
+
+
 @pytest.mark.parametrize("rho", [None, 0.5, (0.5, 2.0), (None, 3.0)])
 def test_the_oracle_between_two_diracs(rho: Any) -> None:
     mass_b = 2.0 if rho is None else 0.7
