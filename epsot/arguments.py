@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
 from epsot.debiased import DivergenceResult
-from epsot.drivers import Options
 from epsot.geometry import Geometry, Multiscale, PointCloud
 from epsot.geometry.multiscale import pays
 from epsot.instance import check_workers, penalties
+from epsot.options import Options
 from epsot.result import SinkhornResult
 
 
-def by_length(
-    x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any
-) -> tuple[PointCloud, float, tuple[float | None, float | None], float]:
+class Scales(NamedTuple):
+    """Scales in the units of the cost."""
+
+    eps: float
+    rho: tuple[float | None, float | None]
+    start: float  # where annealing starts
+    fixed: bool  # whether that was given
+    name: str  # of the argument that stands for rho
+
+
+def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> tuple[PointCloud, Scales]:
     """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
     blur, reaches = as_positive("blur", blur), penalties("reach", reach)
     if diameter is not None:
@@ -32,26 +40,28 @@ def by_length(
     eps = power("blur", blur, p)
     if math.isinf(eps):
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
-    return Multiscale.of(geometry) if pays(geometry) else geometry, eps, (rho_a, rho_b), start
+    scales = Scales(eps, (rho_a, rho_b), start, diameter is not None, "reach")
+    return Multiscale.of(geometry) if pays(geometry) else geometry, scales
 
 
 def check_options(
     y: Any, *, blur: Any, p: Any, reach: Any, diameter: Any, scaling: Any, tol: Any, max_iter: Any, workers: Any
 ) -> None:
     """Raise what `sinkhorn` would raise of its options, given the points of one side."""
-    start = by_length(y[:1, :], y[:1, :], blur, p, reach, diameter)[-1]
-    as_options(start, scaling, tol, max_iter, None, None)
+    _, scales = by_length(y[:1, :], y[:1, :], blur, p, reach, diameter)
+    as_options(scales.start, scaling, tol, max_iter, None, None)
     check_workers(workers)
 
 
-def by_temperature(geometry: Any, eps: Any, rho: Any) -> tuple[float, tuple[float | None, float | None]]:
-    """Scales as temperatures, checked: eps and rho of both sides."""
+def by_temperature(geometry: Any, eps: Any, rho: Any) -> Scales:
+    """Scales as temperatures, checked."""
     if not isinstance(geometry, Geometry):
         raise TypeError(
             f"`geometry` must be a PointCloud or a CostMatrix, got {type(geometry).__name__}; "
             "wrap points in PointCloud(x, y) and a matrix in CostMatrix(C)"
         )
-    return as_positive("eps", eps), penalties("rho", rho)
+    eps, rhos = as_positive("eps", eps), penalties("rho", rho)
+    return Scales(eps, rhos, geometry.scale(), False, "rho")
 
 
 def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: Any, init: Any) -> Options:

@@ -18,7 +18,7 @@ from epsot.instance import Instance
 from epsot.kernels import PlanKernel
 from epsot.lazy import cached_property
 from epsot.plan import Plan
-from epsot.problem import Problem
+from epsot.problem import UNSEEN, Problem
 from epsot.side import Side
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
@@ -172,14 +172,12 @@ class SinkhornResult(Result):
     @cached_property
     def source(self) -> Side:
         """The side of x and a, in float64."""
-        pair = self.dual_pair
-        return Side(self.instance, pair.f, *(pair.f_map or (pair.f, pair.g)))
+        return Side.source(self.instance, self.dual_pair)
 
     @cached_property
     def target(self) -> Side:
         """The side of y and b, in float64."""
-        pair = self.dual_pair
-        return Side(self.instance.T, pair.g, *(pair.g_map or (pair.g, pair.f)))
+        return Side.target(self.instance, self.dual_pair)
 
     @cached_property
     def _sweeping(self) -> Problem:
@@ -240,8 +238,8 @@ class SinkhornResult(Result):
         if problem.rounding(pair.f, pair.g, self.eps) <= error:
             return error
         exact = self.instance.exact
-        unseen = exact.exponent_error(exact.logit_error(pair.f, pair.g, self.eps), self.eps)
-        return exact.measured(pair.f, pair.g, self.eps) + 2 * unseen
+        unseen = UNSEEN * exact.exponent_error(exact.logit_error(pair.f, pair.g, self.eps), self.eps)
+        return exact.measured(pair.f, pair.g, self.eps) + unseen
 
     @cached_property
     def transport_cost64(self) -> Array:

@@ -18,6 +18,7 @@ from epsot.geometry import Geometry
 from epsot.instance import Instance
 from epsot.kernels import Kernel
 from epsot.lazy import cached_property
+from epsot.solver.updates import Dual
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -28,6 +29,16 @@ class Side:
     f: Array  # over the points of positive weight, as solved
     extension: Array  # next_f(g) there: f up to the error of the solve
     g: Array  # the potential of the other side that extends f
+
+    @classmethod
+    def source(cls, instance: Instance, dual: Dual) -> Side:
+        """The side of f, of a solved instance."""
+        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)))
+
+    @classmethod
+    def target(cls, instance: Instance, dual: Dual) -> Side:
+        """The side of g."""
+        return cls.source(instance.T, dual.T)
 
     @cached_property
     def _dropped_potential(self) -> Array:

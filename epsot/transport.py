@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from epsot.arguments import as_options, by_length, by_temperature
+from epsot.arguments import Scales, as_options, by_length, by_temperature
 from epsot.debiased import DivergenceResult
 from epsot.devices import at_home
-from epsot.drivers import Init, Options, solve_divergence, solve_transport
+from epsot.drivers import Init, solve_divergence, solve_transport
 from epsot.geometry import Geometry
 from epsot.instance import Instance, pose
+from epsot.options import Options
 from epsot.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
@@ -130,11 +131,11 @@ def sinkhorn(
     >>> result.plan.shape
     (100, 120)
     """
-    geometry, eps, rho, start = by_length(x, y, blur, p, reach, diameter)
-    options = as_options(start, scaling, tol, max_iter, callback, init)
-    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
-    options = options if diameter is not None else _started(options, instance)
-    return _warned(solve_transport(instance, options, init))
+    geometry, scales = by_length(x, y, blur, p, reach, diameter)
+    return _run(
+        solve_transport, geometry, (a, b), scales, init, workers,
+        scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
+    )  # fmt: skip
 
 
 @at_home
@@ -206,11 +207,11 @@ def sinkhorn_divergence(
     >>> bool(np.allclose(result.displacement, [2.0, 1.0], atol=1e-4))
     True
     """
-    geometry, eps, rho, start = by_length(x, y, blur, p, reach, diameter)
-    options = as_options(start, scaling, tol, max_iter, callback, init)
-    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="reach", workers=workers)
-    options = options if diameter is not None else _started(options, instance)
-    return _warned(solve_divergence(instance, options, init))
+    geometry, scales = by_length(x, y, blur, p, reach, diameter)
+    return _run(
+        solve_divergence, geometry, (a, b), scales, init, workers,
+        scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
+    )  # fmt: skip
 
 
 @at_home
@@ -268,11 +269,10 @@ def solve(
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
-    eps, rho = by_temperature(geometry, eps, rho)
-    options = as_options(geometry.scale(), scaling, tol, max_iter, callback, init)
-    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
-    options = _started(options, instance)
-    return _warned(solve_transport(instance, options, init))
+    return _run(
+        solve_transport, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers,
+        scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
+    )  # fmt: skip
 
 
 @at_home
@@ -323,24 +323,22 @@ def divergence(
     >>> float(epsot.divergence(epsot.PointCloud(x, x), eps=0.1).value)
     0.0
     """
-    eps, rho = by_temperature(geometry, eps, rho)
-    geometry.source()  # raises where the self costs are missing, before any work
-    options = as_options(geometry.scale(), scaling, tol, max_iter, callback, init)
-    instance = pose(geometry, a, b, eps=eps, rho=rho, rho_name="rho", workers=workers)
-    options = _started(options, instance)
-    instance.check_sources()
-    return _warned(solve_divergence(instance, options, init))
+    return _run(
+        solve_divergence, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers,
+        scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
+    )  # fmt: skip
 
 
-def _started(options: Options, instance: Instance) -> Options:
-    """Annealing starts at the scale of the points of positive weight."""
-    if instance.core is instance.geometry:
-        return options
-    return replace(options, start=min(options.start, instance.core.scale()))
-
-
-def _warned(result: AnyResult) -> AnyResult:
-    """Warn the caller of the public function where the tolerance was not reached."""
+def _run(
+    drive: Callable[[Instance, Options, Init], AnyResult], geometry: Geometry, weights: tuple[Any, Any], scales: Scales,
+    init: Init, workers: Any, **options: Any,
+) -> AnyResult:  # fmt: skip
+    """Check what is left to check, set the problem up, and warn the caller where the tolerance was not reached."""
+    asked = as_options(scales.start, init=init, **options)
+    instance = pose(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
+    if not scales.fixed and instance.core is not geometry:  # annealing starts at the scale of what has weight
+        asked = replace(asked, start=min(asked.start, instance.core.scale()))
+    result = drive(instance, asked, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=4)
     return result

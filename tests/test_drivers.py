@@ -120,7 +120,7 @@ def test_a_start_of_another_shape_is_refused_by_the_shape_that_was_posed(rng: np
 def test_nearly_square_problems_are_solved_as_posed(rng: np.random.Generator) -> None:
     x, y, a, b = measures(rng)
     posed = epsot.sinkhorn(x, y, a, b, blur=0.2).instance
-    assert drivers.wide(posed, None)
-    assert not drivers.wide(posed.T, None)
-    assert not drivers.wide(epsot.sinkhorn(y[:1100], y[:4300], blur=0.5).instance, None)
-    assert not drivers.wide(epsot.sinkhorn(y[:10], y[:4000], blur=0.5).instance, None)
+    assert drivers.wide(posed)
+    assert not drivers.wide(posed.T)
+    assert not drivers.wide(epsot.sinkhorn(y[:1100], y[:4300], blur=0.5).instance)
+    assert not drivers.wide(epsot.sinkhorn(y[:10], y[:4000], blur=0.5).instance)

@@ -15,7 +15,7 @@ from epsot.costs import Array
 from epsot.kernels.bursts import Alternations, Record, Rest, Terms
 from epsot.kernels.vectors import Advance, Directions
 from epsot.solver.schedule import Level
-from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, Update
+from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, Past, Update
 from epsot.status import Status
 
 STILL = Rest(PATIENCE, 0.9)  # where only rounding can be the reason
@@ -61,8 +61,9 @@ class ConjugateResiduals(Update):
 
     update: Alternating
 
-    def init(self, eps: float, f: Array | None, g: Array | None) -> AcceleratedState:
-        return AcceleratedState(self.update.init(eps, f, g), self.update.problem.directions(), eps)
+    def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> AcceleratedState:
+        plain = self.update.init(eps, f, g)
+        return AcceleratedState(plain, self.update.problem.directions(), eps, levels=tuple(past))
 
     def step(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         if eps != state.eps:

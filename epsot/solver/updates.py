@@ -21,6 +21,7 @@ PLATEAU = Rest(PATIENCE, 1.0)  # where no step raises the error in exact arithme
 HALVING = Rest(3, 0.9)  # where every step about halves it
 
 Pair = tuple[Array, Array]
+Past = Sequence[tuple[float, Array]]  # temperatures and potentials
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Update(ABC):
     """
 
     @abstractmethod
-    def init(self, eps: float, f: Array | None, g: Array | None) -> Any:
-        """The state to start from, given earlier potentials or none."""
+    def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> Any:
+        """The state to start from, given earlier potentials or none; `past`: g at the ends of higher temperatures."""
 
     @abstractmethod
     def step(self, state: Any, eps: float) -> Any:
@@ -125,7 +126,7 @@ class Alternating(Update):
 
     problem: Problem
 
-    def init(self, eps: float, f: Array | None, g: Array | None) -> AlternatingState:
+    def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> AlternatingState:
         zero_f, zero_g = self.problem.zeros()
         f, g = zero_f if f is None else f, zero_g if g is None else g
         return AlternatingState(f, g, g, g)
@@ -173,7 +174,7 @@ class Symmetric(Update):
 
     problem: Problem
 
-    def init(self, eps: float, f: Array | None, g: Array | None) -> SymmetricState:
+    def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> SymmetricState:
         if f is None or g is None:
             pair = self.problem.zeros()
             return SymmetricState(*pair, pair, pair, fresh=True)
@@ -240,7 +241,7 @@ class SelfTransport(Update):
     problem: Problem
     extrapolate: bool = False
 
-    def init(self, eps: float, f: Array | None, g: Array | None) -> SelfState:
+    def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> SelfState:
         fresh = f is None
         f = self.problem.place.xp.zeros_like(self.problem.a.weights) if f is None else f
         return SelfState(f, f, f, fresh)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot import Status, drivers
+from epsot import Status, coarse_to_fine
+from epsot.coarse_to_fine import NEARLY_ALL, WIDEST
 from epsot.geometry import Multiscale, PointCloud, multiscale
-from epsot.stages import NEARLY_ALL, WIDEST, coarse_to_fine
+from epsot.options import Options
 from tests.checks import close
 from tests.cuda import fake_cupy
 
@@ -182,7 +183,7 @@ def stages_of(geometry: Multiscale, eps: float) -> list:
     instance = epsot.instance.pose(geometry, None, None, eps=eps, rho=(None, None), rho_name="rho", workers=None)
     measures = (measure.weights for measure in (instance.problem.a, instance.problem.b))
     resolutions = geometry.resolutions(*measures, own=instance.problem.own)
-    return list(coarse_to_fine(instance, resolutions, geometry.scale(), scaling=0.5, tol=1e-3, max_iter=1000))
+    return list(coarse_to_fine.stages(instance, resolutions, Options(geometry.scale(), 0.5, 1e-3, 1000, None)))
 
 
 def test_cells_follow_the_blur() -> None:
@@ -322,13 +323,13 @@ def test_on_a_gpu_it_pays_later(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_self_terms_start_from_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     shapes = []
-    original = drivers.settle
+    original = coarse_to_fine.run_stage
 
-    def settle(update: Any, state: Any, stage: Any, *arguments: Any) -> Any:
+    def run_stage(update: Any, state: Any, stage: Any, *arguments: Any) -> Any:
         shapes.append(stage.instance.core.shape)
         return original(update, state, stage, *arguments)
 
-    monkeypatch.setattr(drivers, "settle", settle)
+    monkeypatch.setattr(coarse_to_fine, "run_stage", run_stage)
     x = rng.random((2000, 2))
     epsot.divergence(Multiscale(x, x[:1500] + 0.1), eps=0.1**2)
     assert shapes[-1] == (1500, 1500)
