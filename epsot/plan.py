@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
+from epsot import sparse
 from epsot.arrays import Place, as_real, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
@@ -84,8 +85,6 @@ class Plan:
     def __matmul__(self, v: Any) -> Array:
         """P v for a vector (m,) or a matrix (m, q), dense or sparse.  -> (n,) or (n, q)"""
         if is_sparse(v):
-            from epsot import sparse
-
             return sparse.times(self, v)
         return self._cast(self._apply(self.k, self._operand("v", self._taken("v", v))))
 
@@ -115,8 +114,6 @@ class Plan:
             return self.rows(index)
         if len(index) != 2:
             raise IndexError(f"a plan has two indices, got {len(index)}")
-        from epsot import sparse
-
         return sparse.part(self, *index)
 
     def sum(self, axis: int | None = None, out: None = None) -> Array:
@@ -185,8 +182,6 @@ class Plan:
 
     def rows(self, i: Any) -> Array:
         """Rows of the plan as numbers: (m,) for an integer, (r, m) for a slice or an array of r integers."""
-        from epsot import sparse
-
         index = sparse.as_index("i", self.place.taken("i", i), self.shape[0], "row", self.place)
         if isinstance(index, int):
             return self.rows(slice(index, index + 1))[0, :]
@@ -211,8 +206,6 @@ class Plan:
         (n, m) sparse array in CSR format
             Values are those of the plan, not rescaled. It is built in blocks of rows.
         """
-        from epsot import sparse
-
         return sparse.largest_entries(self, mass, max_per_row)
 
     def sample(
@@ -236,8 +229,6 @@ class Plan:
         i, j : (size,) integer arrays
             Indices of the source and target points, on the device of the plan, ordered by i in "stratified" mode.
         """
-        from epsot import sparse
-
         return sparse.sample_pairs(self, size, rng, mode)
 
     def as_linear_operator(self) -> Any:
@@ -262,8 +253,6 @@ class Plan:
 
     def row_blocks(self) -> Iterator[slice]:
         """Slices of rows that together cover the plan, each of bounded memory."""
-        from epsot import sparse
-
         n, m = self.shape
         step = max(1, sparse.BLOCK_ELEMENTS // max(1, m))
         return (slice(start, min(start + step, n)) for start in range(0, n, step))

@@ -5,7 +5,8 @@ And the product with a sparse matrix, made from blocks of its columns.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
@@ -13,14 +14,38 @@ from array_api_compat import is_cupy_array, is_numpy_array
 from epsot.arrays import Place, as_count, as_number, to_numpy
 from epsot.costs import Array
 
-if TYPE_CHECKING:
-    from epsot.plan import Plan
-
 BLOCK_ELEMENTS = 2**22  # numbers of the plan that an export holds at once: 32 MiB of float64
 FEWEST = 16  # columns of a sparse matrix that are multiplied at once, each a sum in one sweep over all pairs
 
 
-def largest_entries(plan: Plan, mass: float, max_per_row: int | None) -> Any:
+class Rows(Protocol):
+    """What is read of a plan."""
+
+    @property
+    def k(self) -> Array:
+        """An array of its library."""
+
+    @property
+    def place(self) -> Place: ...
+    @property
+    def real(self) -> Any:
+        """The dtype of entries."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def T(self) -> Rows: ...
+    @property
+    def inside(self) -> Rows:
+        """The same, whose arrays are of the library that computes."""
+
+    def rows(self, i: Any) -> Array: ...
+    def row_blocks(self) -> Iterable[slice]: ...
+    def sum(self, axis: int) -> Array: ...
+    def __matmul__(self, v: Array) -> Array: ...
+
+
+def largest_entries(plan: Rows, mass: float, max_per_row: int | None) -> Any:
     """The CSR array behind `Plan.to_sparse`."""
     mass = as_number("mass", mass)
     if not 0 < mass <= 1:
@@ -65,7 +90,7 @@ def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[A
     return wanted, column[keep], value[keep]
 
 
-def sample_pairs(plan: Plan, size: int | None, rng: Any, mode: str) -> tuple[Array, Array]:
+def sample_pairs(plan: Rows, size: int | None, rng: Any, mode: str) -> tuple[Array, Array]:
     """The index arrays behind `Plan.sample`."""
     if mode not in ("independent", "stratified"):
         raise ValueError(f'`mode` must be "independent" or "stratified", got {mode!r}')
@@ -99,7 +124,7 @@ def as_generator(name: str, rng: Any) -> np.random.Generator:
         ) from None
 
 
-def _columns_given_rows(plan: Plan, i: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def _columns_given_rows(plan: Rows, i: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """One column for each row index of the sorted i, by inverting the distribution of the row at its level."""
     xp, device, m = plan.place.xp, plan.place.device, plan.shape[1]
     j = np.empty(len(i), dtype=np.int64)
@@ -119,7 +144,7 @@ def _columns_given_rows(plan: Plan, i: np.ndarray, levels: np.ndarray) -> np.nda
     return j
 
 
-def times(plan: Plan, v: Any) -> Array:
+def times(plan: Rows, v: Any) -> Array:
     """P v for a sparse matrix, (m, q), some columns of which are dense at a time.  -> (n, q)"""
     if v.ndim != 2:
         return plan @ _dense(plan, v)
@@ -129,13 +154,13 @@ def times(plan: Plan, v: Any) -> Array:
     return parts[0] if len(parts) == 1 else plan.place.user.xp.concat(parts, axis=1)
 
 
-def _dense(plan: Plan, v: Any) -> Array:
+def _dense(plan: Rows, v: Any) -> Array:
     """A sparse array as one of the user's."""
     dense, place = v.toarray(), plan.place
     return dense if place.home is None else place.home.given(np.asarray(dense))
 
 
-def part(plan: Plan, i: Any, j: Any) -> Array:
+def part(plan: Rows, i: Any, j: Any) -> Array:
     """P[i, j] as NumPy indexes: by integers, slices or vectors of integers; of two vectors every pair is one entry."""
     place, real, plan = plan.place, plan.real, plan.inside
     xp, (n, m) = place.xp, plan.shape
@@ -158,7 +183,7 @@ def _along(rows: Array, index: Any, xp: Any) -> Array:
     return rows[..., index] if isinstance(index, int | slice) else xp.take(rows, index, axis=rows.ndim - 1)
 
 
-def _pairs(plan: Plan, i: Array, j: Array, xp: Any) -> Array:
+def _pairs(plan: Rows, i: Array, j: Array, xp: Any) -> Array:
     """P[i[k], j[k]] for every k, from blocks of rows.  (r,), (r,) -> (r,)"""
     if i.shape != j.shape:
         raise IndexError(f"`i` and `j` must be equally long, a pair for each entry, got {i.shape[0]} and {j.shape[0]}")
