@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.convergence import HARD, passes, points
 
 import epsot
-from epsot.problem import Problem
+from epsot.problems.problem import Problem
 
 FORCING = 0.3  # the largest relative residual of CG; 0.03 needs more passes on most problems
 MOST = 20_000

@@ -9,11 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from epsot.costs import Cost
-from epsot.debiased import DivergenceResult
 from epsot.geometry import CostMatrix, PointCloud, extent
 from epsot.objective import Objective
-from epsot.plan import Plan
-from epsot.result import SinkhornResult
+from epsot.results.debiased import DivergenceResult
+from epsot.results.plan import Plan
+from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, PrecisionWarning, Status
 from epsot.transport import divergence, sinkhorn, sinkhorn_divergence, solve
 

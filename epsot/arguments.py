@@ -7,12 +7,12 @@ import math
 from typing import Any, NamedTuple
 
 from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
-from epsot.debiased import DivergenceResult
+from epsot.drivers.options import Options
 from epsot.geometry import Geometry, Multiscale, PointCloud
 from epsot.geometry.multiscale import pays
-from epsot.instance import check_workers, penalties
-from epsot.options import Options
-from epsot.result import SinkhornResult
+from epsot.problems.instance import check_workers, penalties
+from epsot.results.debiased import DivergenceResult
+from epsot.results.result import SinkhornResult
 
 
 class Scales(NamedTuple):

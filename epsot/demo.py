@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import epsot
-from epsot.debiased import DivergenceResult
-from epsot.result import SinkhornResult
+from epsot.results.debiased import DivergenceResult
+from epsot.results.result import SinkhornResult
 
 POINTS = 10_000
 WARM_UP_POINTS = 100

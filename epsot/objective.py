@@ -11,10 +11,10 @@ import numpy as np
 from epsot.arguments import check_options
 from epsot.arrays import as_points, as_real, check_finite, common_place, rounding_of, to_numpy
 from epsot.costs import Array
-from epsot.debiased import DivergenceResult
 from epsot.devices import resident
-from epsot.instance import balancing, check_mass, checked_weights, penalties
-from epsot.result import SinkhornResult
+from epsot.problems.instance import balancing, check_mass, checked_weights, penalties
+from epsot.results.debiased import DivergenceResult
+from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
 

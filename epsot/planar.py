@@ -10,8 +10,8 @@ from array_api_compat import is_array_api_obj
 
 from epsot.arrays import to_numpy
 from epsot.costs import Array
-from epsot.debiased import DivergenceResult
-from epsot.result import SinkhornResult
+from epsot.results.debiased import DivergenceResult
+from epsot.results.result import SinkhornResult
 
 Result = SinkhornResult | DivergenceResult
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from epsot import planar
 from epsot.arrays import as_count, as_positive
-from epsot.debiased import DivergenceResult
 from epsot.planar import Result
-from epsot.result import SinkhornResult
+from epsot.results.debiased import DivergenceResult
+from epsot.results.result import SinkhornResult
 
 try:
     import matplotlib.pyplot as plt

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from epsot.arguments import Scales, as_options, by_length, by_temperature
-from epsot.debiased import DivergenceResult
 from epsot.devices import at_home
-from epsot.drivers import Init, solve_divergence, solve_transport
+from epsot.drivers.choice import Init, solve_divergence, solve_transport
+from epsot.drivers.options import Options
 from epsot.geometry import Geometry
-from epsot.instance import Instance, pose
-from epsot.options import Options
-from epsot.result import SinkhornResult
+from epsot.problems.instance import Instance, pose
+from epsot.results.debiased import DivergenceResult
+from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
 
 AnyResult = TypeVar("AnyResult", SinkhornResult, DivergenceResult)

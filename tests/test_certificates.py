@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot import certificates
+from epsot.results import certificates
 from tests import checks
 from tests.checks import TIGHT
 from tests.conftest import Measures

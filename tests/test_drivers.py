@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot import drivers
+from epsot.drivers import choice as drivers
 from epsot.geometry import Multiscale
 from tests.checks import close
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot.result import SinkhornResult
+from epsot.results.result import SinkhornResult
 from epsot.status import Status
 from tests import checks
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot.result import SinkhornResult
+from epsot.results.result import SinkhornResult
 from tests.checks import TIGHT, close
 from tests.conftest import Measures, measures
 

@@ -12,7 +12,7 @@ import scipy.sparse
 from scipy.sparse.linalg import LinearOperator
 
 import epsot
-from epsot import sparse
+from epsot.results import sparse
 from tests import checks
 from tests.checks import close, power_cost
 from tests.conftest import Measures, measures
@@ -396,7 +396,7 @@ def test_entries_by_index(solved: Any) -> None:
 def test_entries_are_made_in_blocks(solved: Any, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     result, P, _ = solved
     i, j = (rng.integers(0, size, 50) for size in P.shape)
-    monkeypatch.setattr("epsot.sparse.BLOCK_ELEMENTS", 3 * P.shape[1])
+    monkeypatch.setattr("epsot.results.sparse.BLOCK_ELEMENTS", 3 * P.shape[1])
     close(result.plan[i, j], P[i, j], 1e-12)
 
 
@@ -404,7 +404,7 @@ def test_entries_are_made_in_blocks(solved: Any, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("columns", [1, 4, 50])
 def test_products_with_sparse_arrays(solved: Any, kind: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels of the targets, carried to the sources, and back; in blocks of columns."""
-    monkeypatch.setattr("epsot.sparse.BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("epsot.results.sparse.BLOCK_ELEMENTS", 1)
     result, P, _ = solved
     make = getattr(scipy.sparse, kind)
     targets, sources = (make(np.eye(columns)[np.arange(size) % columns]) for size in P.shape[::-1])

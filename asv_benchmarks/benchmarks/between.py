@@ -12,8 +12,8 @@ import time
 import numpy as np
 
 from epsot import PointCloud
-from epsot.instance import pose
 from epsot.kernels.vectors import WINDOW
+from epsot.problems.instance import pose
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.updates import Alternating
 

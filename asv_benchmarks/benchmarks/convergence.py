@@ -15,7 +15,7 @@ import numpy as np
 
 import epsot
 from benchmarks.problems import Task, clouds
-from epsot import drivers
+from epsot.drivers import choice as drivers
 from epsot.kernels import cpu
 
 COSTS = {"softmin": 1, "softmin_pair": 2, "softmin_self": 1, "apply": 1}  # passes

@@ -12,7 +12,7 @@ from typing import Any
 
 from epsot.costs import Array
 from epsot.kernels.bursts import Rest, Terms
-from epsot.problem import Problem
+from epsot.problems.problem import Problem
 from epsot.solver.schedule import Level
 from epsot.status import Status
 

@@ -17,7 +17,7 @@ from epsot.kernels.cuda import bursts as cuda_bursts
 from epsot.kernels.cuda import modules, shapes
 from epsot.kernels.cuda import vectors as cuda_vectors
 from epsot.kernels.vectors import WINDOW
-from epsot.measure import Measure
+from epsot.problems.measure import Measure
 from tests.cuda import bridge, fake_cupy
 
 os.environ["EPSOT_UNPROVEN"] = "1"  # bursts are looked at, too

@@ -93,7 +93,7 @@ def test_self_costs_without_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = np.ones((2, 2))
     a, b = [0.3, 0.7], [0.5, 0.5]
     assert epsot.divergence(epsot.CostMatrix(plain, C_xx=plain, C_yy=swap), a, b, eps=0.1).success
-    monkeypatch.setattr("epsot.stages.anneal", lambda *_: pytest.fail("work began before the error"))
+    monkeypatch.setattr("epsot.drivers.stages.anneal", lambda *_: pytest.fail("work began before the error"))
     with pytest.raises(ValueError, match="`C_xx` must leave a plan"):
         epsot.divergence(epsot.CostMatrix(plain, C_xx=swap, C_yy=plain), a, b, eps=0.1)
     with pytest.raises(ValueError, match="`C_yy` must leave a plan"):

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot import Status, coarse_to_fine
-from epsot.coarse_to_fine import NEARLY_ALL, WIDEST
+from epsot import Status
+from epsot.drivers import coarse_to_fine
+from epsot.drivers.coarse_to_fine import NEARLY_ALL, WIDEST
+from epsot.drivers.options import Options
 from epsot.geometry import Multiscale, PointCloud, multiscale
-from epsot.options import Options
+from epsot.problems.instance import pose
 from tests.checks import close
 from tests.cuda import fake_cupy
 
@@ -180,7 +182,7 @@ def test_offsets_cost_no_digits() -> None:
 
 
 def stages_of(geometry: Multiscale, eps: float) -> list:
-    instance = epsot.instance.pose(geometry, None, None, eps=eps, rho=(None, None), rho_name="rho", workers=None)
+    instance = pose(geometry, None, None, eps=eps, rho=(None, None), rho_name="rho", workers=None)
     measures = (measure.weights for measure in (instance.problem.a, instance.problem.b))
     resolutions = geometry.resolutions(*measures, own=instance.problem.own)
     return list(coarse_to_fine.stages(instance, resolutions, Options(geometry.scale(), 0.5, 1e-3, 1000, None)))

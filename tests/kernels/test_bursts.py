@@ -19,7 +19,7 @@ from epsot.kernels.cuda.bursts import ALTERNATE, AVERAGE, DESCEND, Fields
 from epsot.kernels.cuda.modules import source
 from epsot.kernels.cuda.vectors import Directions
 from epsot.kernels.vectors import Vectors
-from epsot.measure import Measure
+from epsot.problems.measure import Measure
 from epsot.status import Status
 from tests.cuda import emulation, fake_cupy
 from tests.kernels.test_cuda import same_in_both_orders

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import epsot
-from epsot import drivers
+from epsot.drivers import choice as drivers
 from epsot.geometry import CostMatrix, PointCloud
-from epsot.instance import pose
 from epsot.kernels.vectors import LONGEST, WINDOW
+from epsot.problems.instance import pose
 from epsot.solver.acceleration import AcceleratedState, ConjugateResiduals
 from epsot.solver.updates import PATIENCE, Alternating
 

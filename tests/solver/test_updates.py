@@ -9,9 +9,9 @@ import pytest
 
 import epsot
 from epsot.arrays import common_place
-from epsot.instance import pose
-from epsot.measure import Measure
-from epsot.problem import Problem
+from epsot.problems.instance import pose
+from epsot.problems.measure import Measure
+from epsot.problems.problem import Problem
 from epsot.solver.updates import Alternating, SelfTransport, Symmetric
 from tests import checks
 from tests.checks import close, power_cost

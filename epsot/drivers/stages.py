@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from epsot.instance import Instance
-from epsot.intermediate import Intermediate
-from epsot.options import Options
+from epsot.drivers.intermediate import Intermediate
+from epsot.drivers.options import Options
+from epsot.drivers.verification import verified
+from epsot.problems.instance import Instance
 from epsot.solver.loop import Outcome, anneal
 from epsot.solver.schedule import Level
 from epsot.solver.updates import Update
 from epsot.status import Status
-from epsot.verification import verified
 
 
 class Stage(NamedTuple):

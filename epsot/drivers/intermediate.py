@@ -8,8 +8,8 @@ from typing import Any
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import resident
-from epsot.instance import Instance
-from epsot.result import SinkhornResult
+from epsot.problems.instance import Instance
+from epsot.results.result import SinkhornResult
 from epsot.solver.updates import Dual, Update
 from epsot.status import Status
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.costs import Array
-from epsot.instance import Instance
 from epsot.kernels.reference import bounded_exp
 from epsot.lazy import cached_property
-from epsot.problem import ULPS, Problem
+from epsot.problems.instance import Instance
+from epsot.problems.problem import ULPS, Problem
 
 UNRESOLVED = 0.1  # error of exponents by rounding, beyond which sums of exponentials prove nothing
 

@@ -20,9 +20,10 @@ from epsot.kernels.bursts import Bursts, Refused
 from epsot.kernels.reference import bounded_exp, log_marginals
 from epsot.kernels.vectors import Directions, distance
 from epsot.lazy import cached_property
-from epsot.measure import Measure
+from epsot.problems.measure import Measure
 
 ULPS = 8  # errors of exponents that a sum may show, at most ...
+SEEN = 1e-2  # relative error of the plan by rounding that a number nobody has asked to be small may have
 UNSEEN = 4  # ... and that one in float64 was found to hide, of exponents up to 1e12
 
 Made = TypeVar("Made")

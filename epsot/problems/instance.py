@@ -17,9 +17,9 @@ from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
 from epsot.lazy import cached_property
-from epsot.measure import Measure
-from epsot.problem import Problem
-from epsot.support import Support
+from epsot.problems.measure import Measure
+from epsot.problems.problem import SEEN, ULPS, Problem
+from epsot.problems.support import Support
 
 LARGEST_MASS = 1e150
 ROUNDING = 2.0**-48  # of a sum of weights, relative to the whole mass
@@ -91,9 +91,11 @@ class Instance:
     @cached_property
     def outside(self) -> tuple[Geometry, Kernel]:
         """The geometry from the points of weight zero of the first side to the second, and its kernel."""
-        geometry = self.geometry.take(self.side_a.dropped, self.side_b.kept)
+        geometry, problem = self.geometry.take(self.side_a.dropped, self.side_b.kept), self.problem
         assert geometry is not None  # points were set aside
-        return geometry, geometry.rows_kernel(self.problem.kernel)
+        if ULPS * problem.precision * geometry.rounded() >= SEEN * self.eps:  # they may be far, and too far for float32
+            geometry, problem = geometry.in_float64(), self.exact
+        return geometry, geometry.rows_kernel(problem.kernel)
 
     @cached_property
     def exact_core(self) -> Geometry:

@@ -14,16 +14,16 @@ from operator import itemgetter
 from typing import Any
 
 from epsot.costs import Array
+from epsot.drivers.options import Options
+from epsot.drivers.stages import Stage, run_stage
 from epsot.geometry.multiscale import Resolutions
-from epsot.instance import Instance
 from epsot.kernels import Kernel
-from epsot.options import Options
-from epsot.problem import Problem
-from epsot.side import Side
+from epsot.problems.instance import Instance
+from epsot.problems.problem import Problem
+from epsot.results.side import Side
 from epsot.solver.loop import Outcome
 from epsot.solver.schedule import LEVEL_STEPS, THOROUGH, Level
 from epsot.solver.updates import Dual, Update
-from epsot.stages import Stage, run_stage
 from epsot.status import Status
 
 logger = logging.getLogger("epsot")

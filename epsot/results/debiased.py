@@ -8,9 +8,9 @@ from typing import Any
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import resident
-from epsot.instance import Instance
-from epsot.plan import Plan
-from epsot.result import Result, SinkhornResult
+from epsot.problems.instance import Instance
+from epsot.results.plan import Plan
+from epsot.results.result import Result, SinkhornResult
 from epsot.solver.loop import Check
 from epsot.status import Status
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from epsot.costs import Array
-from epsot.instance import Instance
 from epsot.kernels import Kernel
 from epsot.kernels.reference import take_rows
 from epsot.lazy import cached_property
+from epsot.problems.instance import Instance
 
 
 @dataclass(frozen=True, eq=False)

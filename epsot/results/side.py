@@ -15,9 +15,9 @@ import numpy as np
 
 from epsot.costs import Array
 from epsot.geometry import Geometry
-from epsot.instance import Instance
 from epsot.kernels import Kernel
 from epsot.lazy import cached_property
+from epsot.problems.instance import Instance
 from epsot.solver.updates import Dual
 
 

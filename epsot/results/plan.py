@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot import sparse
 from epsot.arrays import Place, as_real, in_dtype
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.kernels import PlanKernel
 from epsot.kernels.reference import bounded_exp
 from epsot.libraries import is_sparse
+from epsot.results import sparse
 
 
 @resident

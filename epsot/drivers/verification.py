@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from epsot.certificates import UNRESOLVED
-from epsot.instance import Instance
 from epsot.kernels.reference import MAX_EXPONENT
-from epsot.problem import ULPS, UNSEEN, Problem
+from epsot.problems.instance import Instance
+from epsot.problems.problem import ULPS, UNSEEN, Problem
+from epsot.results.certificates import UNRESOLVED
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import Outcome, anneal
 from epsot.solver.schedule import Level

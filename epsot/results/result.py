@@ -8,24 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from epsot import certificates
 from epsot.arrays import Place, in_dtype
-from epsot.certificates import Certificate
 from epsot.costs import Array
 from epsot.devices import resident
 from epsot.geometry.base import DOUBLE
-from epsot.instance import Instance
 from epsot.kernels import PlanKernel
 from epsot.lazy import cached_property
-from epsot.plan import Plan
-from epsot.problem import UNSEEN, Problem
-from epsot.side import Side
+from epsot.problems.instance import Instance
+from epsot.problems.problem import SEEN, UNSEEN, Problem
+from epsot.results import certificates
+from epsot.results.certificates import Certificate
+from epsot.results.plan import Plan
+from epsot.results.side import Side
+from epsot.results.whole import WholeKernel
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 from epsot.status import Status
-from epsot.whole import WholeKernel
 
-SEEN = 1e-2  # relative error of the plan by rounding that a number nobody has asked to be small may have
 HUGE = 1e6  # temperatures that finite costs may span before they look like a way to forbid pairs
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from epsot import coarse_to_fine
-from epsot.debiased import DivergenceResult
-from epsot.instance import Instance
-from epsot.options import Options
-from epsot.problem import Problem
-from epsot.result import SinkhornResult
+from epsot.drivers import coarse_to_fine
+from epsot.drivers.options import Options
+from epsot.drivers.stages import Stage, run_stage
+from epsot.drivers.starts import check_start, warm_start
+from epsot.problems.instance import Instance
+from epsot.problems.problem import Problem
+from epsot.results.debiased import DivergenceResult
+from epsot.results.result import SinkhornResult
 from epsot.solver.acceleration import ConjugateResiduals
 from epsot.solver.loop import Outcome
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
-from epsot.stages import Stage, run_stage
-from epsot.starts import check_start, warm_start
 from epsot.status import Status
 
 WIDE, LONG = 4, 4096  # columns for each row, and columns: from so many of both on, a solve goes from the other side

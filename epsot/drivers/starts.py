@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from epsot.costs import Array
-from epsot.instance import Instance
-from epsot.options import Options
-from epsot.result import SinkhornResult
-from epsot.side import Side
+from epsot.drivers.options import Options
+from epsot.problems.instance import Instance
+from epsot.results.result import SinkhornResult
+from epsot.results.side import Side
 
 FAR = 1e3  # times the costs: potentials from which no solve should start ...
 FAR_OF_ITSELF = 30.0  # ... nor one of a measure and itself, which needs few steps from none at all

@@ -1,0 +1,1 @@
+"""What a solve returns: potentials, and all that follows from them."""
