@@ -43,7 +43,7 @@ def device_of(things: Iterable[Any]) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def at_home(function: Callable[P, R]) -> Callable[P, R]:
+def on_array_device(function: Callable[P, R]) -> Callable[P, R]:
     """The function on the device of its arguments, of a method on that of the object; silent about infinite numbers."""
 
     @wraps(function)
@@ -82,15 +82,15 @@ def without_history(
     return tuple(detached.get(id(thing), thing) for thing in args), kept
 
 
-def resident(cls: Class) -> Class:
+def device_aware(cls: Class) -> Class:
     """A class with a `place`, there whenever a public method, property or operator of it runs."""
     for name, member in list(vars(cls).items()):
         if name == "place" or (name.startswith("_") and name not in OPERATORS):
             continue
         if isinstance(member, FunctionType):
-            setattr(cls, name, at_home(member))
+            setattr(cls, name, on_array_device(member))
         elif isinstance(member, property) and member.fget is not None:
-            setattr(cls, name, member.getter(at_home(member.fget)))
+            setattr(cls, name, member.getter(on_array_device(member.fget)))
         elif isinstance(member, cached_property):
-            member.function = at_home(member.function)
+            member.function = on_array_device(member.function)
     return cls

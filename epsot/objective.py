@@ -11,7 +11,7 @@ import numpy as np
 from epsot.arguments import check_options
 from epsot.arrays import as_points, as_real, check_finite, common_place, rounding_of, to_numpy
 from epsot.costs import Array
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.problems.instance import balancing, check_mass, checked_weights, penalties
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
@@ -19,7 +19,7 @@ from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
 
 
-@resident
+@device_aware
 class Objective:
     """The loss between a measure that moves and a fixed target, for `scipy.optimize.minimize` with ``jac=True``.
 

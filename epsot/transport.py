@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from epsot.arguments import Scales, as_options, by_length, by_temperature
-from epsot.devices import at_home
+from epsot.devices import on_array_device
 from epsot.drivers.choice import Init, solve_divergence, solve_transport
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry
@@ -20,7 +20,7 @@ from epsot.status import ConvergenceWarning, Status
 AnyResult = TypeVar("AnyResult", SinkhornResult, DivergenceResult)
 
 
-@at_home
+@on_array_device
 def sinkhorn(
     x: Any,
     y: Any,
@@ -138,7 +138,7 @@ def sinkhorn(
     )  # fmt: skip
 
 
-@at_home
+@on_array_device
 def sinkhorn_divergence(
     x: Any,
     y: Any,
@@ -214,7 +214,7 @@ def sinkhorn_divergence(
     )  # fmt: skip
 
 
-@at_home
+@on_array_device
 def solve(
     geometry: Geometry,
     a: Any = None,
@@ -275,7 +275,7 @@ def solve(
     )  # fmt: skip
 
 
-@at_home
+@on_array_device
 def divergence(
     geometry: Geometry,
     a: Any = None,

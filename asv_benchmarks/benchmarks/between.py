@@ -1,6 +1,6 @@
 """What an iteration takes beside its softmins: the arithmetic on vectors of length n between two sweeps.
 
-`Advance` times the mixing of the last steps, with as many directions as are kept; `Between` a whole mixed step whose
+`MixedStep` times the mixing of the last steps, with as many directions as are kept; `Between` a whole mixed step whose
 softmins take no time: it copies what they would return.
 
 Run as a script it prints nanoseconds a point and softmin, of which an iteration has two:
@@ -68,7 +68,7 @@ def steps(n, workers, reach):
     return step
 
 
-class Advance:
+class MixedStep:
     params = (SIZES, [1, 2])
     param_names = ("n", "workers")
 

@@ -20,7 +20,7 @@ from epsot.geometry.multiscale import Resolutions
 from epsot.kernels import Kernel
 from epsot.problems.instance import Instance
 from epsot.problems.problem import Problem
-from epsot.results.side import Side
+from epsot.results.potential import Potential
 from epsot.solver.loop import Outcome
 from epsot.solver.schedule import LEVEL_STEPS, THOROUGH, Level
 from epsot.solver.updates import Dual, Update
@@ -46,11 +46,11 @@ class Reached:
 
     def f(self, kernel: Kernel) -> Array:
         """The first of them at the first points of another kernel."""
-        return Side.source(self.instance, self.dual).carried_to(kernel)
+        return Potential.source(self.instance, self.dual).carried_to(kernel)
 
     def g(self, kernel: Kernel) -> Array:
         """The second of them at its second points."""
-        return Side.target(self.instance, self.dual).carried_to(kernel.T)
+        return Potential.target(self.instance, self.dual).carried_to(kernel.T)
 
 
 def solve(make: Callable[[Problem], Update], instance: Instance, resolutions: Resolutions, options: Options) -> Outcome:

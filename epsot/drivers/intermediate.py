@@ -7,14 +7,14 @@ from typing import Any
 
 from epsot.arrays import Place
 from epsot.costs import Array
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.problems.instance import Instance
 from epsot.results.result import SinkhornResult
 from epsot.solver.updates import Dual, Update
 from epsot.status import Status
 
 
-@resident
+@device_aware
 class Intermediate:
     """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`."""
 

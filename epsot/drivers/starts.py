@@ -5,8 +5,8 @@ from __future__ import annotations
 from epsot.costs import Array
 from epsot.drivers.options import Options
 from epsot.problems.instance import Instance
+from epsot.results.potential import Potential
 from epsot.results.result import SinkhornResult
-from epsot.results.side import Side
 
 FAR = 1e3  # times the costs: potentials from which no solve should start ...
 FAR_OF_ITSELF = 30.0  # ... nor one of a measure and itself, which needs few steps from none at all
@@ -29,7 +29,7 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options) -> tu
     """
     same, xp, own = check_start(init, instance), instance.place.xp, instance.problem.own
 
-    def potential(side: Side, number: int, needed: bool) -> Array:
+    def potential(side: Potential, number: int, needed: bool) -> Array:
         fits = init.instance.geometry.shape[number] == instance.geometry.shape[number]
         if same[number] or (fits and not needed):
             return side.potential

@@ -35,7 +35,7 @@ class Guest(Cost):
     @property
     def family(self) -> Cost:
         family = self.cost.family
-        return self if family is self.cost else at_home(family, self.place)
+        return self if family is self.cost else as_guest(family, self.place)
 
     def value(self, x: Array, y: Array) -> Array:
         return self._between(self.cost.value, x, y)
@@ -77,7 +77,7 @@ def depth_of_caller() -> int:
     return depth
 
 
-def at_home(cost: Cost, place: Place) -> Cost:
+def as_guest(cost: Cost, place: Place) -> Cost:
     """The cost for arrays of `place.xp`: those of the package are written for all libraries."""
     own = type(cost).__module__ == Cost.__module__
     return cost if place.home is None or own or cost.kind is not None else Guest(cost, place)

@@ -9,7 +9,7 @@ import numpy as np
 from epsot import kernels
 from epsot.arrays import Place, as_real, common_place
 from epsot.costs import Array
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.geometry.base import Geometry
 from epsot.geometry.components import components
 from epsot.kernels import Kernel
@@ -17,7 +17,7 @@ from epsot.kernels import Kernel
 ROUNDING = 256  # units in the last place of the largest entry by which sums in another order may differ
 
 
-@resident
+@device_aware
 class CostMatrix(Geometry):
     """A cost matrix of the user's own; +inf forbids a pair.
 

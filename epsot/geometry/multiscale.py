@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from epsot.costs import Array, Cost
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.geometry.cells import Cells, Clusters, GridCells, cell_sizes
 from epsot.geometry.points import PointCloud
 from epsot.kernels import backend_of
@@ -25,7 +25,7 @@ def pays(geometry: PointCloud) -> bool:
     return geometry.x.shape[1] <= GRID_DIMENSIONS and n * m >= many**2
 
 
-@resident
+@device_aware
 class Multiscale(PointCloud):
     """The cost between two clouds of points, solved from coarse to fine.
 

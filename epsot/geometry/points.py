@@ -12,9 +12,9 @@ from array_api_compat import is_numpy_array
 from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
-from epsot.geometry.guests import at_home
+from epsot.geometry.guests import as_guest
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
@@ -52,7 +52,7 @@ def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
     return extreme(cloud, axis=0)
 
 
-@resident
+@device_aware
 class PointCloud(Geometry):
     """The cost between two clouds of points.
 
@@ -89,7 +89,7 @@ class PointCloud(Geometry):
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
         given = ground_cost(p, cost)
         self.place: Place = common_place(x=x, y=y)
-        self.cost = at_home(given, self.place)
+        self.cost = as_guest(given, self.place)
         xp, same = self.place.xp, x is y
         x = as_points("x", x, self.place, finite=False)
         y = x if same else as_points("y", y, self.place, finite=False)

@@ -27,15 +27,15 @@ class Rest(NamedTuple):
         return len(errors) > self.steps and min(errors[-self.steps :]) >= self.factor * errors[-self.steps - 1]
 
 
-class Terms(NamedTuple):
+class StopRule(NamedTuple):
     """At which temperature steps are made, and after which of them the solver has to look."""
 
     eps: float
     steps: int  # the last
     tol: float  # one with such an error, or less
     still: Rest  # errors at rest
-    slow: Rest  # and these, where they are above `restless`
-    restless: float
+    slow: Rest  # and these, where they are above `give_up_above`
+    give_up_above: float
     errors: Sequence[float]  # at this temperature so far
 
 
@@ -52,7 +52,7 @@ class Marginal(Protocol):
     def rho(self) -> float: ...
 
 
-class Alternation(NamedTuple):
+class Iterate(NamedTuple):
     """A plain alternating step: f = next_f(g), updated = next_g(f), and result, that along the best constant shift."""
 
     f: Array
@@ -61,7 +61,7 @@ class Alternation(NamedTuple):
     result: Array
 
 
-class Record(NamedTuple):
+class Progress(NamedTuple):
     """The lowest error and the lowest norm of a residual so far, and the steps since the last that lowered either."""
 
     error: float
@@ -69,14 +69,14 @@ class Record(NamedTuple):
     waited: int
 
 
-class Alternations(NamedTuple):
+class Iterates(NamedTuple):
     """Where accelerated alternating steps have led."""
 
-    last: Alternation
-    best: Alternation | None  # of these, if it has a lower error than those before
+    last: Iterate
+    best: Iterate | None  # of these, if it has a lower error than those before
     start: Array  # the g from which to go on
     errors: list[float]  # of each
-    record: Record
+    record: Progress
     retreats: bool  # mixing has brought nothing for too long
 
 
@@ -102,11 +102,11 @@ class Bursts(Protocol):
     """What makes many steps of one problem."""
 
     def alternate(
-        self, directions: Any, f: Array, start: Array, record: Record, patience: int, terms: Terms
-    ) -> Alternations:
+        self, directions: Any, f: Array, start: Array, record: Progress, patience: int, terms: StopRule
+    ) -> Iterates:
         """Steps from `start`, f being the last f, mixed with the `directions`, which go along; to wait: `patience`."""
 
-    def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
+    def average(self, mean: Array, fresh: bool, terms: StopRule) -> Averages:
         """Steps of the first measure with itself from `mean`, or if it is no more than a guess, from its update."""
 
     def descend(self, f: Array, g: Array, fresh: bool, temperatures: Sequence[float]) -> Descent:

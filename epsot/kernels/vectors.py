@@ -46,7 +46,7 @@ def with_row(matrix: Array, at: int, row: Array, xp: Any) -> Array:
     return xp.concat([matrix[:at, :], row[None, :], matrix[at + 1 :, :]], axis=0)
 
 
-class Advance(NamedTuple):
+class MixedStep(NamedTuple):
     """What a plain step leads to."""
 
     start: Array  # (m,) the g from which to go on
@@ -70,7 +70,7 @@ class Directions:
             self.xp.zeros((self.rows, b.shape[0]), dtype=self.xp.float64, device=b.device) for _ in range(2)
         )
         self.plain = b / mass  # the weights where nothing is eased
-        self.ease(None)
+        self.rescale(None)
 
     def forget(self) -> None:
         """Start anew."""
@@ -78,18 +78,18 @@ class Directions:
         self.past: Any = None  # the last plain result and its residual
         self.size = self.expected = math.inf  # norm of that residual, and of the next were the map linear
 
-    def ease(self, scale: Array | None) -> None:
+    def rescale(self, scale: Array | None) -> None:
         """Divide the residual by a scale, (m,) in (0, 1], or by 1; J stays symmetric in the weights times the scale."""
         self.scale, self.weights = scale, self.plain if scale is None else self.plain * scale
         self.forget()
 
-    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
+    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> MixedStep:
         """Take in a plain step from g to `updated`, or to `result` along a constant shift, and mix it with the last."""
         error = float(Vectors().violation(self.log_b, g, updated, eps, self.rho))
         if not math.isfinite(error):
-            return Advance(result, error, error)
+            return MixedStep(result, error, error)
         norm = self.push(g, result, eps)
-        return Advance(self.mix(eps), error, norm)
+        return MixedStep(self.mix(eps), error, norm)
 
     def norm(self, z: Array) -> float:
         """The root of the weighted mean square."""

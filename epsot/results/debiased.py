@@ -7,7 +7,7 @@ from typing import Any
 
 from epsot.arrays import Place
 from epsot.costs import Array
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.problems.instance import Instance
 from epsot.results.plan import Plan
 from epsot.results.result import Result, SinkhornResult
@@ -15,7 +15,7 @@ from epsot.solver.loop import Check
 from epsot.status import Status
 
 
-@resident
+@device_aware
 @dataclass(frozen=True, repr=False, eq=False)
 class DivergenceResult(Result):
     """The Sinkhorn divergence: the same names as `SinkhornResult`, debiased, and the three solves behind them.

@@ -11,14 +11,14 @@ from array_api_compat import is_cupy_array, is_numpy_array
 
 from epsot.arrays import Place, as_real, in_dtype
 from epsot.costs import Array
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.kernels import PlanKernel
 from epsot.kernels.reference import bounded_exp
 from epsot.libraries import is_sparse
 from epsot.results import sparse
 
 
-@resident
+@device_aware
 @dataclass(frozen=True, repr=False, eq=False)
 class Plan:
     """A coupling of two measures: rows are the source, columns the target.

@@ -10,7 +10,7 @@ from typing import Any
 
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
-from epsot.devices import resident
+from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import PlanKernel
 from epsot.lazy import cached_property
@@ -19,7 +19,7 @@ from epsot.problems.problem import SEEN, UNSEEN, Problem
 from epsot.results import certificates
 from epsot.results.certificates import Certificate
 from epsot.results.plan import Plan
-from epsot.results.side import Side
+from epsot.results.potential import Potential
 from epsot.results.whole import WholeKernel
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
@@ -113,7 +113,7 @@ class Result:
         return in_dtype(array, self.instance.geometry.dtype, self.instance.place)  # a copy, the user's own
 
 
-@resident
+@device_aware
 @dataclass(frozen=True, repr=False, eq=False)
 class SinkhornResult(Result):
     """The solution of one entropic transport problem. Derived quantities are computed on first use.
@@ -169,14 +169,14 @@ class SinkhornResult(Result):
         return None if self.dual_pair.error is None else float(self.dual_pair.error)
 
     @cached_property
-    def source(self) -> Side:
+    def source(self) -> Potential:
         """The side of x and a, in float64."""
-        return Side.source(self.instance, self.dual_pair)
+        return Potential.source(self.instance, self.dual_pair)
 
     @cached_property
-    def target(self) -> Side:
+    def target(self) -> Potential:
         """The side of y and b, in float64."""
-        return Side.target(self.instance, self.dual_pair)
+        return Potential.target(self.instance, self.dual_pair)
 
     @cached_property
     def _sweeping(self) -> Problem:

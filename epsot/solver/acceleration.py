@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.costs import Array
-from epsot.kernels.bursts import Alternations, Record, Rest, Terms
-from epsot.kernels.vectors import Advance, Directions
+from epsot.kernels.bursts import Iterates, Progress, Rest, StopRule
+from epsot.kernels.vectors import Directions, MixedStep
 from epsot.solver.schedule import Level
 from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, Past, Update
 from epsot.status import Status
@@ -21,7 +21,7 @@ from epsot.status import Status
 STILL = Rest(PATIENCE, 0.9)  # where only rounding can be the reason
 SLOW = Rest(16, 0.7)  # steps that should have lowered the error by three tenths, or there may be a better way
 LONG = 20  # steps at one temperature until single points are suspected; again after three times as many
-TIED = 0.02  # a column that keeps all but this part of its mass to itself waits for nobody but itself
+TIED = 0.02  # a column that keeps all but this part of its mass to one row converges at a rate of its own
 LEAST = 0.1  # the residual of such a column is divided by its part that leaves, over TIED, or by this if that is less
 LARGE = 1e8  # costs over a temperature, or a temperature over the costs, from which constants may hide potentials
 
@@ -37,10 +37,10 @@ class AcceleratedState:
     error: float = math.inf  # marginal error of the pair of `plain`
     best: AlternatingState | None = None  # the step of the lowest error at this temperature
     lowest: tuple[float, float] = (math.inf, math.inf)  # that error, and the lowest norm of a residual
-    waited: int = 0  # mixed steps that lowered neither
+    without_progress: int = 0  # mixed steps that lowered neither
     plain_steps: int = 0  # steps of the plain series under way, 0: mixing
     plain_length: int = 2 * PATIENCE  # of the next plain series
-    look: int = LONG  # step at which the columns are looked at
+    next_check: int = LONG  # step at which the columns are looked at
     levels: tuple[tuple[float, Array], ...] = ()  # (eps, g) at the end of the last two temperatures
     coldest: tuple[float, float, AlternatingState] | None = None  # eps, error and step of the best before a reheating
 
@@ -67,13 +67,15 @@ class ConjugateResiduals(Update):
 
     def step(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         if eps != state.eps:
-            state = self.turn(state, eps)
+            state = self.new_level(state, eps)
         plain = self.update.step(state.plain, eps)
         if state.plain_steps:
             state = self.measured(state, plain, float(self.update.error(plain, eps)))
-            return replace(state, waited=0, plain_steps=(state.plain_steps + 1) % (state.plain_length // 2 + 1))
-        if state.steps + 1 == state.look:
-            state = self.look(state, plain)
+            return replace(
+                state, without_progress=0, plain_steps=(state.plain_steps + 1) % (state.plain_length // 2 + 1)
+            )
+        if state.steps + 1 == state.next_check:
+            state = self.check_columns(state, plain)
         # Whatever its error will turn out to be, the step is mixed with the last ones: that is one reading for both.
         advance = state.directions.advance(plain.g, plain.updated, plain.start, eps)
         state = self.measured(state, plain, advance.error)
@@ -87,30 +89,31 @@ class ConjugateResiduals(Update):
         if bursts is None or level.tol is None:
             return super().run(state, level, most, errors)
         if level.eps != state.eps:
-            state = self.turn(state, level.eps)
-        usual = 0 if state.plain_steps else min(most, state.look - state.steps - 1)
+            state = self.new_level(state, level.eps)
+        usual = 0 if state.plain_steps else min(most, state.next_check - state.steps - 1)
         if usual < 1:
             return super().run(state, level, most, errors)
-        terms = Terms(level.eps, usual, level.tol, STILL, SLOW, level.restless, errors)
-        record = Record(*state.lowest, state.waited)
+        terms = StopRule(level.eps, usual, level.tol, STILL, SLOW, level.give_up_above, errors)
+        record = Progress(*state.lowest, state.without_progress)
         plain = state.plain
         made = self.update.problem.in_bursts(
             lambda bursts: bursts.alternate(state.directions, plain.f, plain.start, record, PATIENCE, terms)
         )
         if made is None:
             return super().run(state, level, most, errors)
-        return self.made(state, made), made.errors
+        return self.absorb(state, made), made.errors
 
-    def made(self, state: AcceleratedState, made: Alternations) -> AcceleratedState:
+    def absorb(self, state: AcceleratedState, made: Iterates) -> AcceleratedState:
         """After steps that the backend has made."""
         error, norm, waited = made.record
         plain = AlternatingState(*made.last)
         state = replace(
             state, plain=plain, steps=state.steps + len(made.errors), error=made.errors[-1],
-            best=state.best if made.best is None else AlternatingState(*made.best), lowest=(error, norm), waited=waited,
+            best=state.best if made.best is None else AlternatingState(*made.best), lowest=(error, norm),
+            without_progress=waited,
         )  # fmt: skip
         if made.retreats:
-            return self.retreat(state)
+            return self.restart_plain(state)
         return replace(state, plain=replace(plain, start=made.start)) if math.isfinite(state.error) else state
 
     def centred(self, plain: AlternatingState, past: float, eps: float) -> AlternatingState:
@@ -127,42 +130,44 @@ class ConjugateResiduals(Update):
     @staticmethod
     def measured(state: AcceleratedState, plain: AlternatingState, error: float) -> AcceleratedState:
         """After one more plain step, which may be the best yet."""
-        best, lowest, waited = state.best, state.lowest, state.waited
+        best, lowest, waited = state.best, state.lowest, state.without_progress
         if error < lowest[0]:
             best, lowest, waited = plain, (error, lowest[1]), -1
         steps = state.steps + 1
-        return replace(state, plain=plain, steps=steps, error=error, best=best, lowest=lowest, waited=waited)
+        return replace(state, plain=plain, steps=steps, error=error, best=best, lowest=lowest, without_progress=waited)
 
-    def mixed(self, state: AcceleratedState, advance: Advance) -> AcceleratedState:
+    def mixed(self, state: AcceleratedState, advance: MixedStep) -> AcceleratedState:
         """Go on from the mix of the last steps, or where they brought nothing, from the best with plain ones."""
         plain, lowest = state.plain, state.lowest
-        waited = 0 if advance.norm < lowest[1] else state.waited + 1
+        waited = 0 if advance.norm < lowest[1] else state.without_progress + 1
         if waited >= PATIENCE:
-            return self.retreat(state)
+            return self.restart_plain(state)
         start = AlternatingState(plain.f, plain.g, plain.updated, advance.start)
-        return replace(state, plain=start, waited=waited, lowest=(lowest[0], min(advance.norm, lowest[1])))
+        return replace(state, plain=start, without_progress=waited, lowest=(lowest[0], min(advance.norm, lowest[1])))
 
-    def look(self, state: AcceleratedState, plain: AlternatingState) -> AcceleratedState:
+    def check_columns(self, state: AcceleratedState, plain: AlternatingState) -> AcceleratedState:
         """Ease the columns that nearly belong to one row: their own equation is slow, and each is a mode of its own.
 
         Near a matching there are as many such modes as points, with rates that go to 1 exponentially as eps goes to 0.
         """
         problem, xp = self.update.problem, self.update.problem.place.xp
-        state = replace(state, look=3 * state.look)
+        state = replace(state, next_check=3 * state.next_check)
         scale = problem.T.leaving(plain.g, plain.f, plain.updated, state.eps) / TIED
         if bool(xp.any(scale < 1)):
             scale = xp.where(scale < 1, scale, xp.ones_like(scale))
-            state.directions.ease(xp.where(scale > LEAST, scale, LEAST * xp.ones_like(scale)))
+            state.directions.rescale(xp.where(scale > LEAST, scale, LEAST * xp.ones_like(scale)))
             state = replace(state, lowest=(state.lowest[0], math.inf))
         return state
 
     @staticmethod
-    def retreat(state: AcceleratedState) -> AcceleratedState:
+    def restart_plain(state: AcceleratedState) -> AcceleratedState:
         """Go on from the best point, with a series of plain steps."""
-        state.directions.ease(None)
+        state.directions.rescale(None)
         plain = state.plain if state.best is None else state.best
         lowest = (state.lowest[0], math.inf)
-        return replace(state, plain=plain, lowest=lowest, waited=0, plain_steps=1, plain_length=2 * state.plain_length)
+        return replace(
+            state, plain=plain, lowest=lowest, without_progress=0, plain_steps=1, plain_length=2 * state.plain_length
+        )
 
     def pair(self, state: AcceleratedState) -> tuple[Array, Array]:
         return self.update.pair(state.plain)
@@ -179,7 +184,7 @@ class ConjugateResiduals(Update):
         if STILL.found(errors) and errors[-1] <= problem.rounding(plain.f, plain.g, level.eps):
             return Status.STALLED
         stuck = state.plain_steps > 0 or SLOW.found(errors)
-        return Status.MAX_ITER if stuck and errors[-1] > level.restless else None
+        return Status.MAX_ITER if stuck and errors[-1] > level.give_up_above else None
 
     def finish(self, state: AcceleratedState, eps: float) -> Dual:
         """The best pair that was measured at this temperature."""
@@ -188,9 +193,9 @@ class ConjugateResiduals(Update):
             best = state.coldest[2]
         return self.update.finish(best, eps)
 
-    def turn(self, state: AcceleratedState, eps: float) -> AcceleratedState:
+    def new_level(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         """The state at a new temperature: directions cleared, the potential extrapolated if it is a lower one."""
-        state.directions.ease(None)
+        state.directions.rescale(None)
         plain, coldest = self.centred(state.plain, state.eps, eps), state.coldest
         if eps > state.eps:
             if state.best is not None:

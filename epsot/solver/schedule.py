@@ -18,7 +18,7 @@ class Level(NamedTuple):
     eps: float
     steps: int = 1  # iterations, at most
     tol: float | None = None  # leave once the marginal error is below; None: do all the steps, do not measure
-    restless: float = math.inf  # leave, too, once the update is stuck at a larger error
+    give_up_above: float = math.inf  # leave, too, once the update is stuck at a larger error
 
 
 def annealing(
@@ -45,6 +45,6 @@ def annealing(
         return (*(Level(temperature) for temperature in hot(start)), Level(eps))
     descents = [[Level(z, LEVEL_STEPS, max(QUICK, tol)) for z in hot(start)]]
     if again := [Level(z, LEVEL_STEPS, THOROUGH) for z in hot(restart)]:
-        descents[0].append(Level(eps, max_iter, tol, restless=THOROUGH))
+        descents[0].append(Level(eps, max_iter, tol, give_up_above=THOROUGH))
         descents.append(again)
     return (*itertools.chain(*descents), Level(eps, max_iter, tol))

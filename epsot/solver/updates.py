@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.costs import Array
-from epsot.kernels.bursts import Rest, Terms
+from epsot.kernels.bursts import Rest, StopRule
 from epsot.problems.problem import Problem
 from epsot.solver.schedule import Level
 from epsot.status import Status
 
-PATIENCE = 8  # steps that bring nothing until rounding is blamed
+PATIENCE = 8  # steps that bring nothing until rounding is taken for the reason
 PLATEAU = Rest(PATIENCE, 1.0)  # where no step raises the error in exact arithmetic
 HALVING = Rest(3, 0.9)  # where every step about halves it
 
@@ -162,7 +162,7 @@ class SymmetricState:
     g: Array
     past: tuple[Array, Array]
     updated: tuple[Array, Array]
-    fresh: bool = False  # nothing is known yet: the first step starts from the plain update of the pair
+    cold: bool = False  # nothing is known yet: the first step starts from the plain update of the pair
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,12 @@ class Symmetric(Update):
     def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> SymmetricState:
         if f is None or g is None:
             pair = self.problem.zeros()
-            return SymmetricState(*pair, pair, pair, fresh=True)
+            return SymmetricState(*pair, pair, pair, cold=True)
         return SymmetricState(f, g, (f, g), (f, g))
 
     def step(self, state: SymmetricState, eps: float) -> SymmetricState:
         past = state.f, state.g
-        if state.fresh:
+        if state.cold:
             past = self.problem.next_pair(*past, eps)
         f, g = self.problem.next_pair(*past, eps)
         return SymmetricState((past[0] + f) / 2, (past[1] + g) / 2, past, (f, g))
@@ -194,7 +194,7 @@ class Symmetric(Update):
         return SymmetricState(*pair, pair, pair)
 
     def run_schedule(self, state: SymmetricState, temperatures: Sequence[float]) -> SymmetricState:
-        made = self.problem.in_bursts(lambda bursts: bursts.descend(state.f, state.g, state.fresh, temperatures))
+        made = self.problem.in_bursts(lambda bursts: bursts.descend(state.f, state.g, state.cold, temperatures))
         if made is None:
             state = super().run_schedule(state, temperatures)
             return state
@@ -227,7 +227,7 @@ class SelfState:
     f: Array
     updated: Array
     mean: Array
-    fresh: bool = False  # nothing is known yet: the first step starts from the plain update of `mean`
+    cold: bool = False  # nothing is known yet: the first step starts from the plain update of `mean`
 
 
 @dataclass(frozen=True)
@@ -242,26 +242,26 @@ class SelfTransport(Update):
     extrapolate: bool = False
 
     def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> SelfState:
-        fresh = f is None
+        cold = f is None
         f = self.problem.place.xp.zeros_like(self.problem.a.weights) if f is None else f
-        return SelfState(f, f, f, fresh)
+        return SelfState(f, f, f, cold)
 
     def step(self, state: SelfState, eps: float) -> SelfState:
-        f = self.problem.next_self(state.mean, eps) if state.fresh else state.mean
+        f = self.problem.next_self(state.mean, eps) if state.cold else state.mean
         updated = self.problem.next_self(f, eps, f)
         return SelfState(f, updated, (f + updated) / 2)
 
     def run(self, state: SelfState, level: Level, most: int, errors: Sequence[float]) -> tuple[SelfState, list[float]]:
         if most == 1 or level.tol is None:
             return super().run(state, level, most, errors)
-        terms = Terms(level.eps, most, level.tol, HALVING, HALVING, level.restless, errors)
-        made = self.problem.in_bursts(lambda bursts: bursts.average(state.mean, state.fresh, terms))
+        terms = StopRule(level.eps, most, level.tol, HALVING, HALVING, level.give_up_above, errors)
+        made = self.problem.in_bursts(lambda bursts: bursts.average(state.mean, state.cold, terms))
         if made is None:
             return super().run(state, level, most, errors)
         return SelfState(*made[:3]), made.errors
 
     def run_schedule(self, state: SelfState, temperatures: Sequence[float]) -> SelfState:
-        made = self.problem.in_bursts(lambda bursts: bursts.descend_self(state.mean, state.fresh, temperatures))
+        made = self.problem.in_bursts(lambda bursts: bursts.descend_self(state.mean, state.cold, temperatures))
         if made is None:
             state = super().run_schedule(state, temperatures)
             return state

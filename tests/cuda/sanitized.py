@@ -12,7 +12,7 @@ import numpy as np
 
 from epsot.arrays import common_place
 from epsot.costs import Cost, Euclidean, HalfSquare
-from epsot.kernels.bursts import Record, Rest, Terms
+from epsot.kernels.bursts import Progress, Rest, StopRule
 from epsot.kernels.cuda import bursts as cuda_bursts
 from epsot.kernels.cuda import modules, shapes
 from epsot.kernels.cuda import vectors as cuda_vectors
@@ -41,7 +41,7 @@ def use_bursts(kernel: bridge.Bridge, n: int, m: int, steps: int, rng: np.random
     """Every kind of steps, of one block and of two that share the vectors."""
     shared = shapes.burst_shares
     never = Rest(100, 0.0)
-    terms = Terms(0.1, steps, 0.0, never, never, 0.0, [1.0, 2.0])
+    terms = StopRule(0.1, steps, 0.0, never, never, 0.0, [1.0, 2.0])
     place = common_place(x=np.zeros(1))
     a, b = (
         Measure(fake_cupy.asarray(rng.random(k)), fake_cupy.asarray(rng.normal(size=k)), k / 2, 1.0, place)
@@ -52,8 +52,8 @@ def use_bursts(kernel: bridge.Bridge, n: int, m: int, steps: int, rng: np.random
         shapes.burst_shares = lambda _, blocks, shares=shares: min(shares, blocks)
         bursts = kernel.kernel.bursts(a, b)
         directions = cuda_vectors.Directions(b.weights, b.log_weights, b.mass, 1.0, balanced=False)
-        made = bursts.alternate(directions, zero + 1e9, g, Record(np.inf, np.inf, 0), 100, terms)
-        unbeaten = Record(0.0, 0.0, 0)  # so that the last step and the next are in the same place
+        made = bursts.alternate(directions, zero + 1e9, g, Progress(np.inf, np.inf, 0), 100, terms)
+        unbeaten = Progress(0.0, 0.0, 0)  # so that the last step and the next are in the same place
         bursts.alternate(directions, made.last.f, made.start, unbeaten, 100, terms)
         bursts.descend(zero, g, True, [0.2, 0.1, 0.1])
         if n == m:

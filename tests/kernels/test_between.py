@@ -124,8 +124,8 @@ def test_directions(
     scale = np.where(rng.random(m) < 0.5, 0.2, 1.0) if eased else None
     side: Any = (b, np.log(b), 1.7, rho)
     wanted, found = THEIRS.directions(*side, balanced=balanced), ours.directions(*side, balanced=balanced)
-    wanted.ease(scale)
-    found.ease(scale)
+    wanted.rescale(scale)
+    found.rescale(scale)
     counts = []
     for step in steps(m, 2 * WINDOW, rng):
         one, other = wanted.advance(*step, eps), found.advance(*step, eps)

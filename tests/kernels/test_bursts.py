@@ -111,7 +111,7 @@ def test_errors_are_those_of_the_definition(
     found = cuda.Points(on_device(x), on_device(y), HalfSquare()).bursts(marginal(a, rho), marginal(b, rho))
     assert found is not None
     directions = Directions(on_device(b), on_device(np.log(b)), b.sum(), rho, balanced=False)
-    made = found.alternate(directions, on_device(f), on_device(g), bursts.Record(1, 1, 0), 8, terms(eps=eps, steps=1))
+    made = found.alternate(directions, on_device(f), on_device(g), bursts.Progress(1, 1, 0), 8, terms(eps=eps, steps=1))
     exact, side = reference.Points(x, y, HalfSquare()), on_host(a, rho)
     next_f = side.dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
     next_g = side.dampen(exact.T.softmin(np.log(a) + next_f / eps, eps), eps)
@@ -145,7 +145,7 @@ def test_matrices(dtype: Any, turned: bool, rng: np.random.Generator, monkeypatc
         assert made is not None
         directions = Directions(b.weights, b.log_weights, b.mass, np.inf, balanced=True)
         zeros = on_device(np.zeros(50)), on_device(np.zeros(80))
-        steps = made.alternate(directions, *zeros, bursts.Record(1, 1, 0), 8, terms())
+        steps = made.alternate(directions, *zeros, bursts.Progress(1, 1, 0), 8, terms())
         found.append(
             [steps.start.data_, np.array(steps.errors), *(z.data_ for z in made.descend(*zeros, True, [1, 0.5])[:2])]
         )
@@ -214,8 +214,8 @@ def test_a_solve_without_a_tolerance_is_one_launch(
     np.testing.assert_allclose(actual.value.data_, desired.value.data_, rtol=1e-9, atol=1e-10)
 
 
-def terms(**changes: Any) -> bursts.Terms:
-    usual = bursts.Terms(eps=0.05, steps=5, tol=0.0, still=NEVER, slow=NEVER, restless=0.0, errors=[])
+def terms(**changes: Any) -> bursts.StopRule:
+    usual = bursts.StopRule(eps=0.05, steps=5, tol=0.0, still=NEVER, slow=NEVER, give_up_above=0.0, errors=[])
     return usual._replace(**changes)
 
 
@@ -238,7 +238,7 @@ def test_a_step_is_that_of_the_definition(cost: Any, off: float, rng: np.random.
     found = kernel.bursts(marginal(a, rho), marginal(b))
     assert found is not None
     directions = Directions(on_device(b), on_device(np.log(b)), b.sum(), np.inf, balanced=False)
-    record = bursts.Record(np.inf, np.inf, 0)
+    record = bursts.Progress(np.inf, np.inf, 0)
     made = found.alternate(directions, on_device(f) + off, on_device(g), record, 8, terms(steps=1))
     exact = reference.Points(x, y, cost)
     next_f = on_host(a, rho).dampen(exact.softmin(np.log(b) + g / eps, eps), eps)
@@ -268,7 +268,7 @@ def test_float32_far_from_the_origin(cost: Any, rng: np.random.Generator) -> Non
     found = cuda.Points(on_device(x), on_device(y), cost).bursts(marginal(b), marginal(b))
     assert found is not None
     directions = Directions(on_device(b), on_device(np.log(b)), 1.0, np.inf, balanced=True)
-    zero, record = on_device(np.zeros(40)), bursts.Record(np.inf, np.inf, 0)
+    zero, record = on_device(np.zeros(40)), bursts.Progress(np.inf, np.inf, 0)
     made = found.alternate(directions, zero, zero, record, 8, terms(eps=eps, steps=1))
     exact = reference.Points(x.astype(np.float64), y.astype(np.float64), cost).softmin(np.log(b), eps)
     # Exponents around a poor guess, like 60, are rounded to float32; a distance over eps is, too.

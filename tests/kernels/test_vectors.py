@@ -132,7 +132,7 @@ def test_directions(m: int, balanced: bool, eased: bool, eps: float, blocks: int
     rho = np.inf if balanced else 0.7
     scale = np.where(rng.random(m) < 0.5, 0.2, 1.0) if eased else None
     theirs = vectors.Directions(b, np.log(b), 1.7, rho, balanced=balanced)
-    theirs.ease(scale)
+    theirs.rescale(scale)
     path = list(steps(m, 2 * WINDOW, rng))
     wanted, known = [], []
     for g, updated, result in path:
@@ -141,7 +141,7 @@ def test_directions(m: int, balanced: bool, eased: bool, eps: float, blocks: int
 
     def run() -> list[Any]:
         ours = cuda.Vectors().directions(*map(fake_cupy.asarray, (b, np.log(b))), 1.7, rho, balanced=balanced)
-        ours.ease(None if scale is None else fake_cupy.asarray(scale))
+        ours.rescale(None if scale is None else fake_cupy.asarray(scale))
         found: list[Any] = []
         for step in path:
             start, error, norm = ours.advance(*map(fake_cupy.asarray, step), eps)

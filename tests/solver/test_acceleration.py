@@ -69,7 +69,7 @@ def test_a_linear_map_is_solved_in_as_many_steps_as_it_has_eigenvalues(scaled):
     solution = 0.01 * np.arange(30.0)
     directions, g = problem.directions(), np.zeros(30)
     if scaled:
-        directions.ease(np.where(np.arange(30) < 2, 0.25, 1.0))
+        directions.rescale(np.where(np.arange(30) < 2, 0.25, 1.0))
     for _ in range(12 if scaled else 4):
         g = advance(directions, g, g - S @ (g - solution)).start
     np.testing.assert_allclose(g, solution, atol=1e-6)
@@ -105,7 +105,7 @@ def test_no_column_leaps():
     """An eased residual is cut at LONGEST, unless the plain one is longer."""
     problem = posed(PointCloud(*clouds(30)), rho=(1.0, 2.0))
     directions = problem.directions()
-    directions.ease(np.full(30, 1e-6))
+    directions.rescale(np.full(30, 1e-6))
     residual = np.concatenate([np.full(10, -1e-9), np.full(10, 0.1), np.full(10, 5.0)])
     start = advance(directions, np.zeros(30), residual).start
     np.testing.assert_allclose(start, np.repeat([-1e-3, LONGEST, 5.0], 10), rtol=1e-9)
@@ -208,7 +208,7 @@ def test_it_goes_on_from_the_best_point_with_plain_steps():
     accelerated = ConjugateResiduals(Alternating(problem))
     first = accelerated.step(accelerated.init(1e-3, None, None), 1e-3)
     best = replace(first.plain, start=np.linspace(0, 1e-3, 30))
-    stuck = replace(first, best=best, lowest=(0.0, 0.0), waited=PATIENCE - 1)
+    stuck = replace(first, best=best, lowest=(0.0, 0.0), without_progress=PATIENCE - 1)
     retreated = accelerated.step(stuck, 1e-3)
     assert retreated.plain_steps == 1
     assert retreated.plain is best
@@ -226,7 +226,7 @@ def test_a_new_temperature_extrapolates():
     g, slope = np.arange(30.0), np.linspace(-1, 1, 30)
     for eps in (1.0, 0.25):
         plain = accelerated.update.init(eps, None, g + slope * eps)
-        state = accelerated.turn(AcceleratedState(plain, problem.directions(), eps, levels=state.levels), eps / 4)
+        state = accelerated.new_level(AcceleratedState(plain, problem.directions(), eps, levels=state.levels), eps / 4)
     np.testing.assert_allclose(state.plain.start, g + slope / 16, atol=1e-12)
 
 

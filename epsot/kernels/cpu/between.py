@@ -19,7 +19,7 @@ from epsot.kernels.cpu.advance import ROWS, STAGES, STEP, SUMS, VALUES, advance,
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import padded, writable
 from epsot.kernels.cpu.threads import run, usable_workers
-from epsot.kernels.vectors import WINDOW, Advance
+from epsot.kernels.vectors import WINDOW, MixedStep
 
 Array = NDArray[Any]
 
@@ -58,14 +58,14 @@ class Directions(vectors.Directions):
         self.pairs = np.zeros((count, 2, length)), np.zeros((count, 2, length))  # in turn
         self.partial = np.zeros((STAGES - 1, count, VALUES))
         self.totals, self.numbers = np.zeros((STAGES - 1, VALUES)), np.zeros(5)
-        self.ease(None)
+        self.rescale(None)
 
     def forget(self) -> None:
         super().forget()
         self.slot = 0  # where the next direction goes
         self.kept: list[int] = []  # 2^slot of those that count, the oldest first
 
-    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
+    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> MixedStep:
         eased, moved = self.scale is not None, self.past is not None
         g, updated, result = (writable(z, np.float64) for z in (g, updated, result))
         past, pair = self.pairs
@@ -82,7 +82,7 @@ class Directions(vectors.Directions):
             self.by_stages(arguments)
         error, size, expected, misled, gained = self.numbers.tolist()
         if not math.isfinite(error):
-            return Advance(result, error, error)
+            return MixedStep(result, error, error)
         self.size, self.expected, self.past, self.pairs = size, expected, pair, (pair, past)
         if misled:
             self.kept = []
@@ -90,7 +90,7 @@ class Directions(vectors.Directions):
             self.kept = [*self.kept, 1 << self.slot][-WINDOW:]
             self.slot = (self.slot + 1) % ROWS
         self.count = len(self.kept)
-        return Advance(start, error, size)
+        return MixedStep(start, error, size)
 
     def by_stages(self, arguments: tuple[Any, ...]) -> None:
         def piece(stage: int, begin: int, end: int) -> None:

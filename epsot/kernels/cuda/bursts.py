@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from epsot.costs import Array
-from epsot.kernels.bursts import Alternation, Alternations, Averages, Descent, Marginal, Record, Terms
+from epsot.kernels.bursts import Averages, Descent, Iterate, Iterates, Marginal, Progress, StopRule
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch_together
 from epsot.kernels.cuda.shapes import BURST_THREADS
@@ -105,7 +105,7 @@ class Bursts:
         """Where blocks count each other: zero, or 2^31."""
         return self.cupy.zeros(1, dtype=np.uint32)
 
-    def numbers(self, head: int, terms: Terms) -> tuple[Array, int, int]:
+    def numbers(self, head: int, terms: StopRule) -> tuple[Array, int, int]:
         """Numbers with the last errors in place, how many of these, and the steps to make."""
         last = terms.errors[-max(terms.still.steps, terms.slow.steps) :]
         steps = min(terms.steps, shapes.BURST_STEPS)
@@ -115,8 +115,8 @@ class Bursts:
         return numbers, len(last), steps
 
     def alternate(
-        self, directions: Directions, f: Array, start: Array, record: Record, patience: int, terms: Terms
-    ) -> Alternations:
+        self, directions: Directions, f: Array, start: Array, record: Progress, patience: int, terms: StopRule
+    ) -> Iterates:
         cupy, pairs, balanced = self.cupy, self.pairs, directions.balanced
         n, m = pairs.n, pairs.m
         shares = shapes.burst_shares(m, self.blocks)
@@ -128,9 +128,9 @@ class Bursts:
             **pairs.sizes, scale=pairs.scale(terms.eps), eps=terms.eps, rho_a=self.a.rho, rho_b=self.b.rho,
             mass=self.b.mass, size=directions.size, expected=directions.expected, lowest_error=record.error,
             lowest_norm=record.norm, bent=BENT, dependent=DEPENDENT, leap=LEAP, longest=LONGEST, tol=terms.tol,
-            restless=terms.restless, still_factor=terms.still.factor, slow_factor=terms.slow.factor, balanced=balanced,
-            eased=eased, moved=moved, directions=directions.count, slot=directions.slot, waited=record.waited,
-            patience=patience, shares=shares, steps=steps, still=terms.still.steps, slow=terms.slow.steps, known=known,
+            restless=terms.give_up_above, still_factor=terms.still.factor, slow_factor=terms.slow.factor,
+            balanced=balanced, eased=eased, moved=moved, directions=directions.count, slot=directions.slot,
+            waited=record.waited, patience=patience, shares=shares, steps=steps, still=terms.still.steps, slow=terms.slow.steps, known=known,
         )  # fmt: skip
         arguments = (
             pairs.x, pairs.y, self.a.log_weights, self.b.log_weights, self.b.weights,
@@ -143,18 +143,18 @@ class Bursts:
         made, begin = int(made), 2 * part + m + (int(made) - 1) % 2 * 2 * m
         directions.resume(int(count), int(slot), work[begin : begin + 2 * m], size, expected)
 
-        def alternation(number: int) -> Alternation:
+        def alternation(number: int) -> Iterate:
             z = work[number * part : (number + 1) * part]
             updated = z[n + m : n + 2 * m]
-            return Alternation(z[:n], z[n : n + m], updated, updated if balanced else z[n + 2 * m :])
+            return Iterate(z[:n], z[n : n + m], updated, updated if balanced else z[n + 2 * m :])
 
-        return Alternations(
+        return Iterates(
             alternation(int(last)), alternation(int(best)) if best >= 0 else None,
             work[2 * part : 2 * part + m], errors[known : known + made],
-            Record(error, norm, int(waited)), verdict == RETREATED,
+            Progress(error, norm, int(waited)), verdict == RETREATED,
         )  # fmt: skip
 
-    def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
+    def average(self, mean: Array, fresh: bool, terms: StopRule) -> Averages:
         cupy, pairs, n = self.cupy, self.pairs, self.pairs.n
         shares = shapes.burst_shares(n, self.blocks)
         numbers, known, steps = self.numbers(AVERAGE_HEAD, terms)

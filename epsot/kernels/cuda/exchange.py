@@ -9,10 +9,10 @@ from typing import Any
 
 from epsot.costs import Array, Cost
 from epsot.kernels import vectors
-from epsot.kernels.bursts import Alternation, Alternations, Averages, Descent, Marginal, Record, Terms
+from epsot.kernels.bursts import Averages, Descent, Iterate, Iterates, Marginal, Progress, StopRule
 from epsot.kernels.cuda import bursts as cuda
 from epsot.kernels.cuda import vectors as fused
-from epsot.kernels.vectors import Advance
+from epsot.kernels.vectors import MixedStep
 
 
 class Foreign:
@@ -141,15 +141,15 @@ class Bursts:
         self.bursts, self.like = bursts, like
 
     def alternate(
-        self, directions: Directions, f: Array, start: Array, record: Record, patience: int, terms: Terms
-    ) -> Alternations:
+        self, directions: Directions, f: Array, start: Array, record: Progress, patience: int, terms: StopRule
+    ) -> Iterates:
         with stream_of(self.like):
             made = self.bursts.alternate(directions, to_cupy(f), to_cupy(start), record, patience, terms)
-            last, best = (None if step is None else Alternation(*map(to_torch, step)) for step in made[:2])
+            last, best = (None if step is None else Iterate(*map(to_torch, step)) for step in made[:2])
             assert last is not None
             return made._replace(last=last, best=best, start=to_torch(made.start))
 
-    def average(self, mean: Array, fresh: bool, terms: Terms) -> Averages:
+    def average(self, mean: Array, fresh: bool, terms: StopRule) -> Averages:
         with stream_of(self.like):
             f, updated, mean, errors = self.bursts.average(to_cupy(mean), fresh, terms)
             return Averages(to_torch(f), to_torch(updated), to_torch(mean), errors)
@@ -191,11 +191,11 @@ class Directions(fused.Directions):
         with stream_of(b):
             super().__init__(to_cupy(b), to_cupy(log_b), mass, rho, balanced=balanced)
 
-    def ease(self, scale: Array | None) -> None:
+    def rescale(self, scale: Array | None) -> None:
         with stream_of(self.like):
-            super().ease(to_cupy(scale))
+            super().rescale(to_cupy(scale))
 
-    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
+    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> MixedStep:
         with stream_of(self.like):
             advance = super().advance(to_cupy(g), to_cupy(updated), to_cupy(result), eps)
             return advance._replace(start=to_torch(advance.start))

@@ -11,7 +11,7 @@ from epsot.kernels import vectors
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
 from epsot.kernels.cuda.shapes import PLAIN_THREADS, VECTOR_THREADS
-from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW, Advance
+from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW, MixedStep
 
 ROWS = WINDOW + 1  # where the next direction goes no other lies, so that it can be given up
 VALUES = 1 + 2 * ROWS  # of a stage of `advance`
@@ -48,7 +48,7 @@ class Directions(vectors.Directions):
         self.kept = [1 << (slot - back) % ROWS for back in range(count, 0, -1)]
         self.count, self.slot, self.past, self.size, self.expected = count, slot, past, size, expected
 
-    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> Advance:
+    def advance(self, g: Array, updated: Array, result: Array, eps: float) -> MixedStep:
         import cupy
 
         m, moved, eased = g.shape[0], self.past is not None, self.scale is not None
@@ -70,7 +70,7 @@ class Directions(vectors.Directions):
             self.kept = [*self.kept, 1 << self.slot][-WINDOW:]
             self.slot = (self.slot + 1) % ROWS
         self.count, self.past = len(self.kept), pair
-        return Advance(start, error, self.size)
+        return MixedStep(start, error, self.size)
 
 
 class Vectors(vectors.Vectors):

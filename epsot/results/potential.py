@@ -22,7 +22,7 @@ from epsot.solver.updates import Dual
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Side:
+class Potential:
     """In float64, over the whole support. Points without a partner have a slope of zero: nothing moves there."""
 
     instance: Instance
@@ -31,12 +31,12 @@ class Side:
     g: Array  # the potential of the other side that extends f
 
     @classmethod
-    def source(cls, instance: Instance, dual: Dual) -> Side:
+    def source(cls, instance: Instance, dual: Dual) -> Potential:
         """The side of f, of a solved instance."""
         return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)))
 
     @classmethod
-    def target(cls, instance: Instance, dual: Dual) -> Side:
+    def target(cls, instance: Instance, dual: Dual) -> Potential:
         """The side of g."""
         return cls.source(instance.T, dual.T)
 
