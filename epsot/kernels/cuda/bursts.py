@@ -130,7 +130,8 @@ class Bursts:
             lowest_norm=record.norm, bent=BENT, dependent=DEPENDENT, leap=LEAP, longest=LONGEST, tol=terms.tol,
             restless=terms.give_up_above, still_factor=terms.still.factor, slow_factor=terms.slow.factor,
             balanced=balanced, eased=eased, moved=moved, directions=directions.count, slot=directions.slot,
-            waited=record.waited, patience=patience, shares=shares, steps=steps, still=terms.still.steps, slow=terms.slow.steps, known=known,
+            waited=record.waited, patience=patience, shares=shares, steps=steps, still=terms.still.steps,
+            slow=terms.slow.steps, known=known,
         )  # fmt: skip
         arguments = (
             pairs.x, pairs.y, self.a.log_weights, self.b.log_weights, self.b.weights,
