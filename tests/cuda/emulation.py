@@ -21,6 +21,8 @@ COMPILER = shutil.which("g++") if sys.platform == "linux" else None
 MISSING = None if COMPILER else "no g++ on Linux: the CUDA kernels cannot be run on the CPU"
 FLAGS = ("-O1", "-std=c++17", "-fopenmp", "-fPIC", "-shared", "-Wno-unknown-pragmas")
 STACK = 64 * 1024  # bytes for each CUDA thread
+# OpenMP's threads sleep between launches: those of every program spin otherwise, which doubles the work of the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 FOLDER = Path(os.environ.get("EPSOT_EMULATION", "") or tempfile.mkdtemp(prefix="epsot-emulation-"))  # set: kept
 if "EPSOT_EMULATION" not in os.environ:
     atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)

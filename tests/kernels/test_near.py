@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tests.kernels.test_tree import CLOUDS, clusters, uniform
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
 
 FROM = {"boxes": 0, "no boxes": 1 << 40}  # columns
-problem = cache(test_tree.problem)
+problem = lru_cache(len(CLOUDS))(test_tree.problem)  # 27 MB each
 
 
 @pytest.fixture(autouse=True)
