@@ -1,7 +1,8 @@
-"""Fixtures: awkward problems, none of them uniform, centred, square or of mass one."""
+"""Fixtures: awkward problems, none of them uniform, centred, square or of mass one. What is compiled is kept."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,6 +10,12 @@ import numpy as np
 import pytest
 
 from epsot.kernels.cuda import modules
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What `tests/cuda` compiles is kept in pytest's cache, which `pytest --cache-clear` empties."""
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        os.environ.setdefault("EPSOT_EMULATION", str(config.cache.mkdir("epsot-compiled")))  # type: ignore[union-attr]
 
 
 class Measures(NamedTuple):

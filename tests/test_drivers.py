@@ -49,7 +49,7 @@ def test_both_sides_agree(kind: str, reach: Any, rng: np.random.Generator) -> No
     assert one.success
     same(one, other)
     # The definition: both marginals are what the potentials call for.
-    P = one.plan @ np.eye(M)
+    P = (one.plan.T @ np.eye(N)).T
     for sums, weights, z, strength in ((P.sum(axis=1), a, one.f, rho[0]), (P.sum(axis=0), b, one.g, rho[1])):
         called_for = weights if strength is None else weights * np.exp(-z / strength)
         assert np.abs(sums - called_for).sum() <= 2e-8

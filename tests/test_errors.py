@@ -491,7 +491,7 @@ def test_sample_mode(solved: Any) -> None:
         solved.plan.sample(3, mode="sorted")
 
 
-@pytest.mark.parametrize("rng", [object(), "seed", -1, 0.5], ids=str)
+@pytest.mark.parametrize("rng", [object(), "seed", -1, 0.5], ids=["object", "seed", "-1", "0.5"])
 @pytest.mark.parametrize("mode", ["independent", "stratified"])
 def test_sample_by_no_generator(solved: Any, rng: Any, mode: Any) -> None:
     with raises((ValueError, TypeError), "`rng`", "numpy.random.Generator", type(rng).__name__):

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.cuda.kept import kept
 
 HEADER = Path(__file__).with_name("emulator.h")
 COMPILER = shutil.which("g++") if sys.platform == "linux" else None
 MISSING = None if COMPILER else "no g++ on Linux: the CUDA kernels cannot be run on the CPU"
 FLAGS = ("-O1", "-std=c++17", "-fopenmp", "-fPIC", "-shared", "-Wno-unknown-pragmas")
 STACK = 64 * 1024  # bytes for each CUDA thread
-FOLDER = Path(os.environ.get("EPSOT_EMULATION", "") or tempfile.mkdtemp(prefix="epsot-emulation-"))  # set: kept
-if "EPSOT_EMULATION" not in os.environ:
-    atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+# OpenMP's threads sleep between launches: those of every program spin otherwise, which doubles the work of the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@cache
+def compiler_version() -> str:
+    return subprocess.check_output([str(COMPILER), "-dumpfullversion", "-dumpmachine"], text=True)
 
 
 def build(code: str, names: Sequence[str], options: Sequence[str] = ()) -> Path:
@@ -31,16 +35,14 @@ def build(code: str, names: Sequence[str], options: Sequence[str] = ()) -> Path:
     exports = "".join(f"EMULATOR_EXPORT(kernel_{k}, &{name})\n" for k, name in enumerate(names))
     unit = f"{code}\n{exports}"
     flags = (*FLAGS, *options, *os.environ.get("EPSOT_EMULATION_FLAGS", "").split())
-    stamp = hashlib.sha256("\0".join([HEADER.read_text(), unit, *flags]).encode()).hexdigest()[:24]
-    library = FOLDER / f"{stamp}.so"
-    if not library.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        source, unfinished = FOLDER / f"{stamp}-{os.getpid()}.cpp", FOLDER / f"{stamp}-{os.getpid()}.so"
+
+    def compile_to(library: Path) -> None:
+        source = library.with_suffix(".cpp")
         source.write_text(unit)
-        command = [str(COMPILER), *flags, "-include", str(HEADER), str(source), "-o", str(unfinished)]
-        subprocess.run(command, check=True)
-        unfinished.replace(library)
-    return library
+        subprocess.run([str(COMPILER), *flags, "-include", str(HEADER), str(source), "-o", str(library)], check=True)
+        source.unlink()
+
+    return kept(".so", [compiler_version(), HEADER.read_text(), unit, *flags], compile_to)
 
 
 class Kernels:

@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -109,7 +110,7 @@ struct Fiber {
     Warp* warp;
     unsigned index, votes, barriers, warp_barriers;
     State state;
-    std::vector<char> stack;
+    std::unique_ptr<char[]> stack;  // never filled: of each, memory has the pages that are used
     void* sanitized = nullptr;
     bool fenced;     // before what it does next
     char* observed;  // what it looked at last, of that which blocks tell each other
@@ -173,16 +174,16 @@ EMULATOR_UNSEEN inline void run_fiber()
 
 EMULATOR_UNSEEN inline void start(Fiber& fiber, size_t stack_size)
 {
-    if (fiber.stack.size() < stack_size) fiber.stack.resize(stack_size);
-    memcpy(fiber.stack.data(), &CANARY, sizeof CANARY);
+    if (!fiber.stack) fiber.stack.reset(new char[stack_size]);
+    memcpy(fiber.stack.get(), &CANARY, sizeof CANARY);
 #ifdef PORTABLE_FIBERS
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = stack_size;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, run_fiber, 0);
 #else
-    void** top = (void**)(((uintptr_t)fiber.stack.data() + fiber.stack.size()) & ~uintptr_t(15));
+    void** top = (void**)(((uintptr_t)fiber.stack.get() + stack_size) & ~uintptr_t(15));
     *--top = nullptr;  // the alignment that the ABI wants at entry
     *--top = (void*)run_fiber;
     for (int k = 0; k < 6; ++k) *--top = nullptr;
@@ -206,7 +207,7 @@ EMULATOR_UNSEEN inline void resume(Fiber& fiber)
     emulator_switch(&scheduler, fiber.context);
 #endif
     uint64_t canary;
-    memcpy(&canary, fiber.stack.data(), sizeof canary);
+    memcpy(&canary, fiber.stack.get(), sizeof canary);
     if (canary != CANARY) fail("stack overflow in a kernel");
 }
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.cuda.kept import kept
 
 OPTIONS = (b"--std=c++17", b"-ftz=true", b"--device-as-default-execution-space")  # the last two are CuPy's own
 MISSING = "NVRTC is not installed: pip install nvidia-cuda-nvrtc, which needs no GPU"
@@ -66,12 +69,23 @@ def _compiled(architecture: str, code: str, names: Sequence[str]) -> Any:
     return program
 
 
+@cache
+def version() -> str:
+    """Of NVRTC: its number, and the size of its library, for what the number does not tell apart."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value} {Path(library()._name).stat().st_size}"
+
+
 def assembly(code: str, name: str) -> str:
     """The PTX of a kernel."""
-    program = _compiled("compute_90", code, [name])
-    text = _text(program, "PTX")
-    library().nvrtcDestroyProgram(ctypes.byref(program))
-    return text
+
+    def write(file: Path) -> None:
+        program = _compiled("compute_90", code, [name])
+        file.write_text(_text(program, "PTX"))
+        library().nvrtcDestroyProgram(ctypes.byref(program))
+
+    return kept(".ptx", [version(), *map(str, OPTIONS), code, name], write).read_text()
 
 
 def instructions(code: str, name: str) -> Counter[str]:
@@ -81,8 +95,21 @@ def instructions(code: str, name: str) -> Counter[str]:
     return Counter(re.findall(r"^\s+(?:@\S+ )?([a-z][\w.]+)", inner, re.MULTILINE))
 
 
+PATTERNS = (r"Used (\d+) registers", r"(\d+) bytes smem", r"(\d+) bytes spill", r"(\d+) bytes stack frame")
+
+
 def compile_for(architecture: int, code: str, names: Sequence[str]) -> dict[str, Usage]:
     """What the kernels of these names use on sm_<architecture>."""
+    origin = [version(), *map(str, OPTIONS), *PATTERNS, str(architecture), code, *names]
+
+    def write(file: Path) -> None:
+        file.write_text(json.dumps(_usage(architecture, code, names)))
+
+    file = kept(".json", origin, write)
+    return {name: Usage(*numbers) for name, numbers in json.loads(file.read_text()).items()}
+
+
+def _usage(architecture: int, code: str, names: Sequence[str]) -> dict[str, Usage]:
     nvrtc, program = library(), _compiled(f"sm_{architecture}", code, names)
     log = _text(program, "ProgramLog")
     usage = {}
@@ -94,9 +121,6 @@ def compile_for(architecture: int, code: str, names: Sequence[str]) -> dict[str,
         usage[name] = Usage(*(_total(pattern, part) for pattern in PATTERNS))
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     return usage
-
-
-PATTERNS = (r"Used (\d+) registers", r"(\d+) bytes smem", r"(\d+) bytes spill", r"(\d+) bytes stack frame")
 
 
 def _total(pattern: str, text: str) -> int:

@@ -37,6 +37,7 @@ def run_racing(command: list[str]) -> subprocess.CompletedProcess[str]:
     return found
 
 
+@pytest.mark.guard
 def test_no_access_out_of_bounds() -> None:
     flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
     options = "detect_leaks=0:detect_stack_use_after_return=0"
@@ -45,6 +46,7 @@ def test_no_access_out_of_bounds() -> None:
     assert "launches" in found.stdout
 
 
+@pytest.mark.guard
 def test_no_races() -> None:
     found = run_racing(["-m", "tests.cuda.sanitized", "races"])
     assert found.returncode == 0, found.stderr[-4000:]
@@ -57,6 +59,7 @@ FENCE = "__threadfence();  // ... and what they wrote by this one, whose"  # whe
 LAST = "__threadfence();  // ... and what they wrote by this one\n        }"  # before the last block joins the parts
 
 
+@pytest.mark.guard
 @pytest.mark.parametrize(
     ("old", "new"),
     [(STEP, "}\n}"), (WARP, ""), (FENCE, "//"), (LAST, "}")],

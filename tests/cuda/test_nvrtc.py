@@ -1,7 +1,8 @@
 """Every kernel compiled by NVRTC, without a GPU, and what it uses held against `budget.json`: nothing spills.
 
-All of them are compiled for sm_90; of each form and type those of one cost for the other architectures, because all for
-all takes minutes. EPSOT_ALL_KERNELS=1 does that. After a change that is meant to use more:
+All of them are compiled for sm_90; of each form and type those of one cost for the other architectures, by
+`pytest -m guard`, because all for all takes minutes. EPSOT_ALL_KERNELS=1 does that. After a change that is meant to use
+more:
 
     EPSOT_ALL_KERNELS=1 python -m tests.cuda.test_nvrtc
 """
@@ -12,7 +13,6 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,29 +28,33 @@ TYPICAL = ("square, d = 3", "square, any d", "in memory", "order", "vectors")
 GRANULARITY = 8  # registers are dealt out in eights
 
 
-def chosen(architecture: int) -> list[list[str]]:
+def chosen(architecture: int) -> list[str]:
     """The groups to be compiled for an architecture."""
     whole = architecture == MAIN or os.environ.get("EPSOT_ALL_KERNELS")
-    return [names for label, names in groups().items() if whole or label.endswith(TYPICAL)]
+    return [label for label in groups() if whole or label.endswith(TYPICAL)]
 
 
-@cache
-def usage(architecture: int) -> dict[str, nvrtc.Usage]:
-    """Compiled on all cores: NVRTC does not hold Python's lock."""
-    found: dict[str, nvrtc.Usage] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for part in pool.map(lambda names: nvrtc.compile_for(architecture, source(), names), chosen(architecture)):
-            found.update(part)
-    return found
+def usage(architecture: int, label: str) -> dict[str, nvrtc.Usage]:
+    return nvrtc.compile_for(architecture, source(), groups()[label])
+
+
+PROGRAMS = [pytest.param(MAIN, label, id=label) for label in chosen(MAIN)]
+PROGRAMS += [
+    pytest.param(architecture, label, id=f"sm_{architecture}, {label}", marks=pytest.mark.guard)
+    for architecture in OTHERS
+    for label in chosen(architecture)
+]
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
-@pytest.mark.parametrize("architecture", [MAIN, *OTHERS])
-def test_registers_and_shared_memory(architecture: int) -> None:
+@pytest.mark.parametrize(("architecture", "label"), PROGRAMS)
+def test_registers_and_shared_memory(architecture: int, label: str) -> None:
     if architecture not in nvrtc.architectures():
         pytest.skip(f"this NVRTC does not know sm_{architecture}")
     budget = json.loads(BUDGET.read_text())
-    for name, used in usage(architecture).items():
+    found = usage(architecture, label)
+    assert list(found) == groups()[label]
+    for name, used in found.items():
         assert used.spilled == 0, f"{name} spills {used.spilled} bytes on sm_{architecture}"
         assert used.stack == 0, f"{name} keeps {used.stack} bytes of arrays in memory on sm_{architecture}"
         registers, shared = budget[name]
@@ -58,15 +62,19 @@ def test_registers_and_shared_memory(architecture: int) -> None:
         assert used.shared <= shared, f"{name} uses {used.shared} bytes of shared memory on sm_{architecture}"
 
 
+RESIDENT = {f"{real}, square, d = {d}": shapes.near(real, 0, d, 4) for real in REALS for d in (1, 2, 3)}
+RESIDENT |= {f"{real}, square, any d": shapes.tiled(real, 0, 8) for real in REALS}
+RESIDENT |= {f"{real}, matrix, rows in memory": shapes.stored(real, True) for real in REALS}
+
+
 @pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
-def test_so_many_blocks_fit_on_a_multiprocessor() -> None:
+@pytest.mark.parametrize("label", RESIDENT)
+def test_so_many_blocks_fit_on_a_multiprocessor(label: str) -> None:
     """As the table says. Each of four schedulers has 16384 registers for whole warps."""
-    shapes_of = [shapes.near(real, 0, d, 4) for real in REALS for d in (1, 2, 3)]
-    shapes_of += [shapes.tiled(real, 0, 8) for real in REALS] + [shapes.stored(real, True) for real in REALS]
-    for shape in shapes_of:
-        used = usage(MAIN)[f"reduce<{shape.name}, SUMS>"]
-        warps = 4 * (16384 // (32 * -(-used.registers // GRANULARITY) * GRANULARITY))
-        assert warps // (shape.threads // 32) == shape.resident, shape.name
+    shape = RESIDENT[label]
+    used = usage(MAIN, label)[f"reduce<{shape.name}, SUMS>"]
+    warps = 4 * (16384 // (32 * -(-used.registers // GRANULARITY) * GRANULARITY))
+    assert warps // (shape.threads // 32) == shape.resident, shape.name
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
@@ -83,6 +91,7 @@ def test_a_pair_costs_what_the_bound_counts(d: int) -> None:
     assert found.total() <= (d + 3) * pairs + 2 * (d + 1) + 6  # and the loop itself
 
 
+@pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
 @pytest.mark.parametrize("kind", [1, 2])
 def test_points_that_coincide_are_at_distance_zero(kind: int) -> None:
     """Coordinates are rounded before they are subtracted, rows as columns: `mul.f64` would become part of an fma."""
@@ -98,8 +107,11 @@ def test_the_budget_is_of_the_kernels_there_are() -> None:
 def main() -> None:
     """Write the largest use over the architectures."""
     budget: dict[str, list[int]] = {}
-    for architecture in (MAIN, *OTHERS):
-        for name, used in usage(architecture).items():
+    programs = [(architecture, label) for architecture in (MAIN, *OTHERS) for label in chosen(architecture)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC does not hold Python's lock
+        usages = list(pool.map(lambda program: usage(*program), programs))
+    for (architecture, _), found in zip(programs, usages, strict=True):
+        for name, used in found.items():
             registers, shared = budget.get(name, (0, 0))
             rounded = -(-used.registers // GRANULARITY) * GRANULARITY
             budget[name] = [max(registers, rounded), max(shared, used.shared)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tests.kernels.test_tree import CLOUDS, clusters, uniform
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
 
 FROM = {"boxes": 0, "no boxes": 1 << 40}  # columns
-problem = cache(test_tree.problem)
+problem = lru_cache(2)(test_tree.problem)  # of the cloud at hand, in either type; each has 27 MB
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def ours_of(theirs: reference.Points, limit: float | None = None) -> Any:
     return kernel
 
 
-@pytest.mark.parametrize("make", CLOUDS)
+@pytest.mark.parametrize("make", CLOUDS, scope="module")  # cloud by cloud
 @pytest.mark.parametrize("limit", [-3.0, -9.0])
 def test_left_out_is_bounded(make: Any, limit: float, boxes: str) -> None:
     """With a coarse limit the sums are too small, by no more than twice that part, whatever the guess was."""
@@ -94,7 +94,7 @@ def test_costs_and_dimensions(cost: Cost, d: int, dtype: Any, monkeypatch: Any) 
     assert np.abs(slopes).max() <= (part + rounding) * longest
 
 
-@pytest.mark.parametrize("make", CLOUDS)
+@pytest.mark.parametrize("make", CLOUDS, scope="module")  # cloud by cloud
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rounding_hides_what_is_left_out_by_default(make: Any, dtype: Any, boxes: str) -> None:
     """At the limit of the kernels the result is that of all pairs."""
