@@ -35,6 +35,9 @@ def test_nothing_is_false(first: int) -> None:
         (3, 3921),  # a bound from what potentials with a large constant had shown
         (11, 383),  # a bound that did not see the rounding of what is missing
         (11, 7072),  # equal measures that diverge
+        (11, 622),  # a start from which float32 steps come to rest, where from none they converge
+        (11, 78367),  # the same in float64
+        (12, 8620),  # potentials as large as a `diameter` allows, whose constant takes the digits
         (11, 51386),  # exponents of 1e12 in float64, at a tolerance as large as their rounding
     ],
 )

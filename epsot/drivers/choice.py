@@ -93,18 +93,33 @@ def run(
 def settle(
     make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | None
 ) -> Outcome:
-    """Anneal from coarse to fine or on all points at once, from an earlier result or from none."""
-    problem = instance.problem
+    """Anneal from an earlier result; from none, too, where that has led nowhere: a start is to cost time at most."""
     warm = None if init is None else warm_start(init, instance, options)
-    if warm is None and options.tol is not None:
+    if init is None or warm is None:
+        return from_none(make, instance, options)
+    update = make(instance.problem)
+    schedule = options.schedule(instance.eps, instance.geometry.degree, init.eps)
+    state = update.init(schedule[0].eps, *warm)
+    outcome = run_stage(update, state, Stage(instance, schedule), instance, options)
+    lost = outcome.status in (Status.STALLED, Status.DIVERGED) and outcome.nit < options.max_iter
+    if options.tol is None or not lost:
+        return outcome
+    cold = from_none(make, instance, options, outcome.nit)
+    better = cold if cold.status is Status.CONVERGED or outcome.status is Status.DIVERGED else outcome
+    return replace(better, nit=cold.nit, history=(*outcome.history, *cold.history))
+
+
+def from_none(make: Callable[[Problem], Update], instance: Instance, options: Options, nit: int = 0) -> Outcome:
+    """Anneal from coarse to fine where the geometry has coarser resolutions, or on all points at once."""
+    problem = instance.problem
+    resolutions = None
+    if options.tol is not None:  # without one, every temperature sees all points
         resolutions = instance.core.resolutions(problem.a.weights, problem.b.weights, own=problem.own)
-        if resolutions is not None:
-            return coarse_to_fine.solve(make, instance, resolutions, options)
-    update = make(problem)
-    earlier = None if init is None or warm is None else init.eps
-    schedule = options.schedule(instance.eps, instance.geometry.degree, earlier)
-    state = update.init(schedule[0].eps, *(warm or (None, None)))
-    return run_stage(update, state, Stage(instance, schedule), instance, options)
+    if resolutions is not None:
+        return coarse_to_fine.solve(make, instance, resolutions, options, nit)
+    update, schedule = make(problem), options.schedule(instance.eps, instance.geometry.degree)
+    state = update.init(schedule[0].eps, None, None)
+    return run_stage(update, state, Stage(instance, schedule), instance, options, nit)
 
 
 def unmoved(instance: Instance, options: Options) -> Outcome:

@@ -53,10 +53,12 @@ class Reached:
         return Potential.target(self.instance, self.dual).carried_to(kernel.T)
 
 
-def solve(make: Callable[[Problem], Update], instance: Instance, resolutions: Resolutions, options: Options) -> Outcome:
-    """Anneal from coarse to fine, each stage from the potentials of those before."""
+def solve(
+    make: Callable[[Problem], Update], instance: Instance, resolutions: Resolutions, options: Options, nit: int = 0
+) -> Outcome:
+    """Anneal from coarse to fine, each stage from the potentials of those before, after `nit` iterations."""
     reached: list[Reached] = []  # the ends of the last two temperatures, on the finest cells that have seen them
-    nit, stopped = 0, False
+    stopped = False
     for stage in stages(instance, resolutions, options):
         if stopped:  # one more step: what is returned belongs to points and target
             if stage.cells:
