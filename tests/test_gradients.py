@@ -217,7 +217,8 @@ def test_transport_cost(awkward: Measures, cost: str, rho: Any) -> None:
     for part, value in zip(result.parts, expected, strict=True):
         close(part.transport_cost, value, 1e-11)
     close(result.transport_cost, expected[0] - (expected[1] + expected[2]) / 2, 1e-11)
-    tight = epsot.solve(geometry, a, b, eps=eps, rho=rho, **TIGHT)
+    # Directions that are nearly the same leave no certain digit beyond 1e-12.
+    tight = epsot.solve(geometry, a, b, eps=eps, rho=rho, **TIGHT | {"tol": 1e-11 if cost == "cosine" else 1e-12})
     P = tight.plan.to_dense()
     close(tight.value, tight.transport_cost + checks.primal(P, 0 * C, a, b, eps, rho), 1e-9)
 

@@ -77,8 +77,9 @@ def measured(instance: Instance, outcome: Outcome, logit_error: float, hidden: f
     if not hidden > known:
         return outcome
     unseen = UNSEEN * instance.exact.exponent_error(logit_error, eps)  # kernels round exponents in any case
-    error = max(known, instance.exact.measured(dual.f, dual.g, eps) + (unseen if unseen > tol else 0.0))
-    failed = outcome.status is Status.CONVERGED and not (error <= NEARLY * tol and unseen <= tol)
+    seen = instance.exact.measured(dual.f, dual.g, eps)
+    error = max(known, seen + (unseen if unseen > tol else 0.0))
+    failed = outcome.status is Status.CONVERGED and not (max(known, seen) + unseen <= NEARLY * tol and unseen <= tol)
     dual = replace(dual, error=xp.asarray(error, dtype=xp.float64, device=instance.place.device))
     return replace(outcome, dual=dual, status=Status.STALLED if failed else outcome.status)
 
