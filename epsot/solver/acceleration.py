@@ -28,7 +28,10 @@ LARGE = 1e8  # costs over a temperature, or a temperature over the costs, from w
 
 @dataclass(frozen=True)
 class AcceleratedState:
-    """The last plain step, and what was learned at this temperature and before."""
+    """The last plain step, and what was learned at this temperature and before.
+
+    The `directions` are memory that each step changes in place: from an earlier state one can go on plainly, not mixed.
+    """
 
     plain: AlternatingState
     directions: Directions
