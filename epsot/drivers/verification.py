@@ -41,17 +41,20 @@ def verified(instance: Instance, outcome: Outcome, tol: float | None, max_iter: 
         outcome = measured(instance, outcome, logit_error, hidden, tol or 0.0)
         if outcome.status is Status.CONVERGED and float(outcome.dual.error) > (tol or 0.0):  # type: ignore[arg-type]
             outcome = centred(instance.problem, finished(instance.exact, outcome, eps, tol or 0.0, max_iter, watch))
-    if exhausted(instance, outcome.status, logit_error):
+    if exhausted(instance, outcome):
         return replace(outcome, status=Status.STALLED)
     return outcome
 
 
-def exhausted(instance: Instance, status: Status, logit_error: float) -> bool:
+def exhausted(instance: Instance, outcome: Outcome) -> bool:
     """Whether no digits are left that more iterations, or a slower schedule, could bring."""
+    status, dual, eps = outcome.status, outcome.dual, instance.eps
     if status not in (Status.MAX_ITER, Status.SCHEDULE_ENDED):
         return False
     problem = instance.problem if status is Status.MAX_ITER else instance.exact
-    return problem.exponent_error(logit_error, instance.eps) > UNRESOLVED
+    if problem.exponent_error(dual.logit_error, eps) <= UNRESOLVED:
+        return False
+    return problem.exponent_error(problem.logit_error(dual.f, dual.g, eps), eps) > UNRESOLVED
 
 
 def centred(problem: Problem, outcome: Outcome) -> Outcome:
