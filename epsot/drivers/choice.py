@@ -105,7 +105,8 @@ def settle(
     if options.tol is None or not lost:
         return outcome
     cold = from_none(make, instance, options, outcome.nit)
-    better = cold if cold.status is Status.CONVERGED or outcome.status is Status.DIVERGED else outcome
+    found = cold.status in (Status.CONVERGED, Status.STOPPED) or outcome.status is Status.DIVERGED
+    better = cold if found else outcome
     return replace(better, nit=cold.nit, history=(*outcome.history, *cold.history))
 
 
