@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from epsot.costs import Array
 from epsot.drivers import coarse_to_fine
 from epsot.drivers.options import Options
 from epsot.drivers.stages import Stage, run_stage
@@ -34,10 +35,10 @@ def solve_transport(instance: Instance, options: Options, init: Init) -> Sinkhor
         return Symmetric(problem) if options.tol is None else ConjugateResiduals(Alternating(problem))
 
     init = init.xy if isinstance(init, DivergenceResult) else init
-    if init is not None:
-        check_start(init, instance)
     if options.tol is None or not wide(instance):
         return run(update, instance, options, init)
+    if init is not None:
+        check_start(init, instance)  # an error is to show the problem as it was posed
     if options.callback is not None:
         callback = options.callback
         options = replace(options, callback=lambda record: callback(record.T))
@@ -97,10 +98,7 @@ def settle(
     warm = None if init is None else warm_start(init, instance, options)
     if init is None or warm is None:
         return from_none(make, instance, options)
-    update = make(instance.problem)
-    schedule = options.schedule(instance.eps, instance.geometry.degree, init.eps)
-    state = update.init(schedule[0].eps, *warm)
-    outcome = run_stage(update, state, Stage(instance, schedule), instance, options)
+    outcome = on_points(make, instance, options, warm, init.eps)
     lost = outcome.status in (Status.STALLED, Status.DIVERGED) and outcome.nit < options.max_iter
     if options.tol is None or not lost:
         return outcome
@@ -118,8 +116,21 @@ def from_none(make: Callable[[Problem], Update], instance: Instance, options: Op
         resolutions = instance.core.resolutions(problem.a.weights, problem.b.weights, own=problem.own)
     if resolutions is not None:
         return coarse_to_fine.solve(make, instance, resolutions, options, nit)
-    update, schedule = make(problem), options.schedule(instance.eps, instance.geometry.degree)
-    state = update.init(schedule[0].eps, None, None)
+    return on_points(make, instance, options, nit=nit)
+
+
+def on_points(
+    make: Callable[[Problem], Update],
+    instance: Instance,
+    options: Options,
+    warm: tuple[Array | None, Array | None] = (None, None),
+    warm_eps: float | None = None,
+    nit: int = 0,
+) -> Outcome:
+    """Anneal on all points, from earlier potentials at their temperature, or from none."""
+    update = make(instance.problem)
+    schedule = options.schedule(instance.eps, instance.geometry.degree, warm_eps)
+    state = update.init(schedule[0].eps, *warm)
     return run_stage(update, state, Stage(instance, schedule), instance, options, nit)
 
 
