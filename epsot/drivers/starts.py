@@ -43,8 +43,10 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options) -> tu
     f = potential(init.source, 0, needed=own)
     g = f if own else potential(init.target, 1, needed=True)
     problem, eps = instance.problem, instance.eps
-    start = min(options.start, instance.core.scale())  # a `diameter` may be anything
-    most = (FAR_OF_ITSELF if own else FAR) * max(start, problem.scale, eps)
+    most = max(problem.scale, eps)
+    if options.start > most:
+        most = max(most, min(options.start, instance.core.scale()))  # a `diameter` may be anything
+    most *= FAR_OF_ITSELF if own else FAR
     most = problem.b.dampen(most, eps)  # a short reach makes potentials small
     if not bool(xp.all(xp.abs(g) <= most)) or not bool(xp.all(xp.isfinite(f))):
         return None
