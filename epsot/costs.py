@@ -11,6 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
 Array = Any  # an array of any namespace that follows the array API standard
@@ -193,6 +194,23 @@ NAMED_COSTS: dict[str, type[Cost]] = {
     "cityblock": Cityblock,
     "cosine": Cosine,
 }
+
+
+def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
+    """The cost that `p` and `cost` name: |x - y|^p / p, a name of scipy.spatial.distance, or a Cost."""
+    if cost is None:
+        scalar = np.ndim(p) == 0
+        if scalar and p == 2:
+            return HalfSquare()
+        if scalar and p == 1:
+            return Euclidean()
+        raise ValueError(f"`p` must be 1 or 2, got {p!r}; for another cost pass a Cost to PointCloud(x, y, cost=...)")
+    if isinstance(cost, Cost):
+        return cost
+    if isinstance(cost, str) and cost in NAMED_COSTS:
+        return NAMED_COSTS[cost]()
+    names = ", ".join(f'"{name}"' for name in NAMED_COSTS)
+    raise ValueError(f"`cost` must be one of {names} or an instance of epsot.Cost, got {cost!r}")
 
 
 SYMMETRIC = 1e-8  # relative to the largest cost: far above the rounding of float64, far below what is meant

@@ -11,7 +11,7 @@ from array_api_compat import is_numpy_array
 
 from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
-from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost
+from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
 from epsot.geometry.guests import as_guest
@@ -23,23 +23,6 @@ PROBED = (3, 4)  # points of the two clouds on which a cost of the user's own is
 LINE = 64  # points side by side in a reduction over all: lines of two or three numbers are 20 times as slow in NumPy
 BLOCK = 64  # points that the kernels give a common centre, about
 HOMOGENEOUS = ("square", "euclidean", "cityblock")  # families of costs with C(s x, s y) = s^p C(x, y)
-
-
-def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
-    """The cost that `p` and `cost` name: |x - y|^p / p, a name of scipy.spatial.distance, or a Cost."""
-    if cost is None:
-        scalar = np.ndim(p) == 0
-        if scalar and p == 2:
-            return HalfSquare()
-        if scalar and p == 1:
-            return Euclidean()
-        raise ValueError(f"`p` must be 1 or 2, got {p!r}; for another cost pass a Cost to PointCloud(x, y, cost=...)")
-    if isinstance(cost, Cost):
-        return cost
-    if isinstance(cost, str) and cost in NAMED_COSTS:
-        return NAMED_COSTS[cost]()
-    names = ", ".join(f'"{name}"' for name in NAMED_COSTS)
-    raise ValueError(f"`cost` must be one of {names} or an instance of epsot.Cost, got {cost!r}")
 
 
 def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
@@ -295,8 +278,7 @@ class PointCloud(Geometry):
         x, y = past.points
         if x.shape[1] != self.x.shape[1]:
             raise ValueError("`init` must be a result between points with as many coordinates as these")
-        xp = self.place.xp
-        return tuple(old.shape == new.shape and bool(xp.all(old == new)) for old, new in ((x, self.x), (y, self.y)))  # type: ignore[return-value]
+        return self._equal(x, self.x), self._equal(y, self.y)
 
     def blur(self, eps: float) -> float | None:
         return self.length(eps) if type(self.cost) in (HalfSquare, Euclidean) else None
@@ -319,7 +301,10 @@ class PointCloud(Geometry):
 
     def is_self(self) -> bool:
         """Whether the two clouds are one: then the divergence of equal weights is zero."""
-        return self.x is self.y or (self.x.shape == self.y.shape and bool(self.place.xp.all(self.x == self.y)))
+        return self.x is self.y or self._equal(self.x, self.y)
+
+    def _equal(self, points: Array, others: Array) -> bool:
+        return points.shape == others.shape and bool(self.place.xp.all(points == others))
 
 
 def extent(x: Any, y: Any) -> float:
