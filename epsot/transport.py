@@ -233,8 +233,9 @@ def solve(
 
     Parameters
     ----------
-    geometry : PointCloud, Multiscale or CostMatrix
-        The cost, of shape (n, m). `epsot.geometry.Multiscale` is a PointCloud that is solved from coarse to fine.
+    geometry : PointCloud, Multiscale, CostMatrix or another Geometry
+        The cost, of shape (n, m). `epsot.geometry.Multiscale` is a PointCloud that is solved from coarse to fine, and
+        `epsot.geometry.Geometry` the base of a structure of your own.
     a, b : (n,) and (m,) arrays, optional
         Non-negative weights; by default uniform.
     eps : float
@@ -294,7 +295,7 @@ def divergence(
 
     Parameters
     ----------
-    geometry : PointCloud, Multiscale or CostMatrix
+    geometry : PointCloud, Multiscale, CostMatrix or another Geometry
         The cost; a CostMatrix needs its `C_xx` and `C_yy`.
     a, b, eps, rho, scaling, tol, max_iter, init, callback, workers
         As in `solve`.
