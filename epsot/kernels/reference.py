@@ -24,14 +24,14 @@ DIFFERENCES = 2**20  # numbers that are held at a time where differences are tak
 
 
 def logsumexp(logits: Array) -> Array:
-    """out[i] = log sum_j exp(logits[i, j]); an empty row or one of -inf gives -inf.  (n, m) -> (n,)"""
+    """out[i] = log sum_j exp(logits[i, j]); an empty row or one of -inf gives -inf.  (..., n, m) -> (..., n)"""
     xp = array_namespace(logits)
     if 0 in logits.shape:
-        return xp.full(logits.shape[0], -xp.inf, dtype=logits.dtype, device=logits.device)
-    top = xp.max(logits, axis=1)  # (n,)
+        return xp.full(logits.shape[:-1], -xp.inf, dtype=logits.dtype, device=logits.device)
+    top = xp.max(logits, axis=-1)  # (..., n)
     empty = top == -xp.inf
     top = xp.where(empty, xp.zeros_like(top), top)
-    total = xp.sum(xp.exp(logits - top[:, None]), axis=1)
+    total = xp.sum(xp.exp(logits - top[..., None]), axis=-1)
     total = xp.where(empty, xp.ones_like(total), total)
     return xp.where(empty, xp.full_like(top, -xp.inf), top + xp.log(total))
 

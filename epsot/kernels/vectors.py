@@ -23,21 +23,22 @@ LONGEST = 1.0  # no eased column moves by more than this many eps a step, where 
 
 
 def distance(log_m: Array, exponent: Array, xp: Any) -> tuple[Array, Array]:
-    """sum_i |p[i] - m[i]| / max(sum p, sum m), 0 where both are 0, and sum p, for log p = log m + exponent.  0-d, 0-d
+    """sum_i |p[i] - m[i]| / max(sum p, sum m), 0 where both are 0, and sum p, for log p = log m + exponent.
 
     Beside the largest of all terms: no underflow of m may hide an exponent of p, nor an overflow.
+    (..., n), (..., n) -> (...), (...)
     """
     with np.errstate(invalid="ignore"):  # of what is not finite the distance is not a number
         log_larger = log_m + xp.where(exponent > 0, exponent, xp.zeros_like(exponent))
-        top = xp.max(log_larger)
+        top = xp.max(log_larger, axis=-1)
         top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
-        larger = xp.exp(log_larger - top)
+        larger = xp.exp(log_larger - top[..., None])
         missed = -xp.expm1(-xp.abs(exponent)) * larger
         rest = larger - missed
-        of_plan = xp.sum(xp.where(exponent > 0, larger, rest))
-        called_for = xp.sum(xp.where(exponent > 0, rest, larger))
+        of_plan = xp.sum(xp.where(exponent > 0, larger, rest), axis=-1)
+        called_for = xp.sum(xp.where(exponent > 0, rest, larger), axis=-1)
         most = xp.maximum(of_plan, called_for)
-        error = xp.sum(missed) / xp.where(most == 0, xp.ones_like(most), most)
+        error = xp.sum(missed, axis=-1) / xp.where(most == 0, xp.ones_like(most), most)
         return error, bounded_exp(top, xp) * of_plan
 
 
