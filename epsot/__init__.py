@@ -11,6 +11,10 @@ from typing import Any
 from epsot.costs import Cost
 from epsot.geometry import CostMatrix, PointCloud, extent
 from epsot.objective import Objective
+from epsot.pairwise import PairwiseResult, pairwise
+from epsot.permutation import PermutationTestResult, permutation_test
+from epsot.results.batch import BatchResult
+from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
 from epsot.results.plan import Plan
 from epsot.results.result import SinkhornResult
@@ -23,11 +27,15 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "BatchDivergence",
+    "BatchResult",
     "ConvergenceWarning",
     "Cost",
     "CostMatrix",
     "DivergenceResult",
     "Objective",
+    "PairwiseResult",
+    "PermutationTestResult",
     "Plan",
     "PointCloud",
     "PrecisionWarning",
@@ -35,6 +43,8 @@ __all__ = [
     "Status",
     "divergence",
     "extent",
+    "pairwise",
+    "permutation_test",
     "plot",
     "sinkhorn",
     "sinkhorn_divergence",

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from typing import Any, NamedTuple
 
-from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, power
+import numpy as np
+from array_api_compat import is_array_api_obj
+
+from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, is_batch_of, is_ragged, power, to_numpy
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry, Multiscale, PointCloud
+from epsot.geometry.batches import Geometries, PointClouds, name_of
+from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.multiscale import pays
 from epsot.problems.instance import check_workers, penalties
+from epsot.results.batch import Results
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 
@@ -42,6 +49,156 @@ def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> t
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
     scales = Scales(eps, (rho_a, rho_b), start, diameter is not None, "reach")
     return Multiscale.of(geometry) if pays(geometry) else geometry, scales
+
+
+def is_batch(x: Any, y: Any, a: Any, b: Any, *scales: Any) -> bool:
+    """Whether arguments stand for many problems: by leading axes, a list of clouds, or an array of scales."""
+    if any(is_batch_of(points, 2) for points in (x, y)) or any(is_batch_of(weights, 1) for weights in (a, b)):
+        return True
+    return any(
+        np.ndim(scale) > 0
+        for given in scales
+        for scale in (given if isinstance(given, tuple | list) else (given,))
+        if not isinstance(scale, float | int | str | None)
+    )
+
+
+def positive_numbers(name: str, value: Any) -> np.ndarray:
+    """Positive finite numbers of any shape, on the host."""
+    if np.ndim(value) == 0:
+        return np.asarray(as_positive(name, value))
+    numbers = to_numpy(value) if is_array_api_obj(value) else np.asarray(value)
+    if numbers.dtype.kind not in "fiu":
+        raise TypeError(f"`{name}` must hold numbers, got {numbers.dtype}")
+    numbers = numbers.astype(np.float64)
+    bad = np.flatnonzero(~((numbers > 0) & (numbers < math.inf)).reshape(-1))
+    if len(bad):
+        k = int(bad[0])
+        raise ValueError(
+            f"`{name_of(name, numbers.shape, k)}` must be positive and finite, got {float(numbers.flat[k])!r}"
+        )
+    return numbers
+
+
+def strengths(name: str, value: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The strengths of both sides of all items, inf where they are balanced; a tuple or a list of two is a pair."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(
+            f"`{name}` must be None, one number, a pair for the two sides, or an array of the shape of the batch, "
+            f"got {value!r}"
+        )
+    found = []
+    for side in pair:
+        if side is None or np.ndim(side) == 0:
+            number, _ = penalties(name, side)
+            found.append(np.asarray(math.inf if number is None else number))
+            continue
+        numbers = (to_numpy(side) if is_array_api_obj(side) else np.asarray(side, float)).astype(np.float64)
+        bad = np.flatnonzero(~(numbers > 0).reshape(-1))
+        if len(bad):
+            k = int(bad[0])
+            raise ValueError(
+                f"`{name_of(name, numbers.shape, k)}` must be positive, or inf for balanced transport, "
+                f"got {float(numbers.flat[k])!r}"
+            )
+        found.append(numbers)
+    return found[0], found[1]
+
+
+def powers(name: str, lengths: np.ndarray, p: float) -> np.ndarray:
+    """Lengths to the power p; inf stays."""
+    distinct, where = np.unique(lengths, return_inverse=True)
+    found = [math.inf if math.isinf(z) else power(name, float(z), p) for z in distinct]
+    bad = [z for z, eps in zip(distinct, found, strict=True) if math.isinf(eps) and not math.isinf(z)]
+    if bad:
+        raise ValueError(
+            f"`{name}` must be lengths whose squares are float64, got {float(bad[0])!r}; rescale the points"
+        )
+    return np.array(found, float)[where.reshape(-1)].reshape(lengths.shape)
+
+
+def scales_of_all(blur: Any, reach: Any, degree: float) -> tuple[float, tuple[float, float]]:
+    """One temperature and one pair of strengths, inf where balanced, for problems that share them."""
+    eps = power("blur", as_positive("blur", blur), degree)
+    if math.isinf(eps):
+        raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
+    rho_a, rho_b = (math.inf if z is None else power("reach", z, degree) for z in penalties("reach", reach))
+    return eps, (rho_a, rho_b)
+
+
+class ManyScales(NamedTuple):
+    """Scales of many problems in the units of the cost, of the shape of the batch."""
+
+    eps: np.ndarray
+    rho: tuple[np.ndarray, np.ndarray]  # inf is balanced
+    start: np.ndarray
+    fixed: bool
+    name: str
+
+
+def broadcast(geometry: Geometries, a: Any, b: Any, **scales: Any) -> tuple[int, ...]:
+    """The shape of the batch that everything has together; an error names what does not fit."""
+    shapes = {"the geometry": geometry.shape, **{name: np.shape(z) for name, z in scales.items() if z is not None}}
+    for name, weights in (("a", a), ("b", b)):
+        if is_ragged(weights):
+            shapes[name] = (len(weights),)
+        elif weights is not None:
+            shapes[name] = tuple(np.shape(weights) if isinstance(weights, list | tuple) else weights.shape)[:-1]
+    try:
+        return np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listed = ", ".join(
+            f"`{name}` {shape}" if name[0] != "t" else f"points {shape}" for name, shape in shapes.items()
+        )
+        raise ValueError(f"the leading axes must broadcast, got {listed}") from None
+
+
+def many_by_length(
+    x: Any, y: Any, a: Any, b: Any, blur: Any, p: Any, reach: Any, diameter: Any
+) -> tuple[Geometries, ManyScales]:
+    """`by_length` of many problems."""
+    blurs, reaches = positive_numbers("blur", blur), strengths("reach", reach)
+    if diameter is not None:
+        diameter = np.asarray(to_numpy(diameter) if is_array_api_obj(diameter) else diameter, float)
+        if not np.all((diameter >= 0) & (diameter < LARGEST_LENGTH)):
+            raise ValueError("`diameter` must hold finite lengths whose squares are float64")
+    warn_of_pictures(x=x, y=y)
+    geometry = PointClouds(x, y, p=p)
+    shape = broadcast(
+        geometry, a, b, blur=blurs, diameter=diameter, **{f"reach of side {k + 1}": z for k, z in enumerate(reaches)}
+    )
+    geometry, degree = geometry.over(shape), geometry.cost.degree
+    spans = geometry.diameters() if diameter is None else np.broadcast_to(diameter, shape)
+    with np.errstate(over="ignore"):
+        start = np.where(spans > LARGEST_LENGTH, math.inf, spans**degree)
+    eps = np.broadcast_to(powers("blur", blurs, degree), shape).copy()
+    rho = tuple(np.broadcast_to(powers("reach", z, degree), shape) for z in reaches)
+    return geometry, ManyScales(eps, (rho[0], rho[1]), start, diameter is not None, "reach")
+
+
+def many_by_temperature(geometry: Geometries, a: Any, b: Any, eps: Any, rho: Any) -> tuple[Geometries, ManyScales]:
+    """`by_temperature` of many problems."""
+    numbers, rhos = positive_numbers("eps", eps), strengths("rho", rho)
+    shape = broadcast(geometry, a, b, eps=numbers, **{f"rho of side {k + 1}": z for k, z in enumerate(rhos)})
+    geometry = geometry.over(shape)
+    eps = np.broadcast_to(numbers, shape).copy()
+    wide = tuple(np.broadcast_to(z, shape) for z in rhos)
+    return geometry, ManyScales(eps, (wide[0], wide[1]), geometry.scale(), False, "rho")
+
+
+def warn_of_pictures(**points: Any) -> None:
+    """Say what to write where an array of bytes looks like a picture: its rows would be taken for clouds."""
+    for name, array in points.items():
+        if str(getattr(array, "dtype", "")).rpartition(".")[2] in ("uint8", "bool", "uint16") and array.ndim >= 2:
+            warnings.warn(
+                f"`{name}` of shape {tuple(array.shape)} and dtype {array.dtype} looks like a picture, but is "
+                f"taken for points, one a row of its last axis: its colours as one cloud are `{name}.reshape(-1, "
+                f"{array.shape[-1]})`, its brightness as weights of pixels is an `a` over their positions; "
+                "pass floats to say that these are coordinates",
+                UserWarning,
+                stacklevel=depth_of_caller(),
+            )
 
 
 def check_options(
@@ -80,7 +237,7 @@ def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: An
         )
     if callback is not None:
         check_callback(callback)
-    if init is not None and not isinstance(init, SinkhornResult | DivergenceResult):
+    if init is not None and not isinstance(init, SinkhornResult | DivergenceResult | Results):
         raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
     return Options(start, scaling, tol, max_iter, callback)
 

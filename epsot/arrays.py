@@ -91,6 +91,33 @@ def _kind(array: Any) -> str:
     return f"a {type(array).__module__.split('.')[0]} {type(array).__name__}"
 
 
+def is_ragged(value: Any) -> bool:
+    """Whether this is a list of clouds, or of vectors of weights: of arrays with an axis more than one number has."""
+    return isinstance(value, list | tuple) and any(is_array_api_obj(item) and item.ndim > 0 for item in value)
+
+
+def axes_of(value: Any) -> int:
+    """How many axes an argument has as one array."""
+    if hasattr(value, "ndim"):
+        return int(value.ndim)
+    if hasattr(value, "shape"):
+        return len(value.shape)
+    axes = 0
+    while isinstance(value, list | tuple) and value:
+        value, axes = value[0], axes + 1
+    return axes + (int(value.ndim) if hasattr(value, "ndim") else 0)
+
+
+def is_batch_of(value: Any, axes: int) -> bool:
+    """Whether this is many arrays of so many axes: one with more of them, or a list of such arrays."""
+    if value is None:
+        return False
+    if isinstance(value, list | tuple):
+        arrays = [item.ndim for item in value if is_array_api_obj(item)]
+        return axes_of(value) > axes if not arrays else max(arrays) >= axes
+    return axes_of(value) > axes
+
+
 def as_real(name: str, array: Any, place: Place) -> Array:
     """The array in float32 or float64: half precision becomes float32, integers, booleans and lists float64.
 

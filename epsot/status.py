@@ -57,3 +57,6 @@ class Status(IntEnum):
         "rescale the problem, or raise the temperature (`blur`, `eps`)",
     )
     STOPPED = 5, "the callback stopped the solve", "continue with `init=result`"
+
+
+STATUSES = {int(status): status for status in Status}

@@ -7,15 +7,32 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from epsot.arguments import Scales, as_options, by_length, by_temperature
+import numpy as np
+
+from epsot.arguments import (
+    ManyScales,
+    Scales,
+    as_options,
+    by_length,
+    by_temperature,
+    is_batch,
+    many_by_length,
+    many_by_temperature,
+    warn_of_pictures,
+)
 from epsot.devices import on_array_device
 from epsot.drivers.choice import Init, solve_divergence, solve_transport
+from epsot.drivers.many import ManyOptions, solve_divergences, solve_transports
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry
+from epsot.geometry.batches import Geometries, as_many
+from epsot.problems.batch import pose_batch
 from epsot.problems.instance import Instance, pose
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
+
+NAMED = 10  # items that a warning lists
 
 AnyResult = TypeVar("AnyResult", SinkhornResult, DivergenceResult)
 
@@ -131,9 +148,8 @@ def sinkhorn(
     >>> result.plan.shape
     (100, 120)
     """
-    geometry, scales = by_length(x, y, blur, p, reach, diameter)
-    return _run(
-        solve_transport, geometry, (a, b), scales, init, workers,
+    return _by_length(
+        solve_transport, x, y, a, b, blur, p, reach, diameter, init, workers,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
 
@@ -207,9 +223,8 @@ def sinkhorn_divergence(
     >>> bool(np.allclose(result.displacement, [2.0, 1.0], atol=1e-4))
     True
     """
-    geometry, scales = by_length(x, y, blur, p, reach, diameter)
-    return _run(
-        solve_divergence, geometry, (a, b), scales, init, workers,
+    return _by_length(
+        solve_divergence, x, y, a, b, blur, p, reach, diameter, init, workers,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
 
@@ -270,8 +285,8 @@ def solve(
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
-    return _run(
-        solve_transport, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers,
+    return _by_temperature(
+        solve_transport, geometry, a, b, eps, rho, init, workers,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
 
@@ -324,10 +339,68 @@ def divergence(
     >>> float(epsot.divergence(epsot.PointCloud(x, x), eps=0.1).value)
     0.0
     """
-    return _run(
-        solve_divergence, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers,
+    return _by_temperature(
+        solve_divergence, geometry, a, b, eps, rho, init, workers,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
+
+
+MANY: dict[Any, Any] = {solve_transport: solve_transports, solve_divergence: solve_divergences}
+
+
+def _by_length(
+    drive: Callable[[Instance, Options, Init], AnyResult], x: Any, y: Any, a: Any, b: Any, blur: Any, p: Any,
+    reach: Any, diameter: Any, init: Any, workers: Any, **options: Any,
+) -> AnyResult:  # fmt: skip
+    """One problem or many, with scales as lengths."""
+    if is_batch(x, y, a, b, blur, reach, diameter):
+        clouds, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
+        found: AnyResult = _run_many(MANY[drive], clouds, (a, b), scales, init, workers, **options)
+        return found
+    warn_of_pictures(x=x, y=y)
+    geometry, one = by_length(x, y, blur, p, reach, diameter)
+    return _run(drive, geometry, (a, b), one, init, workers, **options)
+
+
+def _by_temperature(
+    drive: Callable[[Instance, Options, Init], AnyResult], geometry: Any, a: Any, b: Any, eps: Any, rho: Any, init: Any,
+    workers: Any, **options: Any,
+) -> AnyResult:  # fmt: skip
+    """One problem or many, with scales as temperatures."""
+    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(None, None, a, b, eps, rho)):
+        many, scales = many_by_temperature(as_many(geometry), a, b, eps, rho)
+        found: AnyResult = _run_many(MANY[drive], many, (a, b), scales, init, workers, **options)
+        return found
+    return _run(drive, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers, **options)
+
+
+def _run_many(
+    drive: Any, geometry: Geometries, weights: tuple[Any, Any], scales: ManyScales, init: Any, workers: Any,
+    **options: Any,
+) -> Any:  # fmt: skip
+    """`_run` of many problems: one warning names those that have missed the tolerance."""
+    finite = np.where(np.isfinite(scales.start), scales.start, 0.0)
+    asked = as_options(float(finite.max(initial=0.0)), init=init, **options)
+    batch = pose_batch(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
+    result = drive(batch, ManyOptions(asked, scales.start, scales.fixed), init)
+    missed = np.flatnonzero(((result.status >= Status.MAX_ITER) & (result.status <= Status.DIVERGED)).reshape(-1))
+    if len(missed):
+        warnings.warn(missed_message(result, missed), ConvergenceWarning, stacklevel=5)
+    return result
+
+
+def missed_message(result: Any, missed: np.ndarray) -> str:
+    """How many items have missed the tolerance, which, and what would help the worst."""
+    worst = int(missed[np.argmax(np.asarray(result.marginal_error).reshape(-1)[missed])])
+    shape = result.shape
+    names = [str(k if len(shape) < 2 else tuple(int(i) for i in np.unravel_index(k, shape))) for k in missed[:NAMED]]
+    listed = ", ".join(names) + (", ..." if len(missed) > NAMED else "")
+    item = result._item(worst)
+    return (
+        f"{len(missed)} of {result.status.size} problems have missed `tol`: {listed}; the worst, "
+        f"{worst if len(shape) < 2 else tuple(int(i) for i in np.unravel_index(worst, shape))}, is "
+        f"{item.status.name}: {item.message}"
+    )
 
 
 def _run(
@@ -341,5 +414,5 @@ def _run(
         asked = replace(asked, start=min(asked.start, instance.core.scale()))
     result = drive(instance, asked, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
-        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=4)
+        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=5)
     return result

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from epsot.costs import Array
 from epsot.drivers import coarse_to_fine
+from epsot.drivers.at_once import solve_at_once
 from epsot.drivers.options import Options
 from epsot.drivers.stages import Stage, run_stage
 from epsot.drivers.starts import check_start, warm_start
@@ -109,8 +110,11 @@ def settle(
 
 
 def from_none(make: Callable[[Problem], Update], instance: Instance, options: Options, nit: int = 0) -> Outcome:
-    """Anneal from coarse to fine where the geometry has coarser resolutions, or on all points at once."""
+    """Anneal in one call, from coarse to fine where the geometry has coarser resolutions, or step by step."""
     problem = instance.problem
+    found = solve_at_once(instance, options) if nit == 0 else None
+    if found is not None:
+        return found
     resolutions = None
     if options.tol is not None:  # without one, every temperature sees all points
         resolutions = instance.core.resolutions(problem.a.weights, problem.b.weights, own=problem.own)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import device_aware
+from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
+from epsot.results.flat import given
 from epsot.results.result import SinkhornResult
+from epsot.solver.many.loop import Snapshot
 from epsot.solver.updates import Dual, Update
 from epsot.status import Status
 
@@ -72,3 +77,35 @@ class Intermediate:
 
     def __repr__(self) -> str:
         return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"
+
+
+class BatchIntermediate:
+    """The record that the callback of a batch gets after each iteration: `Intermediate` with batch axes first."""
+
+    def __init__(
+        self, batch: Batch, nit: np.ndarray, eps: np.ndarray, snapshot: Snapshot, sides: tuple[Any, Any]
+    ) -> None:
+        self.nit, self.eps = nit.reshape(batch.shape), eps.reshape(batch.shape)
+        self._batch, self._snapshot, self._sides = batch, snapshot, sides
+
+    @property
+    def marginal_error(self) -> np.ndarray:
+        """Of the potentials of each item."""
+        return self._snapshot.errors.reshape(self._batch.shape)
+
+    def _potential(self, side: int) -> Any:
+        batch, flat = self._batch, self._sides[side].flat(self._snapshot.pair[side])
+        return given(batch, flat, side)
+
+    @property
+    def f(self) -> Any:
+        """The potentials of the sources; zero where there is no weight."""
+        return self._potential(0)
+
+    @property
+    def g(self) -> Any:
+        """The potentials of the targets, likewise."""
+        return self._potential(1)
+
+    def __repr__(self) -> str:
+        return f"BatchIntermediate(shape={self._batch.shape}, nit up to {int(self.nit.max(initial=0))})"

@@ -22,9 +22,7 @@ from epsot.solver.many.loop import Observer, anneal
 from epsot.solver.many.updates import Duals, SelfTransport, Symmetric, Update
 from epsot.solver.schedule import Level, annealing
 from epsot.solver.updates import Dual, Pair
-from epsot.status import Status
-
-STATUSES = {int(status): status for status in Status}
+from epsot.status import STATUSES, Status
 
 
 @dataclass(frozen=True, eq=False)

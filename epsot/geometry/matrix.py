@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from epsot import kernels
-from epsot.arrays import Place, as_real, common_place
+from epsot.arrays import Place, as_real, common_place, is_batch_of
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.base import Geometry
@@ -48,6 +48,14 @@ class CostMatrix(Geometry):
     array([[0.33, 0.17, 0.  ],
            [0.  , 0.17, 0.33]])
     """
+
+    def __new__(cls, C: Any = None, **parts: Any) -> Any:
+        """Of a matrix with leading axes, or of a list of matrices, many geometries: a `CostMatrices`."""
+        if cls is CostMatrix and is_batch_of(C, 2):
+            from epsot.geometry.batches import CostMatrices
+
+            return CostMatrices(C, **parts)
+        return object.__new__(cls)
 
     def __init__(self, C: Any, *, C_xx: Any = None, C_yy: Any = None) -> None:
         self.place: Place = common_place(C=C, C_xx=C_xx, C_yy=C_yy)

@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from epsot import kernels
-from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
+from epsot.arrays import Place, as_points, check_finite, common_place, is_batch_of, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
@@ -68,6 +68,14 @@ class PointCloud(Geometry):
     >>> epsot.solve(epsot.PointCloud(x, y, cost="cityblock"), eps=0.01).value.round(6)
     np.float64(2.006931)
     """
+
+    def __new__(cls, x: Any = None, y: Any = None, **options: Any) -> Any:
+        """Of points with leading axes, or of lists of clouds, many geometries: a `PointClouds`."""
+        if cls is PointCloud and (is_batch_of(x, 2) or is_batch_of(y, 2)):
+            from epsot.geometry.batches import PointClouds
+
+            return PointClouds(x, y, **options)
+        return object.__new__(cls)
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
         given = ground_cost(p, cost)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array
 
 from epsot.costs import Array, Cost
+from epsot.kernels.batches import Floats, Layout, WholeSolve
 from epsot.kernels.bursts import Bursts, Marginal
 from epsot.kernels.vectors import Vectors
 
@@ -47,6 +48,7 @@ class Kernel(PlanKernel, Protocol):
     def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]: ...
     def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array: ...
     def bursts(self, a: Marginal, b: Marginal) -> Bursts | None: ...
+    def at_once(self, a: Marginal, b: Marginal, eps: float) -> WholeSolve | None: ...
     def cost_apply(self, v: Array) -> Array: ...
 
 
@@ -133,6 +135,30 @@ def matrix(C: Array, workers: int | None = None) -> Any:
     from epsot.kernels import tiled
 
     return tiled.Matrix(C)
+
+
+def point_batch(
+    x: Array, y: Array, cost: Cost, rows: Layout, columns: Layout, a: Array, b: Array, eps: Floats, rho_a: Floats,
+    rho_b: Floats, workers: int | None = None,
+) -> Any:  # fmt: skip
+    """What solves many problems between clouds that lie one after the other; None where each is solved on its own."""
+    if _serving(x, cost) != "cpu":
+        return None
+    from epsot.kernels.cpu import batches
+
+    return batches.Batch(x, y, cost, rows, columns, a, b, eps, rho_a, rho_b, workers)
+
+
+def matrix_batch(
+    C: Array, rows: Layout, columns: Layout, a: Array, b: Array, eps: Floats, rho_a: Floats, rho_b: Floats,
+    workers: int | None = None,
+) -> Any:  # fmt: skip
+    """The same of matrices that lie one below the other."""
+    if _serving(C) != "cpu":
+        return None
+    from epsot.kernels.cpu import batches
+
+    return batches.Batch(C, None, None, rows, columns, a, b, eps, rho_a, rho_b, workers)
 
 
 def vectors_of(array: Array, workers: int | None = None) -> Vectors:

@@ -16,6 +16,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
 from epsot.costs import Array, Cost, check_shape
+from epsot.kernels.batches import WholeSolve
 from epsot.kernels.bursts import Bursts, Marginal
 from epsot.lazy import cached_property
 
@@ -98,6 +99,10 @@ class Dense:
 
     def bursts(self, a: Marginal, b: Marginal) -> Bursts | None:
         """What makes many steps at once for two measures on these supports, where that is worth it."""
+        return None
+
+    def at_once(self, a: Marginal, b: Marginal, eps: float) -> WholeSolve | None:
+        """What makes whole solves of two measures on these supports, where they are small enough for it."""
         return None
 
     def cost_rows(self, rows: slice | Array) -> Array:

@@ -210,22 +210,38 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     check_workers(workers)
     place.admit("the geometry", a=a, b=b)
     n, m = geometry.shape
-    xp = place.xp
     rounding = max(rounding_of(a), rounding_of(b))
-    given = a, b
+    given = a is not None, b is not None
     a, b = checked_weights("a", a, n, place), checked_weights("b", b, m, place)
-    for name, weights, z, other in (("a", given[0], a, rho[1]), ("b", given[1], b, rho[0])):
-        if weights is not None:
+    for name, is_given, z, other in (("a", given[0], a, rho[1]), ("b", given[1], b, rho[0])):
+        if is_given:
             check_mass(name, z, other, rho_name, place)
+    return posed(geometry, (a, b), given, eps=eps, rho=rho, rho_name=rho_name, workers=workers, rounding=rounding)
+
+
+def posed(
+    geometry: Geometry,
+    weights: tuple[Array, Array],
+    given: tuple[bool, bool],
+    *,
+    eps: float,
+    rho: tuple[float | None, float | None],
+    rho_name: str,
+    workers: int | None,
+    rounding: float,
+) -> Instance:
+    """The problem of checked weights in float64, of which `given` says whether the user has chosen them."""
+    place, xp, (a, b) = geometry.place, geometry.place.xp, weights
+    n, m = geometry.shape
     strengths = math.inf if rho[0] is None else rho[0], math.inf if rho[1] is None else rho[1]
-    mass_a, mass_b = (mass_of(weights, z, xp) for weights, z in zip(given, (a, b), strict=True))
+    mass_a, mass_b = (mass_of(z if is_given else None, z, xp) for is_given, z in zip(given, (a, b), strict=True))
     if rho[0] is None and rho[1] is None and mass_a != mass_b:
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
         mass_b = float(xp.sum(b))
     stored = rho[0] if rho[0] == rho[1] else rho
     sides = (
-        Support(n) if given[0] is None else Support.of(a, place),
-        Support(m) if given[1] is None else Support.of(b, place),
+        Support.of(a, place) if given[0] else Support(n),
+        Support.of(b, place) if given[1] else Support(m),
     )
     return assemble(geometry, sides, (a, b), (mass_a, mass_b), strengths, eps, stored, workers, rounding)
 

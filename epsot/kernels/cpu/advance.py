@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from epsot.kernels.cpu.chunks import CHUNK, ERROR, compare, extent, settle_comparison
+from epsot.kernels.cpu.chunks import ERROR, compare, extent, settle_comparison
 from epsot.kernels.cpu.compiled import compiled, inlined
 from epsot.kernels.cpu.lines import add_rows, largest, products
 from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW
@@ -215,6 +215,7 @@ shares_of = inlined(_shares_of)
 def _advance(
     log_b, b, weights, scale, g, updated, result, past, moves, changes, eps, slope, rho, mass, balanced, eased, moved,
     rows, oldest, slot, past_size, expected, pair, start, partial, totals, numbers, stage, last, begin, end,
+    lines, shares,
 ):  # fmt: skip
     """The stages `stage`, ... < last of `Directions.advance`; more than one only over all chunks.
 
@@ -222,8 +223,9 @@ def _advance(
     `slot`, which is none of them, and takes the place of `oldest`, a bit or 0. past, pair: (chunks, 2, length), a
     result and its residual, the last and these. All four are padded by 0. numbers: the error, the norm, the expected
     norm, whether the old directions mislead, whether there is a new one. An error that is not finite ends it.
+    lines (3, CHUNK or the padded length) and shares (2, ROWS) are working memory.
     """
-    lines, shares, m = np.empty((3, CHUNK)), np.empty((2, ROWS)), len(g)
+    m = len(g)
     for now in range(stage, last):
         size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, now)
         share = totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0

@@ -30,6 +30,11 @@ def chunk_count(n: int) -> int:
     return -(-n // CHUNK)
 
 
+def working_memory() -> tuple[Array, Array]:
+    """What `advance` needs, of one thread."""
+    return np.empty((3, CHUNK)), np.empty((2, ROWS))
+
+
 def over_chunks(kernel: Callable[[int, int], object], count: int, workers: int) -> bool:
     """kernel(begin, end) over all chunks. -> whether in one piece."""
     if count <= TASK:
@@ -77,7 +82,7 @@ class Directions(vectors.Directions):
             pair, start, self.partial, self.totals, self.numbers,
         )  # fmt: skip
         if self.partial.shape[1] <= TASK:
-            advance(*arguments, SUMS, STAGES, 0, self.partial.shape[1])
+            advance(*arguments, SUMS, STAGES, 0, self.partial.shape[1], *working_memory())
         else:
             self.by_stages(arguments)
         error, size, expected, misled, gained = self.numbers.tolist()
@@ -94,7 +99,7 @@ class Directions(vectors.Directions):
 
     def by_stages(self, arguments: tuple[Any, ...]) -> None:
         def piece(stage: int, begin: int, end: int) -> None:
-            advance(*arguments, stage, stage + 1, begin, end)
+            advance(*arguments, stage, stage + 1, begin, end, *working_memory())
 
         for stage in range(STAGES):
             over_chunks(partial(piece, stage), self.partial.shape[1], self.workers)

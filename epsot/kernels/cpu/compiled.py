@@ -45,19 +45,25 @@ class Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def inlined(function: Kernel) -> Kernel:
+def inlined(function: Kernel, **more: Any) -> Kernel:
     """The function as a part of kernels, which Python cannot call: what is spared need not be compiled."""
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
         "no_cpython_wrapper": True,
         "no_cfunc_wrapper": True,
+        **more,
     }
     part: Kernel = numba.njit(**options)(function)
     return part
 
 
-def compiled(function: Kernel) -> Kernel:
+def uncounted(function: Kernel, **more: Any) -> Kernel:
+    """A part that allocates nothing: references to arrays are not counted, which takes longer than sums."""
+    return inlined(function, _nrt=False, **more)
+
+
+def compiled(function: Kernel, **more: Any) -> Kernel:
     """The function as a kernel that releases the GIL. Nothing is compiled before it is called.
 
     It fills arrays that it is given, and returns numbers: to return an array Numba runs Python after the kernel, in
@@ -69,7 +75,7 @@ def compiled(function: Kernel) -> Kernel:
     compiles for itself.
     """
     function.__qualname__ += "_" + sources_stamp()  # the name of the cache file
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", **more}
     kernel: Any = numba.njit(**options)(function)
     with suppress(RuntimeError, OSError):
         kernel._cache = Cache(function)  # what `cache=True` does, with a class of our own

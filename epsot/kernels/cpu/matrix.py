@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epsot.kernels import reference
+from epsot.kernels.bursts import Marginal
+from epsot.kernels.cpu import batches
 from epsot.kernels.cpu.blocks import STORED
 from epsot.kernels.cpu.clouds import NO_ORDER
 from epsot.kernels.cpu.fused import Fused
@@ -49,6 +51,9 @@ class Matrix(Fused, reference.Matrix):
     def source(self) -> Matrix:
         """The kernel of x with itself: the same matrix, which only a square one has."""
         return self
+
+    def at_once(self, a: Marginal, b: Marginal, eps: float) -> batches.Batch | None:
+        return batches.one(self.C, None, None, self.shape, a, b, eps)
 
     @cached_property
     def operands(self) -> tuple[Array, Array, NDArray[np.int64], Array, Tree, Array]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from epsot.costs import Cost
 from epsot.kernels import reference
-from epsot.kernels.cpu import online
+from epsot.kernels.bursts import Marginal
+from epsot.kernels.cpu import batches, online
 from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, FLAT, NEAR, SQUARE, TILED
 from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, NO_ORDER, Cloud, values_by_group, writable
 from epsot.kernels.cpu.fused import NO_VALUES, Fused, few_against_many
@@ -20,7 +21,6 @@ from epsot.lazy import cached_property
 
 Array = NDArray[Any]
 
-KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 METRICS = {SQUARE: ("sqeuclidean", 0.5), EUCLIDEAN: ("euclidean", 1.0), CITYBLOCK: ("cityblock", 1.0)}
 NO_MATRIX = np.zeros(4, np.int64)
 NO_SQUARES = np.zeros(1)
@@ -62,7 +62,7 @@ class Points(Fused, reference.Points):
         self.x_cloud, self.y_cloud, self.workers = x_cloud, y_cloud, workers
         few = few_against_many(*sorted(self.shape))
         self.form, self.factor = (FLAT if few else NEAR) if x_cloud.near else TILED, float(cost.factor)
-        self.kind = KINDS[str(cost.kind)]
+        self.kind = batches.KINDS[str(cost.kind)]
         if d == 1 and self.kind == EUCLIDEAN:  # the same without a square root
             self.kind = CITYBLOCK
         self.dim = 0 if self.form == TILED else d
@@ -111,6 +111,9 @@ class Points(Fused, reference.Points):
     @cached_property
     def squares(self) -> Array:
         return NO_SQUARES if self.form != TILED or self.kind != SQUARE else self.y_cloud.squares
+
+    def at_once(self, a: Marginal, b: Marginal, eps: float) -> batches.Batch | None:
+        return batches.one(self.x, self.y, self.cost_function, self.shape, a, b, eps)
 
     def cost_rows(self, rows: slice | Array) -> Array:
         """C[rows, :] in float64, by SciPy, which needs no memory for the differences of all coordinates."""

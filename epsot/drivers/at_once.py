@@ -1,0 +1,47 @@
+"""A whole solve in one call of the backend, where steps between sweeps take longer than these."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from epsot.drivers.options import Options
+from epsot.geometry.base import DOUBLE
+from epsot.kernels.batches import UNSETTLED, Asked, Rules
+from epsot.problems.instance import Instance
+from epsot.problems.problem import ULPS
+from epsot.results.batch import checks_of, dual_of
+from epsot.results.certificates import UNRESOLVED
+from epsot.solver.acceleration import LEAST, LONG, SLOW, STILL, TIED
+from epsot.solver.loop import Outcome
+from epsot.solver.schedule import LEVEL_STEPS, QUICK, THOROUGH
+from epsot.solver.updates import HALVING, PATIENCE
+from epsot.status import STATUSES
+
+logger = logging.getLogger("epsot")
+
+RULES = Rules(
+    PATIENCE, STILL.steps, STILL.factor, SLOW.steps, SLOW.factor, HALVING.steps, HALVING.factor, LONG, TIED, LEAST,
+    QUICK, THOROUGH, LEVEL_STEPS, ULPS, DOUBLE, UNRESOLVED,
+)  # fmt: skip
+
+
+def solve_at_once(instance: Instance, options: Options) -> Outcome | None:
+    """From no start, by the decisions of the solver; None where only the solver can, or somebody looks on."""
+    problem = instance.problem
+    if options.callback is not None or logger.isEnabledFor(logging.INFO):
+        return None
+    engine = problem.kernel.at_once(problem.a, problem.b, instance.eps)
+    if engine is None:
+        return None
+    asked = Asked(instance.geometry.degree, options.scaling, options.tol, options.max_iter, fixed=True)
+    solved = engine.solve(asked, np.array([options.start]), RULES, own=problem.own)
+    if solved.status[0] == UNSETTLED:
+        return None
+    f, g = solved.f, solved.f if problem.own else solved.g
+    error, mass = solved.error[0], solved.mass[0]
+    dual = dual_of((f, g, solved.f_more, solved.g_more), error, mass, options.tol, own=problem.own)
+    dual = replace(dual, logit_error=2 * problem.logit_error(f, g, instance.eps))
+    return Outcome(dual, STATUSES[int(solved.status[0])], int(solved.nit[0]), checks_of(solved, 0, options.tol))

@@ -1,0 +1,90 @@
+"""Many problems in one call: what a backend that solves them is given, and what it gives back.
+
+All items of a batch lie one after the other in flat arrays. `first` and `sizes` say where an item has its points,
+weights and potentials; items may share points, or weights. Each is solved on its own, with the schedule, the tolerance
+and the decisions of a single call.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epsot.costs import Array
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+UNSETTLED = -1  # the status of an item that the solver of a single problem has to look at
+
+
+class Layout(NamedTuple):
+    """Where the items of one side lie."""
+
+    points: Integers  # (B,) the first point of each
+    weights: Integers  # (B,) the first weight
+    values: Integers  # (B,) the first number of a potential
+    sizes: Integers  # (B,)
+
+    @property
+    def total(self) -> int:
+        """The length of a potential of all items."""
+        return int(self.values[-1] + self.sizes[-1]) if len(self.sizes) else 0
+
+
+class Asked(NamedTuple):
+    """What is asked of all items."""
+
+    degree: float  # of the cost
+    scaling: float
+    tol: float | None
+    max_iter: int
+    fixed: bool  # whether annealing starts where it is said to, and not at the scale of what has weight
+
+
+class Rules(NamedTuple):
+    """What the solver decides by: the constants of its modules."""
+
+    patience: int
+    still_steps: int
+    still_factor: float
+    slow_steps: int
+    slow_factor: float
+    halving_steps: int
+    halving_factor: float
+    long: int
+    tied: float
+    least: float
+    quick: float
+    thorough: float
+    level_steps: int
+    ulps: float
+    precision: float  # of the sums: half a unit in the last place of 1
+    unresolved: float  # error of exponents from which sums of exponentials prove nothing
+
+
+class Solved(NamedTuple):
+    """Where the items have ended; potentials are flat. What an unsettled item has left is nothing."""
+
+    f: Array
+    g: Array
+    f_more: Array  # of one measure next_f(f); of a schedule run once the f that the last update came from
+    g_more: Array  # next_g(f), or that g
+    status: Integers
+    nit: Integers
+    error: Floats
+    mass: Floats  # of the plan
+    value: Floats
+    start: Floats  # where annealing has started
+    first: Integers  # (B,) where an item has the first of the next two
+    errors: Floats  # of each iteration to a tolerance
+    temperatures: Floats
+
+
+class WholeSolve(Protocol):
+    """What makes whole solves, of many problems or of one."""
+
+    def solve(self, asked: Asked, start: Floats, rules: Rules, *, own: bool = False) -> Solved:
+        """All items, from the temperatures at which annealing starts; `own`: each first measure with itself."""

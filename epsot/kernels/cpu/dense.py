@@ -1,0 +1,174 @@
+"""One small problem whose costs are kept: what a solve does with them and with its kernel matrix, as intrinsics.
+
+K[i, j] = 2^(F[i] + G[j] - scale C[i, j]) around references F and G, in the type of the points, stays in a near cache.
+A sweep over it costs two multiply-adds a pair, an exponential ten times as much. Costs and exponents are float64 until
+their power is taken. Lines are padded to a multiple of `WIDTH`: what pads them must not count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from epsot.kernels.cpu.lines import ABREAST, slots, total
+from epsot.kernels.cpu.sweeps import CITYBLOCK, DOUBLE, EUCLIDEAN, SQUARE, Arrays, accumulate, steps
+from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
+
+WIDTH = 32  # numbers: two vectors of float32, or four of float64
+ABREAST_ROWS = 4  # rows whose products share what is loaded of the other side
+
+
+def parts_of(v: Vectors) -> list[Value]:
+    """Where the vectors of a stretch of `WIDTH` numbers begin."""
+    return [INDEX(begin) for begin in range(0, WIDTH, v.lanes)]
+
+
+@intrinsic(prefer_literal=True)
+def costs_of(typing: Any, kind: Any, x: Any, i: Any, lines: Any, factor: Any, width: Any, costs: Any) -> Any:
+    """costs[i, j] = C(x[i], y[j]), `lines` (d, width) holding the coordinates of y; all float64."""
+    metric = constant(kind)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        d, row = a.width(1), a.values[2]
+        factor = v.splat(a.values[4])
+        sums = slots(v, ABREAST)
+        with steps(builder, a.values[5], ABREAST * v.lanes) as j:
+            places = [INDEX(part * v.lanes) for part in range(ABREAST)]
+            for slot in sums:
+                builder.store(v.constant(0.0), slot)
+            with steps(builder, d, 1) as k:
+                here = v.splat(a.item(1, builder.mul(row, d), k))
+                line = builder.mul(k, a.width(3))
+                for slot, place in zip(sums, places, strict=True):
+                    there = v.load(a.at(3, line, j, place))
+                    how = CITYBLOCK if metric == CITYBLOCK else EUCLIDEAN
+                    builder.store(accumulate(v, how, builder.load(slot), here, there), slot)
+            for slot, place in zip(sums, places, strict=True):
+                value = builder.load(slot)
+                value = builder.fmul(v.sqrt(value) if metric == EUCLIDEAN else value, factor)
+                v.store(value, a.at(6, builder.mul(row, a.width(6)), j, place))
+        return context.get_dummy_value()
+
+    assert metric in (SQUARE, EUCLIDEAN, CITYBLOCK)
+    return types.void(kind, x, i, lines, factor, width, costs), codegen
+
+
+@intrinsic
+def powers_of_row(
+    typing: Any, costs: Any, i: Any, scale: Any, height: Any, g: Any, weights: Any, width: Any, matrix: Any
+) -> Any:
+    """matrix[i, j] = 2^(height + g[j] - scale costs[i, j]).  -> sum_j matrix[i, j] weights[j]
+
+    Clamped to the largest finite number: a sum with such a term is one that nobody trusts.
+    """
+    real = matrix.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Arrays(context, builder, signature, arguments)
+        narrow = Vectors(builder, real)
+        v = Vectors(builder, types.float64, narrow.lanes)
+        row = a.values[1]
+        line, out = builder.mul(row, a.width(0)), builder.mul(row, a.width(7))
+        factor, lift = v.splat(builder.fneg(a.values[2])), v.splat(a.values[3])
+        places = parts_of(narrow)
+        sums = slots(narrow, len(places))
+        with steps(builder, a.values[6], WIDTH) as j:
+            exponents = []
+            for place in places:
+                top = builder.fadd(v.load(a.at(4, j, place)), lift)
+                exponents.append(narrow.narrowed(v.fma(v.load(a.at(0, line, j, place)), factor, top)))
+            for slot, place, value in zip(sums, places, narrow.exp2(exponents, True), strict=True):
+                narrow.store(value, a.at(7, out, j, place))
+                weight = narrow.load(a.at(5, j, place))
+                builder.store(narrow.fma(value, weight, builder.load(slot)), slot)
+        found = total(narrow, sums)
+        return builder.fpext(found, DOUBLE) if real == types.float32 else found
+
+    return types.float64(costs, i, scale, height, g, weights, width, matrix), codegen
+
+
+@intrinsic
+def largest_of_row(typing: Any, costs: Any, i: Any, scale: Any, g: Any, width: Any) -> Any:
+    """max_j g[j] - scale costs[i, j]"""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        line, factor = builder.mul(a.values[1], a.width(0)), v.splat(builder.fneg(a.values[2]))
+        best = slots(v, ABREAST, float("-inf"))
+        with steps(builder, a.values[4], ABREAST * v.lanes) as j:
+            for part, slot in enumerate(best):
+                place = INDEX(part * v.lanes)
+                value = v.fma(v.load(a.at(0, line, j, place)), factor, v.load(a.at(3, j, place)))
+                builder.store(v.maximum(value, builder.load(slot)), slot)
+        one, two, three, four = (builder.load(slot) for slot in best)
+        return v.largest(v.maximum(v.maximum(one, two), v.maximum(three, four)))
+
+    return types.float64(costs, i, scale, g, width), codegen
+
+
+@intrinsic
+def row_products(typing: Any, matrix: Any, r: Any, weights: Any, width: Any, sums: Any) -> Any:
+    """sums[r + i] = sum_j matrix[r + i, j] weights[j] for four rows; sums are float64."""
+    real = matrix.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Arrays(context, builder, signature, arguments)
+        v = Vectors(builder, real)
+        first = a.values[1]
+        rows = [builder.mul(builder.add(first, INDEX(i)), a.width(0)) for i in range(ABREAST_ROWS)]
+        places = parts_of(v)[:2]
+        found = [slots(v, len(places)) for _ in rows]
+        with steps(builder, a.values[3], len(places) * v.lanes) as j:
+            for k, place in enumerate(places):
+                weight = v.load(a.at(2, j, place))
+                for row, pair in zip(rows, found, strict=True):
+                    grown = v.fma(v.load(a.at(0, row, j, place)), weight, builder.load(pair[k]))
+                    builder.store(grown, pair[k])
+        for i, pair in enumerate(found):
+            value = total(v, pair)
+            value = builder.fpext(value, DOUBLE) if real == types.float32 else value
+            builder.store(value, a.at(4, first, INDEX(i)))
+        return context.get_dummy_value()
+
+    return types.void(matrix, r, weights, width, sums), codegen
+
+
+@intrinsic(prefer_literal=True)
+def add_columns(typing: Any, squared: Any, matrix: Any, r: Any, factors: Any, width: Any, sums: Any) -> Any:
+    """sums[j] += sum of matrix[r + i, j] factors[r + i] over four rows, or of the squares of the entries."""
+    real, of_squares = matrix.dtype, constant(squared)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Arrays(context, builder, signature, arguments)
+        v = Vectors(builder, real)
+        first = a.values[2]
+        rows = [builder.mul(builder.add(first, INDEX(i)), a.width(1)) for i in range(ABREAST_ROWS)]
+        shares = [v.splat(a.item(3, first, INDEX(i))) for i in range(ABREAST_ROWS)]
+        places = parts_of(v)[:2]
+        with steps(builder, a.values[4], len(places) * v.lanes) as j:
+            for place in places:
+                value = v.load(a.at(5, j, place))
+                for row, share in zip(rows, shares, strict=True):
+                    entry = v.load(a.at(1, row, j, place))
+                    value = v.fma(builder.fmul(entry, entry) if of_squares else entry, share, value)
+                v.store(value, a.at(5, j, place))
+        return context.get_dummy_value()
+
+    return types.void(squared, matrix, r, factors, width, sums), codegen
+
+
+@intrinsic
+def powers(typing: Any, z: Any, width: Any, out: Any) -> Any:
+    """out[j] = 2^z[j] in float64, at most 2^1023."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        with steps(builder, a.values[1], ABREAST * v.lanes) as j:
+            places = [INDEX(k * v.lanes) for k in range(ABREAST)]
+            for place, value in zip(places, v.exp2([v.load(a.at(0, j, k)) for k in places], True), strict=True):
+                v.store(value, a.at(2, j, place))
+        return context.get_dummy_value()
+
+    return types.void(z, width, out), codegen

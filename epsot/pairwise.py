@@ -1,0 +1,234 @@
+"""All pairs of many measures: `pairwise`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from epsot.arguments import as_options, check_callback, scales_of_all, warn_of_pictures
+from epsot.arrays import Place, as_number, in_dtype, is_batch_of
+from epsot.costs import Array
+from epsot.devices import device_aware, on_array_device
+from epsot.drivers.many import ManyOptions
+from epsot.drivers.pairs import Measures, Table, all_pairs, common_start
+from epsot.geometry.batches import PointClouds, Rows, name_of
+from epsot.problems.batch import masses_of, rounding_of_any, scaled, weights_of
+from epsot.problems.instance import balancing, check_mass, check_workers
+from epsot.status import STATUSES, ConvergenceWarning, Status
+
+
+class Block(NamedTuple):
+    """What an observer of `pairwise` is given after each block."""
+
+    done: int  # pairs
+    total: int
+    value: np.ndarray  # (K, L), nan where a pair is still to come
+
+
+@device_aware
+@dataclass(frozen=True, repr=False, eq=False)
+class PairwiseResult:
+    """The values of all pairs, and how each has ended.
+
+    Attributes
+    ----------
+    value : (K, L) array
+        In the library and dtype of the points. Of one list of measures it is symmetric; of divergences its diagonal is
+        zero, so that scikit-learn takes it for ``metric="precomputed"``, and `scipy.spatial.distance.squareform`.
+    marginal_error : (K, L) array
+        The worst of the parts of a divergence.
+    success : (K, L) array of bool
+    status : (K, L) array of int
+        Numbers of `Status`; STOPPED where a callback has ended the work before.
+    """
+
+    place: Place
+    dtype: Any
+    table: Table
+
+    @property
+    def value(self) -> Array:
+        xp = self.place.xp
+        array = xp.asarray(self.table.value, device=self.place.device)
+        return in_dtype(array, self.dtype, self.place)
+
+    @property
+    def marginal_error(self) -> np.ndarray:
+        return self.table.marginal_error
+
+    @property
+    def status(self) -> np.ndarray:
+        return self.table.status
+
+    @property
+    def success(self) -> np.ndarray:
+        found: np.ndarray = self.status == Status.CONVERGED
+        return found
+
+    def __repr__(self) -> str:
+        n, m = self.status.shape
+        return f"PairwiseResult(shape={n} x {m}, {int(self.success.sum())} converged)"
+
+
+@on_array_device
+def pairwise(
+    x: Any,
+    y: Any = None,
+    a: Any = None,
+    b: Any = None,
+    *,
+    blur: float,
+    debias: bool = True,
+    p: float = 2,
+    reach: Any = None,
+    diameter: float | None = None,
+    scaling: float = 0.5,
+    tol: float | None = 1e-3,
+    max_iter: int = 1000,
+    callback: Callable[[Block], object] | None = None,
+    workers: int | None = None,
+) -> PairwiseResult:
+    r"""The divergences, or transport costs, between all pairs of many measures.
+
+    Parameters
+    ----------
+    x : (K, n, d) array, list of (n_k, d) arrays, or (n, d) array
+        The points of the measures; one cloud, where they share it and differ in their weights.
+    y : the same, optional
+        Those of L other measures. None: the pairs within `x`.
+    a : (K, n) array, list of (n_k,) arrays, or (n,) array, optional
+        Non-negative weights; by default uniform.
+    b : the same, optional
+        Weights of the measures of `y`.
+    blur : float
+        As in `sinkhorn`.
+    debias : bool
+        Whether values are Sinkhorn divergences, or the transport costs with their entropy.
+    p, reach, diameter, scaling, tol, max_iter, workers
+        As in `sinkhorn`, one for all pairs. With ``tol=None`` all pairs start at the diameter of all points.
+    callback : callable, optional
+        ``callback(block)`` after each block of pairs, with ``done``, ``total`` and ``value``, the matrix as far as it
+        is known; raising StopIteration ends the work.
+
+    Returns
+    -------
+    PairwiseResult
+        ``value`` (K, L), and for each pair `marginal_error`, `status` and `success`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `sinkhorn`; the message names the measure.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `tol` was not reached for some of the pairs.
+
+    See Also
+    --------
+    sinkhorn_divergence : One pair, or many that are given one by one.
+
+    Notes
+    -----
+    Self terms are solved once for each measure: K (K - 1) / 2 + K solves for K measures, on all cores. Memory beside
+    the points and the matrices is that of one block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> rng = np.random.default_rng(0)
+    >>> clouds = [rng.normal(k, 1.0, (20 + k, 2)) for k in range(4)]
+    >>> distances = epsot.pairwise(clouds, blur=0.3).value
+    >>> distances.shape, bool(np.all(np.diag(distances) == 0))
+    ((4, 4), True)
+    >>> from scipy.spatial.distance import squareform
+    >>> squareform(distances).shape
+    (6,)
+    """
+    symmetric = y is None
+    if symmetric and b is not None:
+        raise ValueError("`b` are weights of `y`, which is not given; pass those of `x` as `a`")
+    if diameter is not None:
+        diameter = as_number("diameter", diameter)
+    warn_of_pictures(x=x) if symmetric else warn_of_pictures(x=x, y=y)
+    geometry = clouds_of(x, x if symmetric else y, p)
+    eps, rhos = scales_of_all(blur, reach, geometry.degree)
+    asked = as_options(0.0 if diameter is None else diameter, scaling, tol, max_iter, None, None)
+    check_workers(workers)
+    if callback is not None:
+        check_callback(callback)
+    left = measures("a", a, geometry.x, rhos[0], geometry.place)
+    right = left if symmetric else measures("b", b, geometry.y, rhos[1], geometry.place)
+    left, right = balanced(left, right, a, b, geometry.place, symmetric=symmetric)
+    options = ManyOptions(asked, np.zeros(()), diameter is not None)
+    observe = None if callback is None else lambda done, total, table: callback(Block(done, total, table.value.copy()))
+    table = all_pairs(
+        geometry, left, right, eps, options, common_start(geometry, diameter, tol), symmetric=symmetric, debias=debias,
+        workers=workers, observe=observe,
+    )  # fmt: skip
+    missed = (table.status >= Status.MAX_ITER) & (table.status <= Status.DIVERGED)
+    if missed.any():
+        worst = np.unravel_index(int(np.argmax(np.where(missed, table.marginal_error, -1.0))), missed.shape)
+        ended = STATUSES[int(table.status[worst])]
+        warnings.warn(
+            f"{int(missed.sum())} of {missed.size} pairs have missed `tol`; the worst, "
+            f"({int(worst[0])}, {int(worst[1])}), is {ended.name} with a marginal error of "
+            f"{table.marginal_error[worst]:.2e}; {ended.cure}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return PairwiseResult(geometry.place, geometry.dtype, table)
+
+
+def clouds_of(x: Any, y: Any, p: float) -> PointClouds:
+    """The clouds of both sides, each a batch of one axis or a single one."""
+    for name, points in (("x", x), ("y", y)):
+        if hasattr(points, "ndim") and points.ndim > 3:
+            raise ValueError(f"`{name}` must be (K, n, d), a list of clouds, or one cloud, got {points.ndim} axes")
+    return PointClouds(x, y, p=p, paired=False)
+
+
+def measures(name: str, weights: Any, points: Rows, rho: float, place: Place) -> Measures:
+    """The measures of one side: as many as there are clouds, or weights on one."""
+    count = points.shape
+    if weights is not None and is_batch_of(weights, 1):
+        count = np.broadcast_shapes(count, (len(weights),))
+    points = points.over(count if count else (1,))
+    rows = weights_of(name, weights, points.sizes, place)
+    masses = masses_of(rows, place)
+    for k in np.flatnonzero(masses == 0).tolist():
+        if math.isinf(rho):
+            check_mass(name_of(name, masses.shape, k), rows.item(k), None, "reach", place)
+    return Measures(points, rows, weights is None, rho)
+
+
+def balanced(
+    left: Measures, right: Measures, a: Any, b: Any, place: Place, *, symmetric: bool
+) -> tuple[Measures, Measures]:
+    """With the masses of all made equal, where they differ by rounding and nothing says what mass is worth."""
+    if not (math.isinf(left.rho) and math.isinf(right.rho)):
+        return left, right
+    rounding = max(rounding_of_any(a), rounding_of_any(b))
+    whole = 1.0 if left.uniform else float(masses_of(left.weights, place).flat[0])
+    found = []
+    for name, side in (("a", left),) if symmetric else (("a", left), ("b", right)):
+        masses = np.ones(side.points.first.shape) if side.uniform else masses_of(side.weights, place)
+        if np.all(masses == whole):
+            found.append(side)
+            continue
+        factors = np.ones(masses.shape)
+        for k, mass in enumerate(masses.tolist()):
+            try:
+                factors[k] = balancing(whole, mass, rounding, "reach")
+            except ValueError as error:
+                text = str(error).replace("`a` and `b`", f"`a[0]` and `{name}[{k}]`")
+                raise ValueError(text) from None
+        found.append(side._replace(weights=scaled(side.weights, factors, place), uniform=False))
+    return found[0], found[-1]

@@ -1,0 +1,156 @@
+"""A test of whether two samples come from one distribution, by permutations of their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from epsot.arguments import as_options, scales_of_all
+from epsot.arrays import as_count, as_number, is_batch_of
+from epsot.devices import on_array_device
+from epsot.drivers.many import ManyOptions, solve_divergences
+from epsot.drivers.pairs import BLOCK_NUMBERS
+from epsot.geometry.batches import PointClouds, Rows, as_many
+from epsot.geometry.points import PointCloud
+from epsot.problems.batch import Batch
+from epsot.problems.instance import check_workers
+from epsot.status import Status
+
+EQUAL = 1e-9  # of the statistic: values that differ by less are one
+
+
+@dataclass(frozen=True)
+class PermutationTestResult:
+    """The outcome of a permutation test, with the names of `scipy.stats.permutation_test`.
+
+    Attributes
+    ----------
+    statistic : float
+        The Sinkhorn divergence of the two samples.
+    pvalue : float
+        ``(1 + #{null >= statistic}) / (n_resamples + 1)``.
+    null_distribution : (n_resamples,) array
+        The divergences of the permuted samples.
+    success : bool
+        Whether all of them, and the statistic, have reached `tol`.
+    """
+
+    statistic: float
+    pvalue: float
+    null_distribution: np.ndarray
+    success: bool
+
+
+@on_array_device
+def permutation_test(
+    x: Any,
+    y: Any,
+    *,
+    blur: float,
+    n_resamples: int = 999,
+    rng: Any = None,
+    p: float = 2,
+    reach: Any = None,
+    diameter: float | None = None,
+    scaling: float = 0.5,
+    tol: float | None = 1e-3,
+    max_iter: int = 1000,
+    workers: int | None = None,
+) -> PermutationTestResult:
+    """Test whether two samples come from one distribution: is their divergence large for random labels?
+
+    Parameters
+    ----------
+    x, y : (n, d) and (m, d) arrays
+        The two samples.
+    blur : float
+        As in `sinkhorn_divergence`: differences at a smaller scale do not count. A tenth of the diameter is a good
+        start.
+    n_resamples : int
+        How many random permutations of the labels are compared.
+    rng : int, numpy.random.Generator, or None
+        What the permutations are drawn with, as everywhere in SciPy.
+    p, reach, diameter, scaling, tol, max_iter, workers
+        As in `sinkhorn_divergence`.
+
+    Returns
+    -------
+    PermutationTestResult
+        ``statistic``, ``pvalue`` and ``null_distribution``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `sinkhorn_divergence`, and for `n_resamples` below 1.
+
+    Notes
+    -----
+    Under the hypothesis of one distribution the labels are exchangeable, and the probability of ``pvalue <= alpha`` is
+    at most alpha, whatever the distribution and `blur` are [1]_ [2]_. Each permutation is a pair of weight vectors over
+    the pooled points.
+
+    References
+    ----------
+    .. [1] Phipson and Smyth (2010), Permutation p-values should never be zero, Statistical Applications in Genetics and
+       Molecular Biology 9.
+    .. [2] Ramdas, Garcia Trillos and Cuturi (2017), On Wasserstein two-sample testing and related families of
+       nonparametric tests, Entropy 19.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import epsot
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(0.0, 1.0, (40, 2)), rng.normal(1.0, 1.0, (40, 2))
+    >>> bool(epsot.permutation_test(x, y, blur=0.5, n_resamples=199, rng=1).pvalue < 0.02)
+    True
+    """
+    for name, points in (("x", x), ("y", y)):
+        if is_batch_of(points, 2):
+            raise ValueError(f"`{name}` must be one sample, (n, d)")
+    n_resamples, generator = as_count("n_resamples", n_resamples, 1), np.random.default_rng(rng)
+    check_workers(workers)
+    geometry = PointCloud(x, y, p=p)
+    eps, rhos = scales_of_all(blur, reach, geometry.degree)
+    span = geometry.diameter() if diameter is None else as_number("diameter", diameter)
+    asked = as_options(span**geometry.degree, scaling, tol, max_iter, None, None)
+    pooled = pool(geometry)
+    (n, m), labels = geometry.shape, np.arange(sum(geometry.shape))
+    values, converged, step = [], True, max(1, BLOCK_NUMBERS // (2 * len(labels)))
+    orders = [labels, *(generator.permutation(labels) for _ in range(n_resamples))]
+    for begin in range(0, len(orders), step):
+        some = orders[begin : begin + step]
+        batch = relabelled(pooled, np.stack(some), n, m, eps, rhos, workers)
+        start = np.full(batch.shape, span**geometry.degree)
+        found = solve_divergences(batch, ManyOptions(asked, start, fixed=True), None)
+        values.append(found.value64)
+        converged &= bool(np.all(found.status <= (Status.CONVERGED if tol is not None else Status.SCHEDULE_ENDED)))
+    statistic, null = float(values[0][0]), np.concatenate(values)[1:]
+    reached = int((null >= statistic - EQUAL * abs(statistic)).sum())
+    return PermutationTestResult(statistic, (1 + reached) / (n_resamples + 1), null, converged)
+
+
+def pool(geometry: PointCloud) -> PointClouds:
+    """All points of both samples against themselves."""
+    xp = geometry.place.xp
+    points = xp.concat([geometry.x, geometry.y], axis=0)
+    clouds = as_many(geometry._derived(points, points))
+    assert isinstance(clouds, PointClouds)
+    return clouds
+
+
+def relabelled(
+    pooled: PointClouds, orders: np.ndarray, n: int, m: int, eps: float, rhos: tuple[float, float], workers: int | None
+) -> Batch:
+    """The batch of some permutations: the first n points of each are the first sample."""
+    place, (count, total) = pooled.place, orders.shape
+    weights = np.zeros((2, count, total))
+    rows = np.arange(count)[:, None]
+    weights[0][rows, orders[:, :n]] = 1 / n
+    weights[1][rows, orders[:, n:]] = 1 / m
+    a, b = (Rows.stacked(place.xp.asarray(z, device=place.device), 1) for z in weights)
+    shape = (count,)
+    full, rho_a, rho_b = (np.full(shape, number) for number in (eps, *rhos))
+    return Batch(pooled.over(shape), a, b, (False, False), full, rho_a, rho_b, "reach", workers)

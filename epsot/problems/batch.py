@@ -1,0 +1,197 @@
+"""Many problems as the user posed them: checked weights of all items, and each of them as an `Instance` on demand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from epsot.arrays import Place, as_real, check_finite, is_ragged, rounding_of
+from epsot.geometry.batches import Geometries, Rows, Shape, name_of, reduced
+from epsot.kernels.batches import Floats, Layout
+from epsot.problems.instance import Instance, balancing, check_mass, check_workers, checked_weights, posed
+
+CHECKED = 0.1  # masses that are balanced already: what is left is rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Many problems of one kind.
+
+    Attributes
+    ----------
+    geometry : Geometries
+    a, b : Rows
+        Weights in float64, of the shape of the batch.
+    uniform : (bool, bool)
+        Whether the user has left the weights of a side to us.
+    eps, rho_a, rho_b : arrays of the shape of the batch
+        inf is balanced.
+    rho_name : str
+        Of the argument that stands for rho.
+    workers : int or None
+    """
+
+    geometry: Geometries
+    a: Rows
+    b: Rows
+    uniform: tuple[bool, bool]
+    eps: Floats
+    rho_a: Floats
+    rho_b: Floats
+    rho_name: str
+    workers: int | None
+
+    @property
+    def place(self) -> Place:
+        return self.geometry.place
+
+    @property
+    def shape(self) -> Shape:
+        return self.geometry.shape
+
+    @property
+    def T(self) -> Batch:
+        """Seen from the other side."""
+        return Batch(
+            self.geometry.T, self.b, self.a, self.uniform[::-1], self.eps, self.rho_b, self.rho_a, self.rho_name,
+            self.workers,
+        )  # fmt: skip
+
+    @property
+    def rho(self) -> Any:
+        """The marginal strength of each item; None where all are balanced, a pair where the sides differ."""
+        if np.all(np.isinf(self.rho_a)) and np.all(np.isinf(self.rho_b)):
+            return None
+        return self.rho_a if np.array_equal(self.rho_a, self.rho_b) else (self.rho_a, self.rho_b)
+
+    def instance(self, k: int) -> Instance:
+        """The problem of one item, counted through all axes."""
+        rho = tuple(None if math.isinf(z.flat[k]) else float(z.flat[k]) for z in (self.rho_a, self.rho_b))
+        return posed(
+            self.geometry.item(k), (self.a.item(k), self.b.item(k)), (not self.uniform[0], not self.uniform[1]),
+            eps=float(self.eps.flat[k]), rho=(rho[0], rho[1]), rho_name=self.rho_name, workers=self.workers,
+            rounding=CHECKED,
+        )  # fmt: skip
+
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Where the items of both sides lie, counted through all axes."""
+        return tuple(  # type: ignore[return-value]
+            Layout(points.first.reshape(-1), weights.first.reshape(-1), offsets(points.sizes), points.sizes.reshape(-1))
+            for points, weights in zip(self.rows, (self.a, self.b), strict=True)
+        )
+
+    @property
+    def rows(self) -> tuple[Any, Any]:
+        """What the layouts of points refer to."""
+        n, m = self.geometry.sizes
+        nowhere = np.zeros(self.shape, np.int64)
+        none = Rows(None, nowhere, n, ragged=False), Rows(None, nowhere, m, ragged=False)
+        return self.geometry.clouds or none
+
+
+def offsets(sizes: np.ndarray) -> np.ndarray:
+    """Where each of some arrays that lie one after the other begins."""
+    flat = sizes.reshape(-1)
+    return np.concatenate([[0], np.cumsum(flat)[:-1]]).astype(np.int64) if len(flat) else flat
+
+
+def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows:
+    """The weights of one side in float64, of the shape of the batch."""
+    xp, shape = place.xp, sizes.shape
+    if weights is None:
+        distinct, where = np.unique(sizes, return_inverse=True)
+        parts = [xp.full((int(n),), 1 / n, dtype=xp.float64, device=place.device) for n in distinct]
+        first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
+        values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
+        return Rows(values, first, sizes, ragged=len(distinct) > 1)
+    if is_ragged(weights):
+        arrays = [as_real(f"{name}[{k}]", item, place) for k, item in enumerate(weights)]
+        for k, array in enumerate(arrays):
+            if array.ndim != 1:
+                raise ValueError(f"`{name}[{k}]` must be a vector of weights, got shape {tuple(array.shape)}")
+        rows = Rows.listed([xp.astype(array, xp.float64) for array in arrays], xp)
+    else:
+        array = as_real(name, weights, place)
+        if array.ndim < 1:
+            raise ValueError(f"`{name}` must have one weight a point, got one number")
+        rows = Rows.stacked(xp.astype(array, xp.float64), 1)
+    try:
+        rows = rows.over(shape)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must have weights for a batch of shape {shape}, got those of {rows.shape}"
+        ) from None
+    if not np.array_equal(rows.sizes, sizes):
+        k = int(np.flatnonzero((rows.sizes != sizes).reshape(-1))[0])
+        raise ValueError(
+            f"`{name_of(name, shape, k)}` must have shape ({sizes.flat[k]},), one weight a point, "
+            f"got ({rows.sizes.flat[k]},)"
+        )
+    check_weights(name, rows, place)
+    return rows
+
+
+def check_weights(name: str, rows: Rows, place: Place) -> None:
+    """Raise where a weight is not finite or negative, with the name of the item."""
+    xp = place.xp
+    if 0 in rows.values.shape or (bool(xp.all(xp.isfinite(rows.values))) and not bool(xp.any(rows.values < 0))):
+        return
+    for k in range(rows.first.size):
+        checked_weights(name_of(name, rows.shape, k), rows.item(k), int(rows.sizes.flat[k]), place)
+    check_finite(name, rows.values, "weights", place)
+
+
+def masses_of(rows: Rows, place: Place) -> Floats:
+    """The sums of the weights of all items, on the host."""
+    return reduced(rows, np.add, place)
+
+
+def pose_batch(
+    geometry: Geometries, a: Any, b: Any, *, eps: Floats, rho: tuple[Any, Any], rho_name: str, workers: int | None
+) -> Batch:
+    """Check the weights of all items. `eps` and the strengths `rho` have the shape of the batch; inf is balanced."""
+    place = geometry.place
+    check_workers(workers)
+    for name, weights in (("a", a), ("b", b)):
+        listed = {f"{name}[{k}]": z for k, z in enumerate(weights)} if is_ragged(weights) else {name: weights}
+        place.admit("the geometry", **listed)
+    n, m = geometry.sizes
+    rows = weights_of("a", a, n, place), weights_of("b", b, m, place)
+    shape = geometry.shape
+    rho_a, rho_b = (np.broadcast_to(np.asarray(z, float), shape) for z in rho)
+    masses = [np.ones(shape) if z is None else masses_of(r, place) for z, r in zip((a, b), rows, strict=True)]
+    for name, given, mass, side, other in (("a", a, masses[0], rows[0], rho_b), ("b", b, masses[1], rows[1], rho_a)):
+        empty = np.flatnonzero(((mass == 0) & np.isinf(other)).reshape(-1))
+        if given is not None and len(empty):
+            k = int(empty[0])
+            check_mass(name_of(name, shape, k), side.item(k), None, rho_name, place)
+    bound = np.isinf(rho_a) & np.isinf(rho_b) & (masses[0] != masses[1])
+    if bool(np.any(bound)):
+        rounding = max(rounding_of_any(a), rounding_of_any(b))
+        factors = np.ones(shape)
+        for k in np.flatnonzero(bound.reshape(-1)).tolist():
+            try:
+                factors.flat[k] = balancing(float(masses[0].flat[k]), float(masses[1].flat[k]), rounding, rho_name)
+            except ValueError as error:
+                text = str(error).replace("`a` and `b`", f"`{name_of('a', shape, k)}` and `{name_of('b', shape, k)}`")
+                raise ValueError(text) from None
+        rows = rows[0], scaled(rows[1], factors, place)
+    return Batch(geometry, *rows, (a is None, b is None), eps, rho_a, rho_b, rho_name, workers)
+
+
+def rounding_of_any(weights: Any) -> float:
+    """The relative error that sums of weights may carry."""
+    return max(map(rounding_of, weights)) if is_ragged(weights) else rounding_of(weights)
+
+
+def scaled(rows: Rows, factors: Floats, place: Place) -> Rows:
+    """Each item times a factor of its own, in memory of its own."""
+    sizes = rows.sizes.reshape(-1)
+    index = np.repeat(rows.first.reshape(-1) - offsets(sizes), sizes) + np.arange(int(sizes.sum()))
+    xp = place.xp
+    values = xp.take(rows.values, xp.asarray(index, device=place.device))
+    values = values * xp.asarray(np.repeat(factors.reshape(-1), sizes), device=place.device)
+    return Rows(values, offsets(sizes).reshape(rows.shape), rows.sizes, ragged=True)

@@ -1,0 +1,80 @@
+"""Numbers of many problems that lie one after the other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_array_api_obj
+
+from epsot.arrays import Place, in_dtype
+from epsot.costs import Array
+from epsot.problems.batch import Batch, masses_of, offsets
+
+
+def spread(numbers: np.ndarray, sizes: np.ndarray, place: Place) -> Array:
+    """One number an item -> one a point of it."""
+    xp = place.xp
+    flat = np.repeat(np.broadcast_to(numbers, sizes.shape).reshape(-1), sizes.reshape(-1)).astype(np.float64)
+    return xp.asarray(flat, device=place.device)
+
+
+def flat_weights(batch: Batch, side: int) -> Array:
+    """The weights of one side of all items, also where they share them."""
+    rows = (batch.a, batch.b)[side]
+    sizes = rows.sizes.reshape(-1)
+    total = int(sizes.sum())
+    index = np.repeat(rows.first.reshape(-1) - offsets(sizes), sizes) + np.arange(total)
+    xp = batch.place.xp
+    return xp.take(rows.values, xp.asarray(index, device=batch.place.device), axis=0)
+
+
+def batch_masses(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The masses of both sides of all items; those of weights that nobody has chosen are 1."""
+    ones = np.ones(batch.shape)
+    return tuple(  # type: ignore[return-value]
+        ones if free else masses_of(rows, batch.place)
+        for free, rows in zip(batch.uniform, (batch.a, batch.b), strict=True)
+    )
+
+
+def weighted(weights: Array, slope: Array, place: Place) -> Array:
+    """The slope times the weight, and zero at weight zero, however steep it is there."""
+    xp, a = place.xp, weights[:, None]
+    return a * xp.where(a > 0, slope, xp.zeros_like(slope))
+
+
+def beyond(xy: Array, own: Array, xp: Any) -> Array:
+    """xy - own, where equal terms cancel, infinite ones too."""
+    equal, zeros = xy == own, xp.zeros_like(xy)
+    return xp.where(equal, zeros, xy) - xp.where(equal, zeros, own)
+
+
+def at_points(result: Any, name: str, points: Any) -> Any:
+    """A method of every item at points of its own, or at the same for all: stacked, or in a list."""
+    count, shape = math.prod(result.shape), result.shape
+    if isinstance(points, list | tuple) and points and is_array_api_obj(points[0]) and points[0].ndim == 2:
+        if len(points) != count:
+            raise ValueError(f"`points` must be one cloud, or {count} of them, got {len(points)}")
+        return [getattr(result._item(k), name)(points[k]) for k in range(count)]
+    if is_array_api_obj(points) and points.ndim > 2:
+        if tuple(points.shape[:-2]) != shape:
+            raise ValueError(f"`points` must have the axes of the batch, {shape}, got shape {tuple(points.shape)}")
+        clouds = [points[np.unravel_index(k, shape)] for k in range(count)]
+    else:
+        clouds = [points] * count
+    found = [getattr(result._item(k), name)(cloud) for k, cloud in enumerate(clouds)]
+    xp = result.place.user.xp
+    stacked = xp.stack(found)
+    return xp.reshape(stacked, (*shape, *stacked.shape[1:]))
+
+
+def given(batch: Batch, flat: Array, side: int) -> Any:
+    """What lies flat as the user has the points of a side: stacked, or in a list, in the dtype of the geometry."""
+    place, dtype, sizes = batch.place, batch.geometry.dtype, batch.geometry.sizes[side]
+    if batch.geometry.ragged[side]:
+        ends = np.cumsum(sizes)
+        return [in_dtype(flat[int(end - n) : int(end), ...], dtype, place) for end, n in zip(ends, sizes, strict=True)]
+    n = int(sizes.flat[0]) if sizes.size else 0
+    return in_dtype(place.xp.reshape(flat, (*batch.shape, n, *flat.shape[1:])), dtype, place)
