@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from epsot import kernels
 from epsot.kernels.cuda import modules
 
 
@@ -50,6 +51,12 @@ def unproven(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     modules.unproven.cache_clear()
     yield
     modules.unproven.cache_clear()
+
+
+@pytest.fixture
+def portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy arrays take the portable path, as without Numba: what is compared with it need compile nothing for them."""
+    monkeypatch.setattr(kernels, "jit_is_off", lambda: True)
 
 
 @pytest.fixture

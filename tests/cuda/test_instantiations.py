@@ -28,7 +28,7 @@ ELSEWHERE = ("order", "vectors")  # test_driver.py, and test_vectors.py in tests
 
 
 @pytest.fixture(autouse=True)
-def cupy(unproven: None) -> Iterator[Any]:
+def cupy(unproven: None, portable: None) -> Iterator[Any]:
     with fake_cupy.installed() as module:
         fake_cupy.launches.clear()
         yield module
