@@ -59,6 +59,16 @@ def portable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "jit_is_off", lambda: True)
 
 
+@pytest.fixture(params=["portable", pytest.param("fused", marks=pytest.mark.every)])
+def any_path(request: pytest.FixtureRequest) -> None:
+    """For what is true of every cost, dimension and type whatever computes it: the fused kernels of all take minutes.
+
+    Those of most solves, and each in `tests/kernels`, are met without.
+    """
+    if request.param == "portable":
+        request.getfixturevalue("portable")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20)
