@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from epsot import kernels
 from epsot.kernels.cuda import modules
 
 
@@ -50,6 +51,22 @@ def unproven(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     modules.unproven.cache_clear()
     yield
     modules.unproven.cache_clear()
+
+
+@pytest.fixture
+def portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy arrays take the portable path, as without Numba: what is compared with it need compile nothing for them."""
+    monkeypatch.setattr(kernels, "jit_is_off", lambda: True)
+
+
+@pytest.fixture(params=["portable", pytest.param("fused", marks=pytest.mark.every)])
+def any_path(request: pytest.FixtureRequest) -> None:
+    """For what is true of every cost, dimension and type whatever computes it: the fused kernels of all take minutes.
+
+    Those of most solves, and each in `tests/kernels`, are met without.
+    """
+    if request.param == "portable":
+        request.getfixturevalue("portable")
 
 
 @pytest.fixture

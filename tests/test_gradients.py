@@ -14,6 +14,8 @@ from tests import checks
 from tests.checks import TIGHT, close, slopes, up_to_constant
 from tests.conftest import Measures, measures
 
+pytestmark = pytest.mark.usefixtures("any_path")
+
 RHOS = [None, 0.8, (0.5, 2.0), (None, 0.7), (0.7, None)]
 EPS = 0.25
 # the error of a value is quadratic in tol; a difference over 1e-5 of values that round at 1e-15 is good to 1e-9

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import epsot
 from tests.checks import close, power_cost
 
+pytestmark = pytest.mark.usefixtures("any_path")
+
 few = settings(max_examples=15, deadline=None, derandomize=True)
 EXACT = {"tol": 1e-10, "max_iter": 50_000}
 

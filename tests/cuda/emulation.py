@@ -56,6 +56,10 @@ class Kernels:
         """The order in which blocks, warps and lanes run: 0 ascending, 1 descending."""
         self.library.emulator_set_order(order)
 
+    def forget(self) -> None:
+        """Give back the memory of the last launches."""
+        self.library.emulator_forget()
+
     def counted(self) -> tuple[int, ...]:
         """What the kernels have counted since the last call, if they were changed to count."""
         self.library.emulator_count.restype = ctypes.c_longlong

@@ -99,6 +99,7 @@ inline void acquire(char&) {}
 inline void release(char&) {}
 #endif
 inline char launched, finished;
+inline int widest = 1;  // threads of the system, of all launches
 inline thread_local char met[2], block_begun, block_done;
 
 struct Warp {
@@ -276,7 +277,9 @@ EMULATOR_UNSEEN inline void launch(void (*kernel)(A...), const unsigned* grid, c
     struct Call { void (*kernel)(A...); void** args; } the_call{kernel, args};
     const long long blocks = (long long)grid[0] * grid[1] * grid[2];
     release(launched);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(together ? int(blocks) : omp_get_max_threads())
+    const int team = together ? int(blocks) : omp_get_max_threads();
+    widest = std::max(widest, team);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team)
     for (long long number = 0; number < blocks; ++number) {
         if (together && omp_get_num_threads() < blocks) fail("too few threads of the system for blocks that meet");
         const long long k = order ? blocks - 1 - number : number;
@@ -292,6 +295,16 @@ EMULATOR_UNSEEN inline void launch(void (*kernel)(A...), const unsigned* grid, c
         run_block(block[0] * block[1] * block[2], stack_size);
     }
     acquire(finished);
+}
+
+// The stacks of lanes are given back, which are megabytes in every program.
+EMULATOR_PUBLIC inline void emulator_forget()
+{
+#pragma omp parallel num_threads(widest)
+    {
+        acquire(finished);  // by the lanes whose stacks these were
+        for (Fiber& fiber : fibers) fiber.stack.reset();
+    }
 }
 
 template <class T> EMULATOR_UNSEEN inline T shuffle_xor(T value, unsigned mask)

@@ -369,6 +369,8 @@ def installed() -> Iterator[types.ModuleType]:
     try:
         yield MODULES["cupy"]
     finally:
+        for kernels in set(COMPILED.values()):
+            kernels.forget()
         COMPATIBLE.update({name: sys.modules[name] for name in _names() if name not in MODULES})
         for name in _names():
             del sys.modules[name]

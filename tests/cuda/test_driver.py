@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulat
 
 
 @pytest.fixture(autouse=True)
-def cupy() -> Iterator[Any]:
+def cupy(portable: None) -> Iterator[Any]:
     with fake_cupy.installed() as module:
         fake_cupy.launches.clear()
         fake_cupy.operations.clear()

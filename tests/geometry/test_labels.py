@@ -28,6 +28,7 @@ def problem() -> tuple[np.ndarray, ...]:
     return x, y, 2 * a / a.sum(), 2 * b / b.sum(), labels_x, labels_y
 
 
+@pytest.mark.usefixtures("any_path")
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
 @pytest.mark.parametrize("rho", [None, 0.5, (None, 2.0)])
 def test_the_result_is_that_of_all_points(cost: str, rho: Any) -> None:

@@ -49,6 +49,7 @@ def test_converged_forbidden_pairs_have_a_certificate() -> None:
     assert not np.isnan(float(result.gap))
 
 
+@pytest.mark.usefixtures("any_path")
 @pytest.mark.parametrize("rho", [None, 0.8, (None, 0.7)])
 def test_points_and_their_matrix(awkward: Measures, rho: Any) -> None:
     x, y, a, b = awkward.balanced

@@ -246,15 +246,17 @@ def test_the_order_of_lanes_changes_no_bit_of_a_matrix(layout: Any, rng: np.rand
     same_in_both_orders(results)
 
 
-def same_in_both_orders(results: Any) -> None:
-    results()  # compiles
-    found = []
-    for order in (0, 1):
-        set_order(order)
-        found.append(results())
-    set_order(0)
-    for forward, backward in zip(*found, strict=True):
-        np.testing.assert_array_equal(forward, backward)
+def same_in_both_orders(results: Any) -> Any:
+    """The results with lanes in ascending order, which are those in descending order, to the bit."""
+    forward = results()  # compiles; what is compiled can then be told the order
+    set_order(1)
+    try:
+        backward = results()
+    finally:
+        set_order(0)
+    for one, other in zip(forward, backward, strict=True):
+        np.testing.assert_array_equal(one, other)
+    return forward
 
 
 def test_coincident_points_have_no_slope(rng: np.random.Generator) -> None:

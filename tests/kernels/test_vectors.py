@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from epsot.kernels.cuda import vectors as cuda
 from epsot.kernels.vectors import WINDOW
 from tests.checks import close
 from tests.cuda import emulation, fake_cupy
+from tests.kernels.test_cuda import same_in_both_orders
 
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
 
@@ -32,19 +33,6 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     return int(request.param)
 
 
-def both_ways(run: Callable[[], Any]) -> Any:
-    """The result with lanes in ascending order, which is that in descending order, to the bit."""
-    run()  # compiles
-    found = []
-    for order in (1, 0):
-        for kernels in set(fake_cupy.COMPILED.values()):
-            kernels.set_order(order)
-        found.append(run())
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_array_equal(one, other)
-    return found[0]
-
-
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("rho", [np.inf, 0.7])
 def test_sums(n: int, rho: float, blocks: int, rng: np.random.Generator) -> None:
@@ -53,9 +41,9 @@ def test_sums(n: int, rho: float, blocks: int, rng: np.random.Generator) -> None
     next_f[0] -= 60  # an exponent that would overflow
     ours, theirs = cuda.Vectors(), vectors.Vectors()
     log_a, F, next_F = map(fake_cupy.asarray, (np.log(a), f, next_f))
-    error, mass = both_ways(lambda: [z.data_ for z in ours.marginals(log_a, F, next_F, 0.05, rho)])
+    error, mass = same_in_both_orders(lambda: [z.data_ for z in ours.marginals(log_a, F, next_F, 0.05, rho)])
     close((error, mass), theirs.marginals(np.log(a), f, next_f, 0.05, rho), 1e-12)
-    (mass,) = both_ways(lambda: [ours.log_mass(log_a, F * 1e3, rho).data_])
+    (mass,) = same_in_both_orders(lambda: [ours.log_mass(log_a, F * 1e3, rho).data_])
     close(mass, theirs.log_mass(np.log(a), f * 1e3, rho), 1e-13)
     np.testing.assert_array_equal(ours.density(log_a, F, 0.05).data_, theirs.density(np.log(a), f, 0.05))
 
@@ -148,7 +136,7 @@ def test_directions(m: int, balanced: bool, eased: bool, eps: float, blocks: int
             found.append((start.data_, error, norm, ours.count, ours.expected))
         return [list(parts) for parts in zip(*found, strict=True)]
 
-    starts, errors, norms, counts, expected = both_ways(run)
+    starts, errors, norms, counts, expected = same_in_both_orders(run)
     assert counts == [count for count, _ in known]
     if m > 100:
         assert max(counts) == WINDOW
