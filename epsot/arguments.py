@@ -22,6 +22,9 @@ from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 
 
+BYTES, LEAST_PICTURE = ("uint8", "uint16", "bool"), 16  # data types of pictures, and pixels of a side
+
+
 class Scales(NamedTuple):
     """Scales in the units of the cost."""
 
@@ -187,15 +190,24 @@ def many_by_temperature(geometry: Geometries, a: Any, b: Any, eps: Any, rho: Any
     return geometry, ManyScales(eps, (wide[0], wide[1]), geometry.scale(), False, "rho")
 
 
+def is_picture(array: Any) -> bool:
+    """Whether this is an array of bytes of the shape of a picture, or of many."""
+    if str(getattr(array, "dtype", "")).rpartition(".")[2] not in BYTES or array.ndim < 2:
+        return False
+    shape = tuple(array.shape)
+    *_, height, width = shape[:-1] if array.ndim > 2 and shape[-1] <= 4 else shape
+    return bool(min(height, width) >= LEAST_PICTURE)
+
+
 def warn_of_pictures(**points: Any) -> None:
-    """Say what to write where an array of bytes looks like a picture: its rows would be taken for clouds."""
+    """Say what to write where points look like a picture: its rows would be taken for clouds."""
     for name, array in points.items():
-        if str(getattr(array, "dtype", "")).rpartition(".")[2] in ("uint8", "bool", "uint16") and array.ndim >= 2:
+        if is_picture(array):
             warnings.warn(
-                f"`{name}` of shape {tuple(array.shape)} and dtype {array.dtype} looks like a picture, but is "
-                f"taken for points, one a row of its last axis: its colours as one cloud are `{name}.reshape(-1, "
-                f"{array.shape[-1]})`, its brightness as weights of pixels is an `a` over their positions; "
-                "pass floats to say that these are coordinates",
+                f"`{name}` of shape {tuple(array.shape)} and dtype {array.dtype} looks like a picture, but is taken "
+                "for points, one a row of its last axis: the colours as one cloud are "
+                f"`{name}.reshape(-1, {array.shape[-1]})`, the brightness is the weights of pixels over their "
+                "positions; pass floats to say that these are coordinates",
                 UserWarning,
                 stacklevel=depth_of_caller(),
             )

@@ -10,6 +10,7 @@ RuntimeWarning would name a line that no user has written.
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +28,15 @@ from epsot.lazy import cached_property
 P = ParamSpec("P")
 R = TypeVar("R")
 Class = TypeVar("Class", bound=type)
+
+
+class Inside(threading.local):
+    """Whether this thread is in a function of the package: NumPy is told to be silent once, not at each property."""
+
+    now = False
+
+
+inside = Inside()
 
 OPERATORS = ("__init__", "__call__", "__matmul__", "__rmatmul__", "__getitem__", "__array__")
 
@@ -50,8 +60,14 @@ def on_array_device(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: Any, **kwargs: Any) -> R:
         if "torch" in sys.modules:
             args, kwargs = without_history(function, args, kwargs)
-        with device_of((*args, *kwargs.values())), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if inside.now and "cupy" not in sys.modules:  # all of it is done
             return function(*args, **kwargs)
+        before, inside.now = inside.now, True
+        try:
+            with device_of((*args, *kwargs.values())), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                return function(*args, **kwargs)
+        finally:
+            inside.now = before
 
     return run
 

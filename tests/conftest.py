@@ -59,6 +59,12 @@ def portable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "jit_is_off", lambda: True)
 
 
+@pytest.fixture
+def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems are solved as large ones are, one sweep at a time."""
+    monkeypatch.setattr("epsot.drivers.choice.solve_at_once", lambda instance, options: None)
+
+
 @pytest.fixture(params=["portable", pytest.param("fused", marks=pytest.mark.every)])
 def any_path(request: pytest.FixtureRequest) -> None:
     """For what is true of every cost, dimension and type whatever computes it: the fused kernels of all take minutes.

@@ -176,6 +176,7 @@ def test_a_start_at_any_temperature(clouds: Any, diameter: float) -> None:
     assert true_error(result, half_squares(x, y)) <= 1.01e-3
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_a_fixed_point_of_rounding() -> None:
     """In float32 the step has a fixed point, with an error of zero, where the plan misses an eighth of its mass."""
     rng = np.random.default_rng(35)
@@ -220,6 +221,7 @@ def test_a_float32_matrix_ends_where_its_float64_twin_does(
     np.testing.assert_array_equal(single.plan.to_dense(), double.plan.to_dense().astype(np.float32))
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_the_gap_beside_an_outlier(rng: np.random.Generator) -> None:
     x, y = rng.random((200, 1)).astype(np.float32), rng.random((200, 1)).astype(np.float32)
     y[0] = 1e4

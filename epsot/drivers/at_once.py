@@ -33,6 +33,8 @@ def solve_at_once(instance: Instance, options: Options) -> Outcome | None:
     problem = instance.problem
     if options.callback is not None or logger.isEnabledFor(logging.INFO):
         return None
+    if problem.precision > DOUBLE and instance.core.embeds():  # what rounding that has cost is the solver's to see
+        return None
     engine = problem.kernel.at_once(problem.a, problem.b, instance.eps)
     if engine is None:
         return None

@@ -74,8 +74,7 @@ def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | No
     x = y = cost = matrix = engine = None
     if isinstance(geometry, PointClouds):
         cost = geometry.cost.family
-        x = geometry.cost.embed(geometry.x.values)
-        y = x if geometry.y.values is geometry.x.values else geometry.cost.embed(geometry.y.values)
+        x, y = geometry.embedded()
         if callback is None:
             engine = kernels.point_batch(x, y, cost, rows, columns, *common, batch.workers)
     else:

@@ -73,6 +73,10 @@ class Geometry(ABC):
         """The size of the largest terms of a cost that the kernels round; 0 where they round the cost alone."""
         return 0.0
 
+    def embeds(self) -> bool:
+        """Whether the kernels compute between other points than the user's, which are rounded to their dtype."""
+        return False
+
     def in_float64(self) -> Geometry:
         """The same costs, with kernels that compute in float64."""
         return self

@@ -309,6 +309,14 @@ class PointClouds(Geometries):
     def clouds(self) -> tuple[Rows, Rows]:
         return self.x, self.y
 
+    def embedded(self) -> tuple[Array, Array]:
+        """The points between which `cost.family` is the cost, flat; in float64, where they are others."""
+        x, y = self.x.values, self.y.values
+        if self.cost.family is self.cost:
+            return x, y
+        u, v = (self.cost.embed(self.place.xp.astype(z, self.place.xp.float64)) for z in (x, y))
+        return u, u if y is x else v
+
     def pull_back(self, slopes: Array, side: int) -> Array:
         if self.cost.family is self.cost:
             return slopes

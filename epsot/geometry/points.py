@@ -195,6 +195,9 @@ class PointCloud(Geometry):
                 return cost.factor * math.sqrt(d) * span
         return 0.0  # the portable kernels compute in float64
 
+    def embeds(self) -> bool:
+        return self.cost.family is not self.cost
+
     def kernel(self, workers: int | None = None) -> PointsKernel:
         """The reductions over all pairs."""
         family, embed = self.cost.family, self.cost.embed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from operator import itemgetter
@@ -22,13 +23,16 @@ from epsot.kernels.cpu.mixing import Memory
 from epsot.kernels.cpu.resident import Room
 from epsot.kernels.cpu.solves import Ends, Levels
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE
-from epsot.kernels.cpu.threads import run, usable_workers
+from epsot.kernels.cpu.threads import MOST_THREADS, run, usable_workers
 
 Array = NDArray[Any]
 
 LARGEST = CHUNK  # points of one side: the arithmetic of the acceleration takes one piece
 STEP_WORK = 2.0e7  # pairs that are met in a step, about: a few milliseconds, after which an interrupt is heard
 SWEEPS = 40  # of an item, about
+LEVELS = 64  # of a schedule: room for most
+LONGEST = 4096  # iterations: the solver goes on where an item needs more, and an interrupt is heard
+KEPT_PAIRS, KEPT_SHAPES = 2**14, 16  # workplaces that are kept: a few hundred kilobytes each
 KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 NO_POINTS = np.zeros((1, 1))
 NOWHERE = np.zeros(1, np.int64)
@@ -41,8 +45,9 @@ def width(size: int) -> int:
 class Workplace:
     """The memory of one thread, for items of at most n and m points in d dimensions."""
 
-    def __init__(self, n: int, m: int, d: int, dtype: Any, levels: int) -> None:
-        n, m = width(n), width(m)
+    def __init__(self, shape: tuple[int, int, int, int, str]) -> None:
+        self.shape = shape
+        n, m, d, levels, dtype = shape
         longer = max(n, m)
         self.room = Room(
             np.empty((n, m)), np.zeros((n, m), dtype), np.zeros(n), np.zeros(m), np.zeros(m, dtype), np.zeros(n, dtype),
@@ -62,6 +67,27 @@ class Workplace:
             np.zeros(2),
         )  # fmt: skip
         self.levels = Levels(np.zeros(levels), np.zeros(levels, np.int64), np.zeros(levels), np.zeros(levels))
+
+
+FREE: dict[tuple[int, int, int, int, str], deque[Workplace]] = {}  # of small problems: to make one takes as long
+
+
+def workplace(shape: tuple[int, int, int, int, str]) -> Workplace:
+    """One that nobody uses. What it holds does not matter but for where it is padded, which every solve restores."""
+    try:
+        return FREE[shape].pop()
+    except (KeyError, IndexError):
+        return Workplace(shape)
+
+
+def give_back(place: Workplace) -> None:
+    """For the next problem of its size."""
+    n, m, d, *_ = place.shape
+    if n * m > KEPT_PAIRS or max(n, m) * d > KEPT_PAIRS:
+        return
+    if place.shape not in FREE and len(FREE) >= KEPT_SHAPES:
+        FREE.clear()
+    FREE.setdefault(place.shape, deque(maxlen=MOST_THREADS)).append(place)
 
 
 class Batch:
@@ -84,7 +110,7 @@ class Batch:
     ) -> None:  # fmt: skip
         self.x, self.y, self.cost = writable(x), NO_POINTS.astype(x.dtype) if y is None else writable(y), cost
         self.rows, self.columns, self.a, self.b = rows, columns, writable(a), writable(b)
-        self.eps, self.rho = writable(eps), np.ascontiguousarray(np.stack([rho_a, rho_b]))
+        self.eps, self.rho = writable(eps), np.array([rho_a, rho_b])
         self.workers = usable_workers(workers)
         # Stored costs may hold constants of rows and columns, of which float32 would leave nothing else.
         self.dtype = np.dtype(np.float64) if cost is None else self.x.dtype
@@ -114,9 +140,10 @@ class Batch:
 
     def items(self, start: Array, *, own: bool) -> Items:
         rows, columns = self.rows, self.columns
-        first = np.stack([rows.points, columns.points, rows.weights, columns.weights, rows.values, columns.values])
-        sizes = np.stack([rows.sizes, columns.sizes])
-        sizes[:, (sizes > LARGEST).any(axis=0)] = 0  # not read, and left to the solver
+        first = np.array([rows.points, columns.points, rows.weights, columns.weights, rows.values, columns.values])
+        sizes = np.array([rows.sizes, columns.sizes])
+        if sizes.size and sizes.max() > LARGEST:
+            sizes[:, (sizes > LARGEST).any(axis=0)] = 0  # not read, and left to the solver
         kind = STORED if self.cost is None else KINDS[str(self.cost.kind)]
         factor = 1.0 if self.cost is None else float(self.cost.factor)
         return Items(
@@ -129,19 +156,15 @@ class Batch:
         count = len(self.eps)
         if count == 0:
             return
-        n, m = (int(size) for size in items.sizes.max(axis=1))
-        d = 1 if self.cost is None else self.x.shape[1]
-        pairs = float((items.sizes[0] * items.sizes[1]).mean()) + 100.0
+        n, m = items.sizes.max(axis=1).tolist()
+        shape = width(n), width(m), 1 if self.cost is None else self.x.shape[1], max(LEVELS, levels), self.dtype.str
+        pairs = float((items.sizes[0] * items.sizes[1]).sum()) / count + 100.0
         step = max(1, min(int(STEP_WORK / (pairs * sweeps)), -(-count // (4 * self.workers))))
-        free: deque[Workplace] = deque()
 
         def task(number: int) -> Iterator[object]:
-            try:
-                place = free.pop()
-            except IndexError:
-                place = Workplace(n, m, d, self.dtype, levels)
+            place = workplace(shape)
             yield work(place, number * step, min(count, (number + 1) * step))
-            free.append(place)
+            give_back(place)
 
         run(task, -(-count // step), self.workers)
 
@@ -159,7 +182,7 @@ class Batch:
         rules = rules._replace(precision=2.0**-24 if self.dtype == np.float32 else 2.0**-53)
 
         def work(place: Workplace, begin: int, end: int) -> None:
-            length = (end - begin) * asked.max_iter if asked.tol is not None else 1
+            length = (end - begin) * min(asked.max_iter, LONGEST) if asked.tol is not None else 1
             found, eps_of = np.empty(length), np.empty(length)
             used = kernel(
                 items, told, rules, place.room, place.place, place.memory, place.ends, place.levels, begin, end, out,
@@ -205,10 +228,11 @@ class Batch:
 
 def most_levels(start: Array, eps: Array, asked: Asked) -> int:
     """A bound on the length of the schedules."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(start > eps, start / eps, 1.0)
-    longest = float(np.max(ratio[np.isfinite(ratio)], initial=1.0)) ** (1 / asked.degree)
-    hot = int(np.ceil(np.log(longest) / -np.log(asked.scaling))) + 2
+    if not len(eps):
+        return 1
+    hottest = float(start.max() if len(eps) == 1 else np.max(start, initial=0.0, where=np.isfinite(start)))
+    longest = max(1.0, hottest / float(eps.min())) ** (1 / asked.degree) if hottest < math.inf else 1.0
+    hot = math.ceil(math.log(longest) / -math.log(asked.scaling)) + 2
     return 2 * min(hot, asked.max_iter + 1) + 4
 
 

@@ -151,7 +151,7 @@ def _rows_ahead(room, a, b, first, stop, anew, least, most, scale):
         for r in range(first, min(stop, a.size), ABREAST_ROWS):
             row_products(room.matrix, r, room.column_weights, b.width, room.row_sums)
     for i in range(first, min(stop, a.size)):
-        if not least <= room.row_sums[i] <= most:
+        if not least < room.row_sums[i] <= most:
             room.row_sums[i] = row_anew(room, a, b, i, scale)
     for i in range(a.size, stop):
         room.row_sums[i] = 1.0
@@ -216,7 +216,7 @@ def _alternate(room, a, b, f, g, updated, eps):
     least = least * largest * a.mass
     for j in range(b.size):
         found = logs[j] / LOG_2 - room.column_reference[j]
-        if not least <= z[j] <= most:
+        if not least < z[j] <= most:  # also where nothing is left of any factor
             found = column_exactly(room, a, j, f, scale)
             room.state[0] = 0.0
         updated[j] = -found / (scale * damp)
@@ -263,7 +263,7 @@ def _update_both(room, a, b, f, g, new_f, new_g, eps):
     damp = damping(b, eps)
     for j in range(b.size):
         found = logs[j] / LOG_2 - room.column_reference[j]
-        if not least * a.mass <= z[j] <= most:
+        if not least * a.mass < z[j] <= most:
             found = column_exactly(room, a, j, f, scale)
         new_g[j] = -found / (scale * damp)
     room.state[0] = 0.0

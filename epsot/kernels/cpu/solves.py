@@ -248,6 +248,8 @@ def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, te
             )  # fmt: skip
             lowest = norm_of_lowest = np.inf
         while left > 0:
+            if nit == len(errors):
+                return UNSETTLED, nit, 0, error
             set_ = 0
             while set_ == best or set_ == cold:  # noqa: SIM109 - a tuple of integers is slow to compile
                 set_ += 1
@@ -318,6 +320,8 @@ def _settle_self(room, memory, rules, a, eps, tol, max_iter, f, updated, mean, e
         f[i] = 0.0
     update_self(room, a, f, mean, eps)
     for nit in range(max_iter):
+        if nit == len(errors):
+            return UNSETTLED, nit, error
         copy(mean, n, f)
         update_self(room, a, f, updated, eps)
         error = violation_of(a, f, updated, eps, room, memory)
