@@ -21,7 +21,6 @@ from epsot.results.batch import Results
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 
-
 BYTES, LEAST_PICTURE = ("uint8", "uint16", "bool"), 16  # data types of pictures, and pixels of a side
 
 
@@ -135,8 +134,7 @@ class ManyScales(NamedTuple):
 
     eps: np.ndarray
     rho: tuple[np.ndarray, np.ndarray]  # inf is balanced
-    start: np.ndarray
-    fixed: bool
+    start: np.ndarray | None  # where annealing starts, if that was given
     name: str
 
 
@@ -172,12 +170,10 @@ def many_by_length(
         geometry, a, b, blur=blurs, diameter=diameter, **{f"reach of side {k + 1}": z for k, z in enumerate(reaches)}
     )
     geometry, degree = geometry.over(shape), geometry.cost.degree
-    spans = geometry.diameters() if diameter is None else np.broadcast_to(diameter, shape)
-    with np.errstate(over="ignore"):
-        start = np.where(spans > LARGEST_LENGTH, math.inf, spans**degree)
+    start = None if diameter is None else np.broadcast_to(diameter, shape) ** degree
     eps = np.broadcast_to(powers("blur", blurs, degree), shape).copy()
     rho = tuple(np.broadcast_to(powers("reach", z, degree), shape) for z in reaches)
-    return geometry, ManyScales(eps, (rho[0], rho[1]), start, diameter is not None, "reach")
+    return geometry, ManyScales(eps, (rho[0], rho[1]), start, "reach")
 
 
 def many_by_temperature(geometry: Geometries, a: Any, b: Any, eps: Any, rho: Any) -> tuple[Geometries, ManyScales]:
@@ -187,7 +183,7 @@ def many_by_temperature(geometry: Geometries, a: Any, b: Any, eps: Any, rho: Any
     geometry = geometry.over(shape)
     eps = np.broadcast_to(numbers, shape).copy()
     wide = tuple(np.broadcast_to(z, shape) for z in rhos)
-    return geometry, ManyScales(eps, (wide[0], wide[1]), geometry.scale(), False, "rho")
+    return geometry, ManyScales(eps, (wide[0], wide[1]), None, "rho")
 
 
 def is_picture(array: Any) -> bool:

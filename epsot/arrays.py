@@ -26,6 +26,8 @@ from epsot.libraries import Library, as_numpy, library_of, view, works_by_view
 from epsot.status import PrecisionWarning
 
 LARGEST_LENGTH = 1e150  # its square is a float64
+NUMPY = Library(array_namespace(np.empty(0)), "cpu")
+FLOATS = (np.float32, np.float64)
 HALF = ("float16", "bfloat16")  # promoted to float32
 
 
@@ -67,7 +69,11 @@ def _place(name: str, device: Any, home: Library | None) -> Place:
 
 def _libraries(arrays: dict[str, Any]) -> dict[str, Library]:
     """Of those that are arrays of a library: lists, numbers and frames follow the arrays they come with."""
-    return {name: library_of(name, array) for name, array in arrays.items() if is_array_api_obj(array)}
+    return {
+        name: NUMPY if type(array) is np.ndarray else library_of(name, array)
+        for name, array in arrays.items()
+        if type(array) is np.ndarray or is_array_api_obj(array)
+    }
 
 
 def common_place(**arrays: Any) -> Place:
@@ -124,6 +130,8 @@ def as_real(name: str, array: Any, place: Place) -> Array:
     Anything else is refused.
     """
     xp = place.xp
+    if type(array) is np.ndarray and array.dtype in FLOATS and array.dtype.isnative and xp is NUMPY.xp:
+        return array
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"`{name}` is a masked array, which is not supported; fill it (forbidden pairs of a cost matrix with inf), "

@@ -167,7 +167,7 @@ def pairwise(
     left = measures("a", a, geometry.x, rhos[0], geometry.place)
     right = left if symmetric else measures("b", b, geometry.y, rhos[1], geometry.place)
     left, right = balanced(left, right, a, b, geometry.place, symmetric=symmetric)
-    options = ManyOptions(asked, np.zeros(()), diameter is not None)
+    options = ManyOptions(asked, None)
     observe = None if callback is None else lambda done, total, table: callback(Block(done, total, table.value.copy()))
     table = all_pairs(
         geometry, left, right, eps, options, common_start(geometry, diameter, tol), symmetric=symmetric, debias=debias,

@@ -379,10 +379,9 @@ def _run_many(
     **options: Any,
 ) -> Any:  # fmt: skip
     """`_run` of many problems: one warning names those that have missed the tolerance."""
-    finite = np.where(np.isfinite(scales.start), scales.start, 0.0)
-    asked = as_options(float(finite.max(initial=0.0)), init=init, **options)
+    asked = as_options(0.0, init=init, **options)
     batch = pose_batch(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
-    result = drive(batch, ManyOptions(asked, scales.start, scales.fixed), init)
+    result = drive(batch, ManyOptions(asked, scales.start), init)
     missed = np.flatnonzero(((result.status >= Status.MAX_ITER) & (result.status <= Status.DIVERGED)).reshape(-1))
     if len(missed):
         warnings.warn(missed_message(result, missed), ConvergenceWarning, stacklevel=5)

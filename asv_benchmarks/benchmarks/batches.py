@@ -53,8 +53,8 @@ def best(function, repeats=3):
 class TimeBatch:
     """A batch on one core: its rate is the number of items over the time."""
 
-    params = list(CASES)
-    param_names = ["case"]
+    params = (list(CASES),)
+    param_names = ("case",)
 
     def setup(self, case):
         count, n, self.blur = CASES[case]
@@ -68,8 +68,8 @@ class TimeBatch:
 class TimeSingle:
     """One call."""
 
-    params = [[64, 500], [0.2, 0.05]]
-    param_names = ["n", "blur"]
+    params = ([64, 500], [0.2, 0.05])
+    param_names = ("n", "blur")
 
     def setup(self, n, blur):
         self.x, self.y = (z[0].astype(float) for z in clouds(1, n))

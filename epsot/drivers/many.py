@@ -31,19 +31,25 @@ class ManyOptions:
     """What is asked of all items, checked: `options.start` stands for none of them."""
 
     options: Options
-    start: np.ndarray  # of the shape of the batch: the temperature at which annealing starts
-    fixed: bool  # whether that was given
+    start: (
+        np.ndarray | None
+    )  # of the shape of the batch: where annealing starts; at the scale of what has weight, if None
 
     def of(self, k: int, instance: Instance) -> Options:
-        """The options of one item: annealing starts at the scale of what has weight."""
-        start = float(self.start.flat[k])
-        if not self.fixed and instance.core is not instance.geometry:
-            start = min(start, instance.core.scale())
+        """The options of one item."""
+        start = math.inf if self.start is None else float(self.start.flat[k])
+        if math.isinf(start):
+            start = instance.core.scale()
+        if not start < math.inf:
+            raise ValueError(
+                f"the costs must span a finite range, got {start} in item {k}; rescale the points, the matrix or "
+                "`diameter`"
+            )
         return replace(self.options, start=start)
 
     def asked(self, batch: Batch) -> Asked:
         options = self.options
-        return Asked(batch.geometry.degree, options.scaling, options.tol, options.max_iter, self.fixed)
+        return Asked(batch.geometry.degree, options.scaling, options.tol, options.max_iter, self.start is not None)
 
 
 Init = Any
@@ -93,7 +99,7 @@ def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | No
         b = Side(y, batch.b.values, columns, batch.rho_b.reshape(-1), batch.place)
         matrices = None if matrix is None else geometry.matrices("C_xx" if own else "C")
         scale = geometry.rounded().reshape(-1)
-        engine = PaddedBatch(a, b, cost, matrices, eps, scale, lambda k: batch.instance(k).core.scale())
+        engine = PaddedBatch(a, b, cost, matrices, eps, scale, geometry.scale, lambda k: batch.instance(k).core.scale())
         if callback is not None:
             engine.observe = lambda nit, at, shot: callback(BatchIntermediate(batch, nit, at, shot, (a, b)))
     return engine.source() if own and matrix is None else engine
@@ -105,20 +111,29 @@ def solve_part(
     """The transports of all items, or each first measure with itself, but for those whose results are given."""
     options, singles = asked.options, dict(given or {})
     rows, columns = batch.layouts()
-    engine = None if init is not None else engine_of(batch, own=own, callback=options.callback)
+    engine = None
+    if init is None and len(rows.sizes):
+        engine = engine_of(batch, own=own, callback=options.callback)
     solved = nothing(batch, rows, rows if own else columns)
     if engine is not None:
-        start = np.zeros(len(rows.sizes)) if own and options.tol is not None else asked.start.reshape(-1).copy()
-        start[list(singles)] = math.inf  # not usual
-        solved = engine.solve(asked.asked(batch), start, RULES, own=own)
+        told, start = asked.asked(batch), np.zeros(len(rows.sizes))
+        if own and options.tol is not None:  # it needs no annealing
+            told = told._replace(fixed=True)
+        elif asked.start is not None:
+            start = asked.start.reshape(-1).copy()
+        elif batch.geometry.embeds():  # the scale is that of the user's points
+            told = told._replace(fixed=True)
+            start = np.array([batch.instance(k).core.scale() for k in range(len(start))])
+        start[list(singles)] = math.inf  # they are solved
+        solved = engine.solve(told, start, RULES, own=own)
     solve = choice.solve_self if own else choice.solve_transport
     for k in np.flatnonzero(solved.status == UNSETTLED).tolist():
         if k not in singles:
             instance = batch.instance(k)
-            told = asked.of(k, instance)
+            alone = asked.of(k, instance)
             if engine is not None:  # what looks on has seen it
-                told = replace(told, callback=None)
-            singles[k] = solve(instance.source() if own else instance, told, item_of(init, k))
+                alone = replace(alone, callback=None)
+            singles[k] = solve(instance.source() if own else instance, alone, item_of(init, k))
     return BatchResult(batch, engine, solved, singles, options.tol, own)
 
 
@@ -137,9 +152,9 @@ def solve_divergences(batch: Batch, asked: ManyOptions, init: Init) -> BatchDive
         instance = batch.instance(k)
         shared[k] = choice.solve_self(instance.source(), silent.of(k, instance), item_of(parts[1], k))
     xy = solve_part(batch, asked, parts[0], own=False, given=shared)
-    if not asked.fixed:  # all three start where the transport does
-        known = np.where(xy.solved.status == UNSETTLED, math.inf, xy.solved.start).reshape(batch.shape)
-        silent = replace(silent, start=np.minimum(silent.start, known))
+    if asked.start is None:  # all three start where the transport does
+        known = np.where(xy.solved.status == UNSETTLED, math.inf, xy.solved.start)
+        silent = replace(silent, start=known.reshape(batch.shape))
     xx = solve_part(batch, silent, parts[1], own=True, given=shared)
     yy = solve_part(batch.T, silent, parts[2], own=True, given=shared)
     return BatchDivergence(xy, xx, yy, same)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +75,10 @@ class PaddedBatch:
 
     def __init__(
         self, a: Side, b: Side, cost: Cost | None, matrices: Array | None, eps: np.ndarray, scale: np.ndarray,
-        core_scale: Callable[[int], float],
+        scales: Callable[[], np.ndarray], core_scale: Callable[[int], float],
     ) -> None:  # fmt: skip
         self.a, self.b, self.cost, self.matrices, self.eps, self.scale = a, b, cost, matrices, eps, scale
+        self.scales = scales  # where annealing starts if all points count
         self.core_scale = core_scale  # of an item: where annealing starts if only the points with weight count
         self.observe: Observer | None = None
         self.rows, self.columns, self.place = a.layout, b.layout, a.place
@@ -85,10 +87,10 @@ class PaddedBatch:
     def T(self) -> PaddedBatch:
         xp = self.place.xp
         matrices = None if self.matrices is None else xp.matrix_transpose(self.matrices)
-        return PaddedBatch(self.b, self.a, self.cost, matrices, self.eps, self.scale, self.core_scale)
+        return PaddedBatch(self.b, self.a, self.cost, matrices, self.eps, self.scale, self.scales, self.core_scale)
 
     def source(self) -> PaddedBatch:
-        return PaddedBatch(self.a, self.a, self.cost, self.matrices, self.eps, self.scale, self.core_scale)
+        return PaddedBatch(self.a, self.a, self.cost, self.matrices, self.eps, self.scale, self.scales, self.core_scale)
 
     @property
     def kernel(self) -> Any:
@@ -107,7 +109,7 @@ class PaddedBatch:
     def solve(self, asked: Asked, start: np.ndarray, rules: Rules, *, own: bool = False) -> Solved:
         """All items that have a start, by the decisions of the solver."""
         problems, known = self.problems(own=own), np.isfinite(start)
-        if not (asked.fixed or own):
+        if not asked.fixed:
             start = self.started(start)
         found = portable.solve(
             problems, np.where(known, start, self.eps), degree=asked.degree, scaling=asked.scaling, tol=asked.tol,
@@ -124,12 +126,12 @@ class PaddedBatch:
         )  # fmt: skip
 
     def started(self, start: np.ndarray) -> np.ndarray:
-        """Where annealing starts: at the scale of what has weight."""
-        xp, found = self.place.xp, start.copy()
-        zeros = np.zeros(len(start), bool)
+        """Where annealing starts: at the scale of what has weight, inf of items that are not to be solved."""
+        xp, zeros = self.place.xp, np.zeros(len(start), bool)
         for side in (self.a, self.b):
             weights = side.padded(side.weights, side.layout.weights, 1.0)
             zeros |= to_numpy(xp.any(weights == 0, axis=1))
+        found = np.where(np.isfinite(start), self.scales().reshape(-1), math.inf)
         for k in np.flatnonzero(zeros & np.isfinite(start)).tolist():
             found[k] = min(found[k], self.core_scale(k))
         return found

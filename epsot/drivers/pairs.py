@@ -135,10 +135,7 @@ def paired(
 
 def started(asked: ManyOptions, batch: Batch, start: float | None) -> ManyOptions:
     """The options of a block."""
-    geometry = batch.geometry
-    assert isinstance(geometry, PointClouds)
-    found = geometry.diameters() ** geometry.degree if start is None else np.full(batch.shape, start)
-    return replace(asked, start=found, fixed=start is not None)
+    return replace(asked, start=None if start is None else np.full(batch.shape, start))
 
 
 def fill_diagonal(table: Table, own: Table, *, debias: bool) -> None:

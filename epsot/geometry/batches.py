@@ -137,6 +137,10 @@ class Geometries(ABC):
         """Gradients in the points between which the kernels compute, as those in the points of the user; all flat."""
         return slopes
 
+    def embeds(self) -> bool:
+        """Whether the kernels compute between other points than the user's."""
+        return False
+
     def rounded(self) -> np.ndarray:
         """The size of the largest terms of a cost that are rounded, roughly, or more; of the shape of the batch."""
         return np.zeros(self.shape)
@@ -308,6 +312,9 @@ class PointClouds(Geometries):
     @property
     def clouds(self) -> tuple[Rows, Rows]:
         return self.x, self.y
+
+    def embeds(self) -> bool:
+        return self.cost.family is not self.cost
 
     def embedded(self) -> tuple[Array, Array]:
         """The points between which `cost.family` is the cost, flat; in float64, where they are others."""

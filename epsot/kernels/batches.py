@@ -41,7 +41,7 @@ class Asked(NamedTuple):
     scaling: float
     tol: float | None
     max_iter: int
-    fixed: bool  # whether annealing starts where it is said to, and not at the scale of what has weight
+    fixed: bool  # whether annealing starts where it is said to; at the scale of what has weight, if not
 
 
 class Rules(NamedTuple):
@@ -87,4 +87,4 @@ class WholeSolve(Protocol):
     """What makes whole solves, of many problems or of one."""
 
     def solve(self, asked: Asked, start: Floats, rules: Rules, *, own: bool = False) -> Solved:
-        """All items, from the temperatures at which annealing starts; `own`: each first measure with itself."""
+        """All items but those with a start of inf; `own`: each first measure with itself."""

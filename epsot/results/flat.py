@@ -42,6 +42,8 @@ def batch_masses(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
 def weighted(weights: Array, slope: Array, place: Place) -> Array:
     """The slope times the weight, and zero at weight zero, however steep it is there."""
     xp, a = place.xp, weights[:, None]
+    if bool(xp.all(weights > 0)):
+        return a * slope
     return a * xp.where(a > 0, slope, xp.zeros_like(slope))
 
 
@@ -74,7 +76,7 @@ def given(batch: Batch, flat: Array, side: int) -> Any:
     """What lies flat as the user has the points of a side: stacked, or in a list, in the dtype of the geometry."""
     place, dtype, sizes = batch.place, batch.geometry.dtype, batch.geometry.sizes[side]
     if batch.geometry.ragged[side]:
-        ends = np.cumsum(sizes)
-        return [in_dtype(flat[int(end - n) : int(end), ...], dtype, place) for end, n in zip(ends, sizes, strict=True)]
+        whole, ends = in_dtype(flat, dtype, place), np.cumsum(sizes)
+        return [whole[begin:end, ...] for begin, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
     n = int(sizes.flat[0]) if sizes.size else 0
     return in_dtype(place.xp.reshape(flat, (*batch.shape, n, *flat.shape[1:])), dtype, place)

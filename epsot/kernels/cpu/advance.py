@@ -26,7 +26,8 @@ MEAN = 4  # beside what belongs to the comparison
 def _settle(partial, totals, stage):
     """totals[stage] from the lines of all chunks."""
     out, lines = totals[stage], partial[stage]
-    for k in range(lines.shape[1]):
+    count = lines.shape[1] if stage == SIZES else MEAN + 1 if stage == SUMS else 2
+    for k in range(count):
         value = 0.0
         for chunk in range(len(lines)):
             value = max(value, lines[chunk, k]) if stage == PEAK else value + lines[chunk, k]
@@ -226,10 +227,13 @@ def _advance(
     lines (3, CHUNK or the padded length) and shares (2, ROWS) are working memory.
     """
     m = len(g)
+    size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, stage)
+    share = 0.0
     for now in range(stage, last):
-        size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, now)
-        share = totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0
-        shares_of(totals, kept, used, share, slot, now, shares)
+        if now == stage or now == LENGTH or now == PEAK:  # noqa: SIM109 - what is known has changed
+            size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, now)
+            share = totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0
+            shares_of(totals, kept, used, share, slot, now, shares)
         if now > SUMS and not math.isfinite(totals[SUMS, ERROR]):
             break
         for chunk in range(begin, end):

@@ -18,7 +18,7 @@ from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import writable
 from epsot.kernels.cpu.dense import WIDTH
-from epsot.kernels.cpu.items import ERROR, FIRST, MASS, NIT, NUMBERS, START, STATUS, STORED, VALUE, Items, Place
+from epsot.kernels.cpu.items import ERROR, FIRST, MASS, NIT, NUMBERS, RANGE, START, STATUS, STORED, VALUE, Items, Place
 from epsot.kernels.cpu.mixing import Memory
 from epsot.kernels.cpu.resident import Room
 from epsot.kernels.cpu.solves import Ends, Levels
@@ -230,9 +230,10 @@ def most_levels(start: Array, eps: Array, asked: Asked) -> int:
     """A bound on the length of the schedules."""
     if not len(eps):
         return 1
-    hottest = float(start.max() if len(eps) == 1 else np.max(start, initial=0.0, where=np.isfinite(start)))
-    longest = max(1.0, hottest / float(eps.min())) ** (1 / asked.degree) if hottest < math.inf else 1.0
-    hot = math.ceil(math.log(longest) / -math.log(asked.scaling)) + 2
+    ratio = RANGE  # no item spans more
+    if asked.fixed:
+        ratio = min(RANGE, max(1.0, float(start.max() if len(eps) == 1 else np.max(start / eps))))
+    hot = math.ceil(math.log(ratio) / asked.degree / -math.log(asked.scaling)) + 2
     return 2 * min(hot, asked.max_iter + 1) + 4
 
 

@@ -62,7 +62,7 @@ class Asked(NamedTuple):
     scaling: float
     tol: float
     max_iter: int
-    fixed: bool  # whether annealing starts where it is said to, and not at the scale of what has weight
+    fixed: bool  # whether annealing starts where it is said to; at the scale of what has weight, if not
 
 
 class Place(NamedTuple):
@@ -280,9 +280,9 @@ def _resolved(status, f, g, a, b, rules, eps, tol):
 resolved = uncounted(_resolved)
 
 
-def _usual(side, least, eps, start):
-    """Whether weights and temperatures are those of everyday: the rest is the solver's."""
-    return side.size > 0 and start <= RANGE * eps and LIGHT < side.mass < HEAVY and least > LEAST_SHARE * side.mass
+def _usual(side, least):
+    """Whether the weights are those of everyday: the rest is the solver's."""
+    return side.size > 0 and LIGHT < side.mass < HEAVY and least > LEAST_SHARE * side.mass
 
 
 usual = uncounted(_usual)
@@ -342,18 +342,18 @@ def _open_item(items, p, asked, rules, room, place, memory, own):
     """Both sides of an item, its costs where they are usual, whether they are, and where annealing starts."""
     n, mass, least = read_side(items.a, items.first[2, p], items.sizes[0, p], place.kept_a, place.a)
     a = Side(place.a[0], place.a[1], n, padded(n), mass, items.rho[0, p])
-    fine = usual(a, least, items.eps[p], items.start[p])
+    fine, start = usual(a, least), items.start[p]
     if own:
         b, m = a, n
         copy(place.kept_a, n, place.kept_b)
     else:
         m, mass, least = read_side(items.b, items.first[3, p], items.sizes[1, p], place.kept_b, place.b)
         b = Side(place.b[0], place.b[1], m, padded(m), mass, items.rho[1, p])
-        fine &= usual(b, least, items.eps[p], items.start[p])
-    fine = fine and read_costs(items, p, n, m, place, room)
-    start = items.start[p]
-    if fine and not asked.fixed and not own and (n < items.sizes[0, p] or m < items.sizes[1, p]):
-        start = min(start, scale_of(items, n, m, place, room.costs))
+        fine &= usual(b, least)
+    fine = fine and start < np.inf and read_costs(items, p, n, m, place, room)
+    if fine and not asked.fixed:
+        start = scale_of(items, n, m, place, room.costs)
+    fine &= start <= RANGE * items.eps[p]
     room.state[0] = 0.0
     for i in range(n, padded(n)):  # rows of nothing, whose factors are 0
         for j in range(padded(m)):
