@@ -53,16 +53,15 @@ def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> t
     return Multiscale.of(geometry) if pays(geometry) else geometry, scales
 
 
-def is_batch(x: Any, y: Any, a: Any, b: Any, *scales: Any) -> bool:
-    """Whether arguments stand for many problems: by leading axes, a list of clouds, or an array of scales."""
+def is_batch(x: Any, y: Any, a: Any, b: Any, scales: tuple[Any, ...], strengths: Any) -> bool:
+    """Whether arguments stand for many problems: by leading axes, a list of clouds, or arrays of scales.
+
+    A tuple or a list of two strengths is a pair.
+    """
     if any(is_batch_of(points, 2) for points in (x, y)) or any(is_batch_of(weights, 1) for weights in (a, b)):
         return True
-    return any(
-        np.ndim(scale) > 0
-        for given in scales
-        for scale in (given if isinstance(given, tuple | list) else (given,))
-        if not isinstance(scale, float | int | str | None)
-    )
+    sides = strengths if isinstance(strengths, tuple | list) else (strengths,)
+    return any(not isinstance(z, float | int | str | None) and np.ndim(z) > 0 for z in (*scales, *sides))
 
 
 def positive_numbers(name: str, value: Any) -> np.ndarray:

@@ -353,7 +353,7 @@ def _by_length(
     reach: Any, diameter: Any, init: Any, workers: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as lengths."""
-    if is_batch(x, y, a, b, blur, reach, diameter):
+    if is_batch(x, y, a, b, (blur, diameter), reach):
         clouds, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
         found: AnyResult = _run_many(MANY[drive], clouds, (a, b), scales, init, workers, **options)
         return found
@@ -367,7 +367,7 @@ def _by_temperature(
     workers: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as temperatures."""
-    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(None, None, a, b, eps, rho)):
+    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(None, None, a, b, (eps,), rho)):
         many, scales = many_by_temperature(as_many(geometry), a, b, eps, rho)
         found: AnyResult = _run_many(MANY[drive], many, (a, b), scales, init, workers, **options)
         return found

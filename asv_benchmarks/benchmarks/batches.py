@@ -138,7 +138,7 @@ def permutations():
         start = time.perf_counter()
         result = epsot.permutation_test(x, y, blur=blur, n_resamples=1000, rng=0)
         print(
-            f"d = {d}: 1000 permutations of 1000 points in {time.perf_counter() - start:.1f} s, p = {result.pvalue:.3f}",
+            f"d = {d}: 1000 permutations of 1000 points in {time.perf_counter() - start:.1f} s, p {result.pvalue:.3f}",
             flush=True,
         )
 

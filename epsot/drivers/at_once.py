@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from epsot.costs import Array
 from epsot.drivers.options import Options
 from epsot.geometry.base import DOUBLE
-from epsot.kernels.batches import UNSETTLED, Asked, Rules
+from epsot.kernels.batches import UNSETTLED, Asked, Rules, Warm
 from epsot.problems.instance import Instance
 from epsot.problems.problem import ULPS
 from epsot.results.batch import checks_of, dual_of
@@ -28,8 +29,10 @@ RULES = Rules(
 )  # fmt: skip
 
 
-def solve_at_once(instance: Instance, options: Options) -> Outcome | None:
-    """From no start, by the decisions of the solver; None where only the solver can, or somebody looks on."""
+def solve_at_once(
+    instance: Instance, options: Options, warm: tuple[Array, Array] | None = None, warm_eps: float = 0.0
+) -> Outcome | None:
+    """By the decisions of the solver, from potentials or none; None where only the solver can, or somebody looks on."""
     problem = instance.problem
     if options.callback is not None or logger.isEnabledFor(logging.INFO):
         return None
@@ -39,7 +42,12 @@ def solve_at_once(instance: Instance, options: Options) -> Outcome | None:
     if engine is None:
         return None
     asked = Asked(instance.geometry.degree, options.scaling, options.tol, options.max_iter, fixed=True)
-    solved = engine.solve(asked, np.array([options.start]), RULES, own=problem.own)
+    begin = None
+    if warm is not None:
+        if options.tol is None:
+            return None
+        begin = Warm(np.ones(1, np.bool_), *warm, np.array([warm_eps]))
+    solved = engine.solve(asked, np.array([options.start]), RULES, begin, own=problem.own)
     if solved.status[0] == UNSETTLED:
         return None
     f, g = solved.f, solved.f if problem.own else solved.g

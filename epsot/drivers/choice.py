@@ -99,7 +99,7 @@ def settle(
     warm = None if init is None else warm_start(init, instance, options)
     if init is None or warm is None:
         return from_none(make, instance, options)
-    outcome = on_points(make, instance, options, warm, init.eps)
+    outcome = solve_at_once(instance, options, warm, init.eps) or on_points(make, instance, options, warm, init.eps)
     lost = outcome.status in (Status.STALLED, Status.DIVERGED) and outcome.nit < options.max_iter
     if options.tol is None or not lost:
         return outcome

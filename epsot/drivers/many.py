@@ -11,13 +11,15 @@ import numpy as np
 
 from epsot import kernels
 from epsot.arrays import to_numpy
+from epsot.costs import Array
 from epsot.drivers import choice
 from epsot.drivers.at_once import RULES
 from epsot.drivers.intermediate import BatchIntermediate
 from epsot.drivers.options import Options
 from epsot.drivers.padded import LARGEST, PaddedBatch, Side
+from epsot.drivers.starts import warm_start
 from epsot.geometry.batches import PointClouds
-from epsot.kernels.batches import UNSETTLED, Asked, Layout, Solved
+from epsot.kernels.batches import UNSETTLED, Asked, Layout, Solved, Warm
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
 from epsot.results.batch import BatchResult, Engine
@@ -60,6 +62,25 @@ def item_of(init: Init, k: int) -> Any:
     if init is None or isinstance(init, SinkhornResult | DivergenceResult):
         return init
     return init._item(k)
+
+
+def starts(batch: Batch, asked: ManyOptions, init: Init, rows: Layout, columns: Layout, *, own: bool) -> Warm:
+    """The potentials of earlier results of all items, where they are a start; zero elsewhere."""
+    count, xp, device = len(rows.sizes), batch.place.xp, batch.place.device
+    known, eps = np.zeros(count, np.bool_), batch.eps.reshape(-1).copy()
+    parts: tuple[list[Array], list[Array]] = ([], [])
+    for k in range(count):
+        instance, past = batch.instance(k), item_of(init, k)
+        instance = instance.source() if own else instance
+        past = past.xy if isinstance(past, DivergenceResult) else past
+        found, eps[k] = warm_start(past, instance, asked.of(k, instance)), past.eps
+        known[k] = found is not None
+        for side, layout in enumerate((rows, columns)):
+            if found is None:
+                parts[side].append(xp.zeros(int(layout.sizes[k]), dtype=xp.float64, device=device))
+            else:
+                parts[side].append((instance.side_a, instance.side_b)[side].scatter(found[side], 0.0))
+    return Warm(known, xp.concat(parts[0]), xp.concat(parts[1]), eps)
 
 
 def nothing(batch: Batch, rows: Layout, columns: Layout) -> Solved:
@@ -111,9 +132,7 @@ def solve_part(
     """The transports of all items, or each first measure with itself, but for those whose results are given."""
     options, singles = asked.options, dict(given or {})
     rows, columns = batch.layouts()
-    engine = None
-    if init is None and len(rows.sizes):
-        engine = engine_of(batch, own=own, callback=options.callback)
+    engine = engine_of(batch, own=own, callback=options.callback) if len(rows.sizes) else None
     solved = nothing(batch, rows, rows if own else columns)
     if engine is not None:
         told, start = asked.asked(batch), np.zeros(len(rows.sizes))
@@ -125,7 +144,10 @@ def solve_part(
             told = told._replace(fixed=True)
             start = np.array([batch.instance(k).core.scale() for k in range(len(start))])
         start[list(singles)] = math.inf  # they are solved
-        solved = engine.solve(told, start, RULES, own=own)
+        warm = None
+        if init is not None and options.tol is not None:
+            warm = starts(batch, asked, init, rows, rows if own else columns, own=own)
+        solved = engine.solve(told, start, RULES, warm, own=own)
     solve = choice.solve_self if own else choice.solve_transport
     for k in np.flatnonzero(solved.status == UNSETTLED).tolist():
         if k not in singles:

@@ -13,7 +13,7 @@ from epsot.arrays import Place, to_numpy
 from epsot.costs import Array, Cost
 from epsot.drivers import portable
 from epsot.kernels import batched
-from epsot.kernels.batches import UNSETTLED, Asked, Layout, Rules, Solved
+from epsot.kernels.batches import UNSETTLED, Asked, Layout, Rules, Solved, Warm
 from epsot.problems.many import Measures, Problems
 from epsot.solver.many.loop import Observer
 from epsot.status import Status
@@ -106,14 +106,25 @@ class PaddedBatch:
         ]
         return Problems(self.kernel, sides[0], sides[-1], self.eps, self.scale, own=own)
 
-    def solve(self, asked: Asked, start: np.ndarray, rules: Rules, *, own: bool = False) -> Solved:
+    def solve(
+        self, asked: Asked, start: np.ndarray, rules: Rules, warm: Warm | None = None, *, own: bool = False
+    ) -> Solved:
         """All items that have a start, by the decisions of the solver."""
         problems, known = self.problems(own=own), np.isfinite(start)
         if not asked.fixed:
             start = self.started(start)
+        start = np.where(known, start, self.eps)
+        more: dict[str, Any] = {}
+        if warm is not None:
+            a, b = self.a, self.a if own else self.b
+            more = {
+                "f": a.padded(warm.f, a.layout.values, 0.0), "g": b.padded(warm.g, b.layout.values, 0.0),
+                "warm": warm.known, "restart": start,
+            }  # fmt: skip
+        begin = start if warm is None else np.where(warm.known, np.minimum(start, warm.eps), start)
         found = portable.solve(
-            problems, np.where(known, start, self.eps), degree=asked.degree, scaling=asked.scaling, tol=asked.tol,
-            max_iter=asked.max_iter, observe=self.observe,
+            problems, begin, degree=asked.degree, scaling=asked.scaling, tol=asked.tol, max_iter=asked.max_iter,
+            observe=self.observe, **more,
         )  # fmt: skip
         fine = known & (found.settled | (found.status == int(Status.STOPPED)))
         error, mass, value = measured(problems, found)

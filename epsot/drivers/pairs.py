@@ -70,8 +70,10 @@ def all_pairs(
         rows, columns = np.triu_indices(count_left, k=1)
     else:
         rows, columns = (z.reshape(-1) for z in np.indices((count_left, count_right)))
-    own = [self_terms(geometry, left, eps, asked, start, workers, second=False)]
-    own.append(own[0] if symmetric else self_terms(geometry, right, eps, asked, start, workers, second=True))
+    own = []
+    if debias or symmetric:
+        own = [self_terms(geometry, left, eps, asked, start, workers)]
+        own.append(own[0] if symmetric else self_terms(geometry, right, eps, asked, start, workers))
     if symmetric:
         fill_diagonal(table, own[0], debias=debias)
     masses = [masses_of(side.weights, geometry.place) for side in (left, right)]
@@ -102,9 +104,8 @@ def all_pairs(
 
 
 def self_terms(
-    geometry: PointClouds, side: Measures, eps: float, asked: ManyOptions, start: float | None, workers: int | None,
-    *, second: bool,
-) -> Table:  # fmt: skip
+    geometry: PointClouds, side: Measures, eps: float, asked: ManyOptions, start: float | None, workers: int | None
+) -> Table:
     """Each measure with itself.  -> (K,) arrays"""
     numbers = np.arange(len(side.points.first))
     own = replace_sides(geometry, side, side)

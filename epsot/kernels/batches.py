@@ -44,6 +44,15 @@ class Asked(NamedTuple):
     fixed: bool  # whether annealing starts where it is said to; at the scale of what has weight, if not
 
 
+class Warm(NamedTuple):
+    """Potentials to start from, which lie as those of the result do."""
+
+    known: NDArray[np.bool_]  # (B,) which items have any
+    f: Array
+    g: Array
+    eps: Floats  # (B,) of which temperature they are
+
+
 class Rules(NamedTuple):
     """What the solver decides by: the constants of its modules."""
 
@@ -86,5 +95,7 @@ class Solved(NamedTuple):
 class WholeSolve(Protocol):
     """What makes whole solves, of many problems or of one."""
 
-    def solve(self, asked: Asked, start: Floats, rules: Rules, *, own: bool = False) -> Solved:
+    def solve(
+        self, asked: Asked, start: Floats, rules: Rules, warm: Warm | None = None, *, own: bool = False
+    ) -> Solved:
         """All items but those with a start of inf; `own`: each first measure with itself."""

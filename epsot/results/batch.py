@@ -12,7 +12,7 @@ import numpy as np
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
-from epsot.kernels.batches import Asked, Floats, Layout, Rules, Solved
+from epsot.kernels.batches import Asked, Floats, Layout, Rules, Solved, Warm
 from epsot.lazy import cached_property
 from epsot.problems.batch import Batch
 from epsot.results.flat import at_points, batch_masses, flat_weights, given, spread, weighted
@@ -28,7 +28,9 @@ class Engine(Protocol):
     rows: Layout
     columns: Layout
 
-    def solve(self, asked: Asked, start: Floats, rules: Rules, *, own: bool = False) -> Solved: ...
+    def solve(
+        self, asked: Asked, start: Floats, rules: Rules, warm: Warm | None = None, *, own: bool = False
+    ) -> Solved: ...
 
     @property
     def T(self) -> Engine: ...

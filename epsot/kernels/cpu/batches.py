@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epsot.costs import Cost
-from epsot.kernels.batches import Asked, Layout, Rules, Solved
+from epsot.kernels.batches import Asked, Layout, Rules, Solved, Warm
 from epsot.kernels.cpu import items as compiled_items
 from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES
 from epsot.kernels.cpu.chunks import CHUNK
@@ -35,7 +35,7 @@ LONGEST = 4096  # iterations: the solver goes on where an item needs more, and a
 KEPT_PAIRS, KEPT_SHAPES = 2**14, 16  # workplaces that are kept: a few hundred kilobytes each
 KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 NO_POINTS = np.zeros((1, 1))
-NOWHERE = np.zeros(1, np.int64)
+NOWHERE, NONE = np.zeros(1, np.int64), np.zeros(1)
 
 
 def width(size: int) -> int:
@@ -138,7 +138,7 @@ class Batch:
             self.workers,
         )  # fmt: skip
 
-    def items(self, start: Array, *, own: bool) -> Items:
+    def items(self, start: Array, warm: Warm | None = None, *, own: bool) -> Items:
         rows, columns = self.rows, self.columns
         first = np.array([rows.points, columns.points, rows.weights, columns.weights, rows.values, columns.values])
         sizes = np.array([rows.sizes, columns.sizes])
@@ -146,9 +146,11 @@ class Batch:
             sizes[:, (sizes > LARGEST).any(axis=0)] = 0  # not read, and left to the solver
         kind = STORED if self.cost is None else KINDS[str(self.cost.kind)]
         factor = 1.0 if self.cost is None else float(self.cost.factor)
+        if warm is None:
+            warm = Warm(np.zeros(len(self.eps), np.bool_), NONE, NONE, self.eps)
         return Items(
-            self.x, self.y, kind, factor, first, sizes, self.a, self.b, self.eps,
-            writable(start, np.float64), self.rho, own,
+            self.x, self.y, kind, factor, first, sizes, self.a, self.b, self.eps, writable(start, np.float64), self.rho,
+            own, warm.known, writable(warm.f), writable(warm.g), writable(warm.eps),
         )  # fmt: skip
 
     def over_items(self, items: Items, work: Callable[[Workplace, int, int], object], levels: int, sweeps: int) -> None:
@@ -168,9 +170,9 @@ class Batch:
 
         run(task, -(-count // step), self.workers)
 
-    def solve(self, asked: Asked, start: Array, rules: Rules, *, own: bool = False) -> Solved:
+    def solve(self, asked: Asked, start: Array, rules: Rules, warm: Warm | None = None, *, own: bool = False) -> Solved:
         """All items; `own`: each first measure with itself."""
-        items, count = self.items(start, own=own), len(self.eps)
+        items, count = self.items(start, warm, own=own), len(self.eps)
         f, g, f_more, g_more = out = tuple(np.zeros(layout.total) for layout in (self.rows, self.columns) * 2)
         numbers = np.zeros((count, NUMBERS))
         told = compiled_items.Asked(asked.degree, asked.scaling, asked.tol or 0.0, asked.max_iter, asked.fixed)

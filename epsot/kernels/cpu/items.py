@@ -53,6 +53,10 @@ class Items(NamedTuple):
     start: Any  # (B,) temperature at which annealing starts
     rho: Any  # (2, B)
     own: bool  # each is a measure with itself: y and b are not read
+    warm: Any  # (B,) bool: which have potentials to start from
+    warm_f: Any  # these, and of which temperature they are
+    warm_g: Any
+    warm_eps: Any
 
 
 class Asked(NamedTuple):
@@ -368,6 +372,24 @@ def _open_item(items, p, asked, rules, room, place, memory, own):
 open_item = uncounted(_open_item)
 
 
+def _start_from(items, p, a, b, place, f, g, start):
+    """The potentials to start from, zero where there are none.  -> the temperature at which annealing begins"""
+    if not items.warm[p]:
+        for i in range(a.size):
+            f[i] = 0.0
+        for j in range(b.size):
+            g[j] = 0.0
+        return start
+    for i in range(a.size):
+        f[i] = items.warm_f[items.first[4, p] + place.kept_a[i]]
+    for j in range(0 if items.own else b.size):
+        g[j] = items.warm_g[items.first[5, p] + place.kept_b[j]]
+    return min(start, items.warm_eps[p])
+
+
+start_from = uncounted(_start_from)
+
+
 def _conclude(numbers, p, status, nit, error, mass, value):
     numbers[p, STATUS], numbers[p, NIT], numbers[p, ERROR] = status, nit, error
     numbers[p, MASS], numbers[p, VALUE] = mass, value
@@ -390,7 +412,8 @@ def _transport_items(
         numbers[p, STATUS], numbers[p, FIRST], numbers[p, START] = UNSETTLED, cursor, start
         if not fine:
             continue
-        count = schedule(rules, start, eps, asked.degree, asked.scaling, tol, max_iter, levels)
+        first = start_from(items, p, a, b, place, ends.f[0], ends.start, start)
+        count = schedule(rules, first, start, eps, asked.degree, asked.scaling, tol, max_iter, levels)
         status, nit, chosen, error = anneal(
             room, memory, rules, a, b, levels, count, max_iter, ends, errors[cursor:], eps_of[cursor:]
         )
@@ -426,9 +449,10 @@ def _self_items(items, asked, rules, room, place, memory, ends, levels, begin, e
         if not fine:
             continue
         f, updated = ends.f[0], ends.f[1]
+        start_from(items, p, a, a, place, ends.f[2], ends.start, start)
         status, nit, error = settle_self(
-            room, memory, rules, a, eps, asked.tol, asked.max_iter, f, updated, ends.f[2], errors[cursor:],
-            eps_of[cursor:],
+            room, memory, rules, a, eps, asked.tol, asked.max_iter, items.warm[p], f, updated, ends.f[2],
+            errors[cursor:], eps_of[cursor:],
         )  # fmt: skip
         if status == UNSETTLED or not resolved(status, f, f, a, a, rules, eps, asked.tol):
             continue
@@ -454,7 +478,7 @@ def _schedule_items(items, asked, rules, room, place, memory, ends, levels, begi
             continue
         f, g, past_f, past_g = ends.f[0], ends.g[0], ends.f[1], ends.g[1]
         next_f, next_g = ends.f[2], ends.g[2]
-        count = schedule(rules, start, eps, asked.degree, asked.scaling, -1.0, asked.max_iter, levels)
+        count = schedule(rules, start, start, eps, asked.degree, asked.scaling, -1.0, asked.max_iter, levels)
         descend(room, a, b, own, levels, count, past_f, past_g, f, g)
         if own:
             update_self(room, a, f, next_f, eps)

@@ -43,20 +43,33 @@ class Ends(NamedTuple):
     past_eps: Any  # (2,)
 
 
-def _schedule(rules, start, eps, degree, scaling, tol, max_iter, levels):
-    """The levels of `solver.schedule.annealing`; a negative tolerance is none.  -> their number"""
+def _hot_levels(start, eps, degree, scaling, max_iter):
+    """The length that belongs to the first temperature, and the numbers of the first level and behind the last."""
     sigma, target, hot = max(start, 0.0) ** (1.0 / degree), eps ** (1.0 / degree), 0
     if sigma > target * (1.0 + 1e-9):
         hot = int(math.ceil(math.log(sigma / (target * (1.0 + 1e-9))) / -math.log(scaling)))  # noqa: RUF046 - Numba's is a float
-    first, count = max(0, hot - max_iter + 1), 0
-    for descent in range(2 if hot > first and tol >= 0.0 else 1):
+    return sigma, max(0, hot - max_iter + 1), hot
+
+
+hot_levels = uncounted(_hot_levels)
+
+
+def _schedule(rules, start, restart, eps, degree, scaling, tol, max_iter, levels):
+    """The levels of `solver.schedule.annealing`; a negative tolerance is none.  -> their number"""
+    sigma, first, hot = hot_levels(restart, eps, degree, scaling, max_iter)
+    descents, count = 2 if hot > first and tol >= 0.0 else 1, 0
+    for descent in range(descents):
+        if descent == 0:
+            sigma, first, hot = hot_levels(start, eps, degree, scaling, max_iter)
+        else:
+            sigma, first, hot = hot_levels(restart, eps, degree, scaling, max_iter)
         for k in range(first, hot):
             levels.eps[count] = (sigma * scaling**k) ** degree
             levels.steps[count], levels.give_up_above[count] = rules.level_steps, np.inf
             levels.tol[count] = max(rules.quick, tol) if descent == 0 else rules.thorough
             count += 1
         levels.eps[count], levels.steps[count], levels.tol[count] = eps, max_iter, tol
-        levels.give_up_above[count] = rules.thorough if descent == 0 and hot > first else np.inf
+        levels.give_up_above[count] = rules.thorough if descent == 0 and descents == 2 else np.inf
         count += 1
     return count
 
@@ -213,7 +226,7 @@ new_start = uncounted(_new_start)
 
 
 def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, temperatures):
-    """From potentials of zero down the schedule.
+    """From ends.f[0] and ends.start down the schedule.
 
     -> status, iterations, which of `ends` is to be returned, its error; UNSETTLED where the solver has to look
     """
@@ -224,10 +237,6 @@ def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, te
     lowest, norm_of_lowest, error = np.inf, np.inf, np.inf
     last = count - 1
     target = levels.eps[last]
-    for i in range(n):
-        ends.f[0, i] = 0.0
-    for j in range(m):
-        ends.start[j] = 0.0
     rescale(memory, b, False)
     f_of = 0  # which holds the last f
     for number in range(count):
@@ -313,12 +322,15 @@ def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, te
 anneal = uncounted(_anneal, inline="always")
 
 
-def _settle_self(room, memory, rules, a, eps, tol, max_iter, f, updated, mean, errors, temperatures):
-    """A measure with itself from nothing: `SelfTransport`.  -> status, iterations, error"""
+def _settle_self(room, memory, rules, a, eps, tol, max_iter, warm, f, updated, mean, errors, temperatures):
+    """A measure with itself from `mean`, or if that is nothing, from its update: `SelfTransport`.
+
+    -> status, iterations, error
+    """
     n, error = a.size, np.inf
-    for i in range(n):
-        f[i] = 0.0
-    update_self(room, a, f, mean, eps)
+    if not warm:
+        copy(mean, n, f)
+        update_self(room, a, f, mean, eps)
     for nit in range(max_iter):
         if nit == len(errors):
             return UNSETTLED, nit, error
