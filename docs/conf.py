@@ -41,7 +41,16 @@ sphinx_gallery_conf = {
 }
 
 # Records that a call returns: nobody constructs them, so their signature says nothing.
-RETURNED = {"epsot.SinkhornResult", "epsot.DivergenceResult", "epsot.Plan", "epsot.Status"}
+RETURNED = {
+    "epsot.SinkhornResult",
+    "epsot.DivergenceResult",
+    "epsot.BatchResult",
+    "epsot.BatchDivergence",
+    "epsot.PairwiseResult",
+    "epsot.PermutationTestResult",
+    "epsot.Plan",
+    "epsot.Status",
+}
 
 
 def signature_of(app, what, name, obj, options, signature, return_annotation):

@@ -59,24 +59,25 @@ def sinkhorn(
 
     Parameters
     ----------
-    x : (n, d) array
+    x : (..., n, d) array, or list of (n_k, d) arrays
         Points of the source, float32 or float64 of any array-API library (lists and integers become float64, half
-        precision float32).
-    y : (m, d) array
+        precision float32). Leading axes of all arguments broadcast, and a list holds clouds of different sizes: many
+        problems, each solved as it would be alone.
+    y : (..., m, d) array, or list of (m_k, d) arrays
         Points of the target.
-    a : (n,) array, optional
+    a : (..., n) array, or list of (n_k,) arrays, optional
         Non-negative weights of the source; by default 1 / n each. All of them may be zero where `reach` says what the
         mass of the target is worth.
-    b : (m,) array, optional
+    b : (..., m) array, or list of (m_k,) arrays, optional
         Non-negative weights of the target; by default 1 / m each.
-    blur : float
+    blur : float, or array of the batch shape
         The scale below which details do not count, in the units of the points: ``eps = blur**p``.
     p : {2, 1}
         The cost is ``|x - y|**p / p``.
-    reach : float or pair, optional
-        How far mass may travel before it is cheaper to lose it, ``rho = reach**p``; a pair has one for each side, None
-        is balanced.
-    diameter : float, optional
+    reach : float, array of the batch shape, or pair of these, optional
+        How far mass may travel before it is cheaper to lose it, ``rho = reach**p``; a tuple or list of two has one for
+        each side; None, or inf in an array, is balanced.
+    diameter : float, or array of the batch shape, optional
         The scale at which annealing starts; by default the diagonal of the joint bounding box.
     scaling : float
         The factor, in (0, 1), by which the scale falls from one temperature to the next.
@@ -85,8 +86,8 @@ def sinkhorn(
         update a temperature: `scaling` alone then trades speed for accuracy.
     max_iter : int
         The largest number of iterations, annealing included; one iteration updates both sides.
-    init : SinkhornResult or DivergenceResult, optional
-        An earlier result to start from. It never changes what is converged to.
+    init : result of one of the four functions, optional
+        An earlier result to start from, of one problem or of as many. It never changes what is converged to.
     callback : callable, optional
         ``callback(intermediate)`` after every iteration, with ``nit``, ``eps``, ``marginal_error``, ``f`` and ``g``;
         raising StopIteration stops the solve.
@@ -96,7 +97,8 @@ def sinkhorn(
     Returns
     -------
     SinkhornResult
-        Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points.
+        Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points. Of many
+        problems a `BatchResult`: the same names, batch axes first, and ``result[k]`` is one of them.
 
     Raises
     ------
@@ -109,14 +111,16 @@ def sinkhorn(
     Warns
     -----
     ConvergenceWarning
-        If `tol` was not reached.
+        If `tol` was not reached; of many problems it names those that have missed it.
     UserWarning
-        If a tensor requires grad: nothing is recorded, gradients come from the result.
+        If a tensor requires grad: nothing is recorded, gradients come from the result. If points look like a picture,
+        an array of bytes, whose rows would be taken for clouds.
 
     See Also
     --------
     sinkhorn_divergence : The debiased loss, which is zero for equal measures.
     solve : The same by temperature, for any cost.
+    pairwise : All pairs of many measures.
 
     Notes
     -----
@@ -147,6 +151,12 @@ def sinkhorn(
     True
     >>> result.plan.shape
     (100, 120)
+
+    Many problems, here four clouds against one:
+
+    >>> result = epsot.sinkhorn(rng.random((4, 30, 2)), y, blur=0.1)
+    >>> result.value.shape, result.displacement.shape, result[0].plan.shape
+    ((4,), (4, 30, 2), (30, 120))
     """
     return _by_length(
         solve_transport, x, y, a, b, blur, p, reach, diameter, init, workers,
@@ -182,7 +192,8 @@ def sinkhorn_divergence(
     Returns
     -------
     DivergenceResult
-        The debiased value, potentials and gradients, and the three solves behind them.
+        The debiased value, potentials and gradients, and the three solves behind them. Of many problems, as in
+        `sinkhorn`, a `BatchDivergence`.
 
     Raises
     ------
@@ -193,6 +204,11 @@ def sinkhorn_divergence(
     -----
     ConvergenceWarning
         If `tol` was not reached in one of the three solves.
+
+    See Also
+    --------
+    pairwise : The divergences between all pairs of many measures.
+    permutation_test : Whether two samples come from one distribution.
 
     Notes
     -----
@@ -250,13 +266,14 @@ def solve(
     ----------
     geometry : PointCloud, Multiscale, CostMatrix or another Geometry
         The cost, of shape (n, m). `epsot.geometry.Multiscale` is a PointCloud that is solved from coarse to fine, and
-        `epsot.geometry.Geometry` the base of a structure of your own.
-    a, b : (n,) and (m,) arrays, optional
-        Non-negative weights; by default uniform.
-    eps : float
+        `epsot.geometry.Geometry` the base of a structure of your own. A PointCloud of clouds with leading axes or in
+        lists, or a CostMatrix of (..., n, m), stands for many problems, as the arrays of `sinkhorn` do.
+    a, b : (..., n) and (..., m) arrays, or lists of vectors, optional
+        Non-negative weights; by default uniform. Leading axes make many problems of a PointCloud or a CostMatrix.
+    eps : float, or array of the batch shape
         The temperature, in the units of the cost.
-    rho : float or pair, optional
-        The marginal strength, in the units of the cost; None is balanced.
+    rho : float, array of the batch shape, or pair of these, optional
+        The marginal strength, in the units of the cost; None, or inf in an array, is balanced.
     scaling, tol, max_iter, init, callback, workers
         As in `sinkhorn`. The temperature falls by ``scaling**degree`` with the degree of the cost: 2 for squared
         distances, 1 for distances and matrices.
@@ -264,7 +281,7 @@ def solve(
     Returns
     -------
     SinkhornResult
-        As from `sinkhorn`.
+        As from `sinkhorn`; of many problems a `BatchResult`.
 
     Raises
     ------
@@ -284,6 +301,12 @@ def solve(
     >>> epsot.solve(epsot.CostMatrix(C), eps=0.01).plan.to_dense().round(3)
     array([[0.5, 0. ],
            [0. , 0.5]])
+
+    One matrix and three pairs of weights:
+
+    >>> a = np.asarray([[0.5, 0.5], [0.2, 0.8], [0.0, 1.0]])
+    >>> epsot.solve(epsot.CostMatrix(C), a, [0.5, 0.5], eps=0.01).transport_cost.round(2)
+    array([0. , 0.3, 0.5])
     """
     return _by_temperature(
         solve_transport, geometry, a, b, eps, rho, init, workers,
@@ -318,8 +341,8 @@ def divergence(
     Returns
     -------
     DivergenceResult
-        As from `sinkhorn_divergence`. It is known to be positive for costs whose kernel ``exp(-C / eps)`` is positive
-        definite, among them all the named ones.
+        As from `sinkhorn_divergence`; of many problems a `BatchDivergence`. It is known to be positive for costs whose
+        kernel ``exp(-C / eps)`` is positive definite, among them all the named ones.
 
     Raises
     ------

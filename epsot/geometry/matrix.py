@@ -25,7 +25,8 @@ class CostMatrix(Geometry):
     ----------
     C : (n, m) array
         The cost of moving one unit of mass from i to j. ``+inf`` forbids the pair, NaN and ``-inf`` are refused. It is
-        not copied: do not change it while results are in use.
+        not copied: do not change it while results are in use. Leading axes, (..., n, m), or a list of matrices make
+        many geometries, for `solve` and `divergence`; so they do of the other two.
     C_xx, C_yy : (n, n) and (m, m) arrays, optional
         The symmetric costs within each side, made exactly so where they are up to rounding of their dtype. Only
         `divergence` needs them.

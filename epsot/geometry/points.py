@@ -43,9 +43,9 @@ class PointCloud(Geometry):
     ----------
     x : (n, d) array
         The points of the first measure, in float32 or float64 (integers and lists become float64, half precision
-        float32).
+        float32). Leading axes, (..., n, d), or a list of clouds make many geometries, for `solve` and `divergence`.
     y : (m, d) array
-        The points of the second measure, of the same library and device.
+        The points of the second measure, of the same library and device; leading axes likewise.
     p : {2, 1}
         The cost is ``|x - y|**p / p``: half the squared distance (default), or the distance.
     cost : str or Cost, optional
