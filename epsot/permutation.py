@@ -124,7 +124,7 @@ def permutation_test(
         some = orders[begin : begin + step]
         batch = relabelled(pooled, np.stack(some), n, m, eps, rhos, workers)
         start = np.full(batch.shape, span**geometry.degree)
-        found = solve_divergences(batch, ManyOptions(asked, start), None)
+        found = solve_divergences(batch, ManyOptions(asked, start, slopes=False), None)
         values.append(found.value64)
         converged &= bool(np.all(found.status <= (Status.CONVERGED if tol is not None else Status.SCHEDULE_ENDED)))
     statistic, null = float(values[0][0]), np.concatenate(values)[1:]

@@ -33,9 +33,8 @@ class ManyOptions:
     """What is asked of all items, checked: `options.start` stands for none of them."""
 
     options: Options
-    start: (
-        np.ndarray | None
-    )  # of the shape of the batch: where annealing starts; at the scale of what has weight, if None
+    start: np.ndarray | None  # of the shape of the batch: where annealing starts; None: at the scale of what has weight
+    slopes: bool = True  # whether derivatives in the points may be asked for
 
     def of(self, k: int, instance: Instance) -> Options:
         """The options of one item."""
@@ -51,7 +50,9 @@ class ManyOptions:
 
     def asked(self, batch: Batch) -> Asked:
         options = self.options
-        return Asked(batch.geometry.degree, options.scaling, options.tol, options.max_iter, self.start is not None)
+        return Asked(
+            batch.geometry.degree, options.scaling, options.tol, options.max_iter, self.start is not None, self.slopes
+        )
 
 
 Init = Any

@@ -136,7 +136,7 @@ def paired(
 
 def started(asked: ManyOptions, batch: Batch, start: float | None) -> ManyOptions:
     """The options of a block."""
-    return replace(asked, start=None if start is None else np.full(batch.shape, start))
+    return replace(asked, start=None if start is None else np.full(batch.shape, start), slopes=False)
 
 
 def fill_diagonal(table: Table, own: Table, *, debias: bool) -> None:

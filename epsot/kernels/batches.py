@@ -42,6 +42,7 @@ class Asked(NamedTuple):
     tol: float | None
     max_iter: int
     fixed: bool  # whether annealing starts where it is said to; at the scale of what has weight, if not
+    slopes: bool = False  # whether slopes may be asked for: where they cost little the solves leave them
 
 
 class Warm(NamedTuple):
@@ -90,6 +91,8 @@ class Solved(NamedTuple):
     first: Integers  # (B,) where an item has the first of the next two
     errors: Floats  # of each iteration to a tolerance
     temperatures: Floats
+    f_slope: Array | None = None  # -displacement of every point of both sides, where the solves have left them
+    g_slope: Array | None = None
 
 
 class WholeSolve(Protocol):

@@ -323,7 +323,7 @@ class BatchResult(Results):
     def source_slope(self) -> Array:
         """-displacement in float64, flat."""
         base, extension = self._bases[:2]
-        return self._slope(self.engine, base, extension, 0, "source")
+        return self._slope(self.engine, base, extension, 0, "source", self.solved.f_slope)
 
     @cached_property
     def target_slope(self) -> Array:
@@ -331,9 +331,12 @@ class BatchResult(Results):
         if self.own:
             return self.source_slope
         base, extension = self._bases[2:]
-        return self._slope(None if self.engine is None else self.engine.T, base, extension, 1, "target")
+        engine = None if self.engine is None else self.engine.T
+        return self._slope(engine, base, extension, 1, "target", self.solved.g_slope)
 
-    def _slope(self, engine: Engine | None, base: Array, extension: Array, side: int, potential: str) -> Array:
+    def _slope(
+        self, engine: Engine | None, base: Array, extension: Array, side: int, potential: str, made: Array | None
+    ) -> Array:
         xp, geometry = self.place.xp, self.batch.geometry
         points = geometry.item(0).points if len(self._alone) < math.prod(self.shape) else ()
         if points is None:
@@ -342,7 +345,9 @@ class BatchResult(Results):
             d = self.singles[0].instance.geometry.points[0].shape[1] if self._alone else 0  # type: ignore[index]
             flat = xp.zeros((extension.shape[0], d), dtype=xp.float64, device=self.place.device)
         else:
-            flat = engine.slopes(engine.extended(extension, base, own=self.own), base, own=self.own)
+            if made is None:
+                made = engine.slopes(engine.extended(extension, base, own=self.own), base, own=self.own)
+            flat = made
             flat = geometry.pull_back(flat, 0 if self.own else side)
         return self._filled(flat, side, "slope", potential)
 

@@ -32,9 +32,11 @@ STEP_WORK = 2.0e7  # pairs that are met in a step, about: a few milliseconds, af
 SWEEPS = 40  # of an item, about
 LEVELS = 64  # of a schedule: room for most
 LONGEST = 4096  # iterations: the solver goes on where an item needs more, and an interrupt is heard
+FEW_DIMENSIONS = 8  # in which slopes that nobody asks for cost little
 KEPT_PAIRS, KEPT_SHAPES = 2**14, 16  # workplaces that are kept: a few hundred kilobytes each
 KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 NO_POINTS = np.zeros((1, 1))
+NO_SLOPES = np.zeros((0, 1)), np.zeros((0, 1))
 NOWHERE, NONE = np.zeros(1, np.int64), np.zeros(1)
 
 
@@ -51,7 +53,7 @@ class Workplace:
         longer = max(n, m)
         self.room = Room(
             np.empty((n, m)), np.zeros((n, m), dtype), np.zeros(n), np.zeros(m), np.zeros(m, dtype), np.zeros(n, dtype),
-            np.zeros(m, dtype), np.ones(n), np.zeros((4, longer)), np.zeros(1),
+            np.zeros(m, dtype), np.zeros(m, dtype), np.ones(n), np.zeros((4, longer)), np.zeros(1),
         )  # fmt: skip
         self.place = Place(
             np.zeros((n, d)), np.zeros((d, m)), np.zeros(d), np.zeros(n, np.int64), np.zeros(m, np.int64),
@@ -175,7 +177,13 @@ class Batch:
         items, count = self.items(start, warm, own=own), len(self.eps)
         f, g, f_more, g_more = out = tuple(np.zeros(layout.total) for layout in (self.rows, self.columns) * 2)
         numbers = np.zeros((count, NUMBERS))
-        told = compiled_items.Asked(asked.degree, asked.scaling, asked.tol or 0.0, asked.max_iter, asked.fixed)
+        slopes = NO_SLOPES
+        if self.slopes_at_once(asked):
+            d = self.x.shape[1]
+            slopes = np.zeros((self.rows.total, d)), np.zeros((0 if own else self.columns.total, d))
+        told = compiled_items.Asked(
+            asked.degree, asked.scaling, asked.tol or 0.0, asked.max_iter, asked.fixed, slopes is not NO_SLOPES
+        )
         kernel = compiled_items.self_items if own else compiled_items.transport_items
         if asked.tol is None:
             kernel = compiled_items.schedule_items
@@ -188,7 +196,7 @@ class Batch:
             found, eps_of = np.empty(length), np.empty(length)
             used = kernel(
                 items, told, rules, place.room, place.place, place.memory, place.ends, place.levels, begin, end, out,
-                numbers, found, eps_of,
+                numbers, found, eps_of, slopes,
             )  # fmt: skip
             chunks.append((begin, end, found[:used].copy(), eps_of[:used].copy()))
 
@@ -201,7 +209,14 @@ class Batch:
         status, nit = numbers[:, STATUS].astype(np.int64), numbers[:, NIT].astype(np.int64)
         found, eps_of = (np.concatenate([np.empty(0), *(chunk[k] for chunk in chunks)]) for k in (2, 3))
         error, mass, value, started = (numbers[:, k].copy() for k in (ERROR, MASS, VALUE, START))
-        return Solved(f, g, f_more, g_more, status, nit, error, mass, value, started, first, found, eps_of)
+        made = (None, None) if slopes is NO_SLOPES else slopes
+        return Solved(f, g, f_more, g_more, status, nit, error, mass, value, started, first, found, eps_of, *made)
+
+    def slopes_at_once(self, asked: Asked) -> bool:
+        """Whether the solves leave slopes: while the matrix is there, those of squares take a few sweeps."""
+        if not asked.slopes or asked.tol is None or self.cost is None or self.x.shape[1] > FEW_DIMENSIONS:
+            return False
+        return self.cost.kind == "square" and bool(np.all(self.a > 0) and np.all(self.b > 0))
 
     def extended(self, z: Array, base: Array, *, own: bool = False) -> Array:
         """The potential z of the first side, and next_f(base) at its points without weight."""

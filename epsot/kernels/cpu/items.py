@@ -13,9 +13,23 @@ import numpy as np
 
 from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.compiled import compiled, uncounted
-from epsot.kernels.cpu.dense import ABREAST_ROWS, costs_of, powers, powers_of_row, row_products
+from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns, costs_of, powers, powers_of_row, row_products
 from epsot.kernels.cpu.lines import logarithms
-from epsot.kernels.cpu.resident import LOG_2, Side, damping, padded, update_both, update_self
+from epsot.kernels.cpu.resident import (
+    BLOCK,
+    LEAST_32,
+    LEAST_64,
+    LOG_2,
+    MOST_32,
+    MOST_64,
+    Side,
+    columns_ahead,
+    damping,
+    padded,
+    rows_ahead,
+    update_both,
+    update_self,
+)
 from epsot.kernels.cpu.solves import (
     CONVERGED,
     SCHEDULE_ENDED,
@@ -67,6 +81,7 @@ class Asked(NamedTuple):
     tol: float
     max_iter: int
     fixed: bool  # whether annealing starts where it is said to; at the scale of what has weight, if not
+    slopes: bool  # whether slopes are wanted: of squares, where every point has weight
 
 
 class Place(NamedTuple):
@@ -398,12 +413,87 @@ def _conclude(numbers, p, status, nit, error, mass, value):
 conclude = uncounted(_conclude)
 
 
+def _spread_out(place, items, n, m):
+    """Coordinates from the mean of the columns, where differences of sums lose least."""
+    for k in range(items.x.shape[1]):
+        centre = 0.0
+        for j in range(m):
+            centre += place.lines[k, j]
+        centre /= m
+        for i in range(n):
+            place.x[i, k] -= centre
+        for j in range(m):
+            place.lines[k, j] -= centre
+
+
+spread_out = uncounted(_spread_out)
+
+
+def _row_slopes(items, p, room, place, a, b, f, g, extension, eps, out):
+    """out[i] = sum_j exp((extension[i] + g[j] - C[i, j]) / eps) b[j] (x[i] - y[j]), of f that is near the optimal one.
+
+    The matrix serves as it is, or is made anew. What the columns are weighted with is left for `column_slopes`.
+    """
+    scale, sums, z, v = 1.0 / (LOG_2 * eps), room.lines[0], room.lines[1], room.lines[2]
+    least, most = (LEAST_32, MOST_32) if room.matrix.itemsize == 4 else (LEAST_64, MOST_64)
+    anew, reach = columns_ahead(room, a, b, f, g, scale)
+    for first in range(0, padded(a.size), BLOCK):
+        rows_ahead(room, a, b, first, first + BLOCK, anew, least * reach * b.mass, most, scale)
+    for i in range(padded(a.size)):
+        z[i] = extension[i] * scale - room.row_reference[i] if i < a.size else 0.0
+    powers(z, padded(a.size), v)
+    first = items.first[4, p]
+    for k in range(items.x.shape[1]):
+        for j in range(b.size):
+            room.row_weights_of_columns[j] = room.column_weights[j] * place.lines[k, j]
+        for j in range(b.size, b.width):
+            room.row_weights_of_columns[j] = 0.0
+        for r in range(0, a.size, ABREAST_ROWS):
+            row_products(room.matrix, r, room.row_weights_of_columns, b.width, sums)
+        for i in range(a.size):
+            out[first + i, k] = items.factor * v[i] * (place.x[i, k] * room.row_sums[i] - sums[i])
+
+
+row_slopes = uncounted(_row_slopes)
+
+
+def _column_slopes(items, p, room, place, a, b, f, extension, eps, out):
+    """The same of the second side, by the matrix that `row_slopes` has left."""
+    scale, z, v, factors, sums = 1.0 / (LOG_2 * eps), room.lines[1], room.lines[2], room.row_weights, room.column_sums
+    whole, first = room.lines[0], items.first[5, p]
+    for i in range(padded(a.size)):
+        z[i] = f[i] * scale - room.row_reference[i] if i < a.size else 0.0
+    powers(z, padded(a.size), v)
+    weights = room.lines[3]
+    for i in range(padded(a.size)):
+        weights[i] = a.weights[i] * v[i] if i < a.size else 0.0
+    for j in range(b.width):
+        z[j] = extension[j] * scale - room.column_reference[j] if j < b.size else 0.0
+    powers(z, b.width, v)
+    for k in range(-1, items.x.shape[1]):
+        for i in range(padded(a.size)):
+            factors[i] = weights[i] if k < 0 else weights[i] * place.x[i, k]
+        for j in range(b.width):
+            sums[j] = 0.0
+        for r in range(0, a.size, ABREAST_ROWS):
+            add_columns(False, room.matrix, r, factors, b.width, sums)
+        for j in range(b.size):
+            if k < 0:
+                whole[j] = sums[j]
+            else:
+                out[first + j, k] = items.factor * v[j] * (place.lines[k, j] * whole[j] - sums[j])
+
+
+column_slopes = uncounted(_column_slopes)
+
+
 def _transport_items(
-    items, asked, rules, room, place, memory, ends, levels, begin, end, out, numbers, errors, eps_of
+    items, asked, rules, room, place, memory, ends, levels, begin, end, out, numbers, errors, eps_of, slopes
 ):  # fmt: skip
     """Each item to its tolerance. -> how many errors were measured
 
-    out: f, g, nothing, and next_g(f). errors, eps_of: one item after the other, from numbers[p, FIRST] on.
+    out: f, g, nothing, and next_g(f). slopes: of both sides, where they are asked for. errors, eps_of: one item after
+    the other, from numbers[p, FIRST] on.
     """
     cursor, tol, max_iter = 0, asked.tol, asked.max_iter
     for p in range(begin, end):
@@ -433,13 +523,19 @@ def _transport_items(
         left(a.size, place.kept_a, f, items.first[4, p], out[0])
         left(b.size, place.kept_b, g, items.first[5, p], out[1])
         left(b.size, place.kept_b, updated, items.first[5, p], out[3])
+        if asked.slopes:
+            spread_out(place, items, a.size, b.size)
+            row_slopes(items, p, room, place, a, b, f, g, f, eps, slopes[0])
+            column_slopes(items, p, room, place, a, b, f, updated, eps, slopes[1])
     return cursor
 
 
 transport_items = compiled(_transport_items, _nrt=False)
 
 
-def _self_items(items, asked, rules, room, place, memory, ends, levels, begin, end, out, numbers, errors, eps_of):
+def _self_items(
+    items, asked, rules, room, place, memory, ends, levels, begin, end, out, numbers, errors, eps_of, slopes
+):  # fmt: skip
     """Each first measure with itself to its tolerance. -> as `transport_items`; out: f, nothing, and next_f(f)."""
     cursor = 0
     for p in range(begin, end):
@@ -461,13 +557,18 @@ def _self_items(items, asked, rules, room, place, memory, ends, levels, begin, e
         conclude(numbers, p, status, nit, error, mass, 2.0 * share_of_value(a, f) - eps * (mass - a.mass * a.mass))
         left(a.size, place.kept_a, f, items.first[4, p], out[0])
         left(a.size, place.kept_a, updated, items.first[4, p], out[2])
+        if asked.slopes:
+            spread_out(place, items, a.size, a.size)
+            row_slopes(items, p, room, place, a, a, f, f, updated, eps, slopes[0])
     return cursor
 
 
 self_items = compiled(_self_items, _nrt=False)
 
 
-def _schedule_items(items, asked, rules, room, place, memory, ends, levels, begin, end, out, numbers, errors, eps_of):
+def _schedule_items(
+    items, asked, rules, room, place, memory, ends, levels, begin, end, out, numbers, errors, eps_of, slopes
+):  # fmt: skip
     """Each item down its schedule once. -> 0; out: f, g, and the pair of which these are the update."""
     own = items.own
     for p in range(begin, end):

@@ -53,6 +53,7 @@ class Room(NamedTuple):
     column_reference: Any  # (m,) G, padded by -inf
     column_weights: Any  # (m,) what a sweep multiplies the columns with, in the type of the points
     row_weights: Any  # (n,) and the rows
+    row_weights_of_columns: Any  # (m,) that times a coordinate
     column_sums: Any  # (m,) in that type
     row_sums: Any  # (n,) float64
     lines: Any  # (4, longer of both) float64
