@@ -54,7 +54,7 @@ def sinkhorn(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
-) -> SinkhornResult:
+) -> SinkhornResult | Any:  # many problems: BatchResult
     r"""Entropic optimal transport between two weighted point clouds, with scales given as lengths.
 
     Parameters
@@ -181,7 +181,7 @@ def sinkhorn_divergence(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
-) -> DivergenceResult:
+) -> DivergenceResult | Any:  # many problems: BatchDivergence
     r"""The unbiased Sinkhorn divergence between two weighted point clouds, with scales given as lengths.
 
     Parameters
@@ -259,7 +259,7 @@ def solve(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
-) -> SinkhornResult:
+) -> SinkhornResult | Any:  # many problems: BatchResult
     """Entropic optimal transport for any cost, with scales given as temperatures.
 
     Parameters
@@ -328,7 +328,7 @@ def divergence(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
-) -> DivergenceResult:
+) -> DivergenceResult | Any:  # many problems: BatchDivergence
     """The unbiased Sinkhorn divergence for any cost, with scales given as temperatures.
 
     Parameters
