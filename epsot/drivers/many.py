@@ -18,7 +18,6 @@ from epsot.drivers.intermediate import BatchIntermediate
 from epsot.drivers.options import Options
 from epsot.drivers.padded import LARGEST, PaddedBatch, Side
 from epsot.drivers.starts import warm_start
-from epsot.geometry.batches import PointClouds
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Solved, Warm
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
@@ -99,10 +98,10 @@ def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | No
     geometry, eps = batch.geometry, batch.eps.reshape(-1)
     rows, columns = batch.layouts()
     common = (batch.a.values, batch.b.values, eps, batch.rho_a.reshape(-1), batch.rho_b.reshape(-1))
-    x = y = cost = matrix = engine = None
-    if isinstance(geometry, PointClouds):
-        cost = geometry.cost.family
-        x, y = geometry.embedded()
+    x = y = matrix = engine = None
+    points, cost = geometry.embedded(), geometry.family
+    if points is not None and cost is not None:
+        x, y = points
         if callback is None:
             engine = kernels.point_batch(x, y, cost, rows, columns, *common, batch.workers)
     else:
@@ -187,10 +186,10 @@ def equal_items(batch: Batch) -> np.ndarray:
     """Which items are a measure and itself: the divergence of these is exactly zero.  -> (B,)"""
     geometry, xp = batch.geometry, batch.place.xp
     found: np.ndarray = (batch.rho_a == batch.rho_b).reshape(-1) & (geometry.sizes[0] == geometry.sizes[1]).reshape(-1)
-    if isinstance(geometry, PointClouds) and found.any():
+    if geometry.clouds is not None and found.any():
         x, y = (
             xp.take(rows.values, xp.asarray(rows.first.reshape(-1), device=batch.place.device), axis=0)
-            for rows in (geometry.x, geometry.y)
+            for rows in geometry.clouds
         )
         found = found & to_numpy(xp.all(x == y, axis=1))  # of the first points
     for k in np.flatnonzero(found).tolist():

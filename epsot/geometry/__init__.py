@@ -5,8 +5,9 @@ that reduces over its pairs; `Geometry` is what all of them answer.
 """
 
 from epsot.geometry.base import Geometry
+from epsot.geometry.batches import CostMatrices, PointClouds
 from epsot.geometry.matrix import CostMatrix
 from epsot.geometry.multiscale import Multiscale
 from epsot.geometry.points import PointCloud, extent
 
-__all__ = ["CostMatrix", "Geometry", "Multiscale", "PointCloud", "extent"]
+__all__ = ["CostMatrices", "CostMatrix", "Geometry", "Multiscale", "PointCloud", "PointClouds", "extent"]

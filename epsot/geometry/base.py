@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Geometry(ABC):
         The sizes n and m of the two sides.
     """
 
+    many: ClassVar[Any] = None  # the class of many of them, where there is one: `batches` names it
     place: Place
     dtype: Any
     shape: tuple[int, int]

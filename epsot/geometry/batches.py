@@ -129,6 +129,15 @@ class Geometries(ABC):
         """The points of both sides; None where there are none."""
         return None
 
+    @property
+    def family(self) -> Cost | None:
+        """The cost that the kernels compute between points; None where there are none."""
+        return None
+
+    def embedded(self) -> tuple[Array, Array] | None:
+        """The points between which that is the cost, flat; None where there are none."""
+        return None
+
     def matrices(self, name: str) -> Array:
         """The costs of that name, (B, n, m)."""
         raise TypeError(f"{type(self).__name__} have no stored costs")
@@ -313,6 +322,10 @@ class PointClouds(Geometries):
     def clouds(self) -> tuple[Rows, Rows]:
         return self.x, self.y
 
+    @property
+    def family(self) -> Cost:
+        return self.cost.family
+
     def embeds(self) -> bool:
         return self.cost.family is not self.cost
 
@@ -460,3 +473,6 @@ def as_many(geometry: Geometry | Geometries) -> Geometries:
         new._broadcast(())
         return new
     raise TypeError(f"a {type(geometry).__name__} cannot be solved for many weights at once; solve it for each of them")
+
+
+PointCloud.many, CostMatrix.many = PointClouds, CostMatrices

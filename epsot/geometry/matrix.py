@@ -53,9 +53,7 @@ class CostMatrix(Geometry):
     def __new__(cls, C: Any = None, **parts: Any) -> Any:
         """Of a matrix with leading axes, or of a list of matrices, many geometries: a `CostMatrices`."""
         if cls is CostMatrix and is_batch_of(C, 2):
-            from epsot.geometry.batches import CostMatrices
-
-            return CostMatrices(C, **parts)
+            return cls.many(C, **parts)
         return object.__new__(cls)
 
     def __init__(self, C: Any, *, C_xx: Any = None, C_yy: Any = None) -> None:

@@ -72,9 +72,7 @@ class PointCloud(Geometry):
     def __new__(cls, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Of points with leading axes, or of lists of clouds, many geometries: a `PointClouds`."""
         if cls is PointCloud and (is_batch_of(x, 2) or is_batch_of(y, 2)):
-            from epsot.geometry.batches import PointClouds
-
-            return PointClouds(x, y, **options)
+            return cls.many(x, y, **options)
         return object.__new__(cls)
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
