@@ -33,6 +33,7 @@ class Rows:
     first: np.ndarray  # (*shape) int64: where an item begins
     sizes: np.ndarray  # (*shape) int64
     ragged: bool
+    length: int = 0  # of each item of an array with leading axes, also where there are no items
 
     @classmethod
     def stacked(cls, array: Array, axes: int) -> Rows:
@@ -41,7 +42,7 @@ class Rows:
         count = math.prod(shape)
         values = array_namespace(array).reshape(array, (count * n, *rest)) if array.ndim > axes else array
         first = (np.arange(count, dtype=np.int64) * n).reshape(shape)
-        return cls(values, first, np.full(shape, n, np.int64), ragged=False)
+        return cls(values, first, np.full(shape, n, np.int64), False, n)
 
     @classmethod
     def listed(cls, arrays: Sequence[Array], xp: Any) -> Rows:
@@ -60,11 +61,12 @@ class Rows:
         if self.shape == shape:
             return self
         first, sizes = (np.broadcast_to(z, shape) for z in (self.first, self.sizes))
-        return Rows(self.values, first, sizes, self.ragged)
+        return Rows(self.values, first, sizes, self.ragged, self.length)
 
     def at(self, numbers: np.ndarray) -> Rows:
         """Some of the items, counted through all axes."""
-        return Rows(self.values, self.first.reshape(-1)[numbers], self.sizes.reshape(-1)[numbers], self.ragged)
+        first, sizes = self.first.reshape(-1)[numbers], self.sizes.reshape(-1)[numbers]
+        return Rows(self.values, first, sizes, self.ragged, self.length)
 
     def item(self, k: int) -> Array:
         """The array of one item, counted through all axes."""
@@ -101,6 +103,11 @@ class Geometries(ABC):
 
     def __len__(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    @abstractmethod
+    def lengths(self) -> tuple[int, int]:
+        """How many points the items have on either side where all have as many, also where there are no items."""
 
     @property
     @abstractmethod
@@ -150,6 +157,10 @@ class Geometries(ABC):
         """Whether the kernels compute between other points than the user's."""
         return False
 
+    def forbidding(self) -> list[int]:
+        """The items that forbid pairs, which may leave no plan."""
+        return []
+
     def rounded(self) -> np.ndarray:
         """The size of the largest terms of a cost that are rounded, roughly, or more; of the shape of the batch."""
         return np.zeros(self.shape)
@@ -187,7 +198,8 @@ def shape_of(x: Rows, y: Rows) -> Shape:
         return np.broadcast_shapes(x.shape, y.shape)
     except ValueError:
         raise ValueError(
-            f"`x` and `y` must hold as many clouds, or one, got leading axes {x.shape} and {y.shape}"
+            f"`x` and `y` must hold as many clouds, or one, got leading axes {x.shape} and {y.shape}; for all pairs of "
+            "clouds call `pairwise`"
         ) from None
 
 
@@ -258,7 +270,7 @@ class PointClouds(Geometries):
 
     def _copied(self, rows: Rows) -> Rows:
         values = self.place.xp.astype(rows.values, self.dtype)  # a copy: results outlive changes of the inputs
-        return Rows(values, rows.first, rows.sizes, rows.ragged)
+        return Rows(values, rows.first, rows.sizes, rows.ragged, rows.length)
 
     def _check(self, name: str, rows: Rows) -> None:
         """Raise where a coordinate is not finite, or the cost not defined, with the name of the item."""
@@ -277,6 +289,10 @@ class PointClouds(Geometries):
         vars(new).update(vars(self))
         new._broadcast(shape)
         return new
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return self.x.length, self.y.length
 
     @property
     def degree(self) -> float:
@@ -368,6 +384,7 @@ class CostMatrices(Geometries):
     """Many cost matrices: what `CostMatrix` is for a matrix with leading axes, or a list of matrices."""
 
     degree = 1.0
+    lengths = 0, 0
 
     def __init__(self, C: Any, *, C_xx: Any = None, C_yy: Any = None) -> None:
         parts = {"C": C, "C_xx": C_xx, "C_yy": C_yy}
@@ -383,6 +400,9 @@ class CostMatrices(Geometries):
                 continue
             if listed[name]:
                 arrays = [as_real(f"{name}[{k}]", item, self.place) for k, item in enumerate(matrices)]
+                for k, array in enumerate(arrays):
+                    if array.ndim != 2:
+                        raise ValueError(f"`{name}[{k}]` must be an (n, m) matrix, got shape {tuple(array.shape)}")
                 shapes.append((len(arrays),))
                 self._items[name] = (shapes[-1], arrays)
             else:
@@ -393,10 +413,15 @@ class CostMatrices(Geometries):
                 flat = self.place.xp.reshape(array, (-1, *array.shape[-2:])) if array.ndim > 2 else array[None, :, :]
                 self._items[name] = (shapes[-1], flat)
         self.C = None if listed["C"] else self._items["C"][1]  # (count, n, m)
-        self._broadcast(np.broadcast_shapes(*shapes))
+        try:
+            self._broadcast(np.broadcast_shapes(*shapes))
+        except ValueError:
+            listed_shapes = ", ".join(f"{shape} of `{name}`" for name, shape in zip(self._items, shapes, strict=True))
+            raise ValueError(f"there must be as many matrices of each kind, or one, got {listed_shapes}") from None
         self._checked = [self._make(k) for k in range(len(self))]
         self.dtype = self._checked[0].dtype if self._checked else self._items["C"][1].dtype
         self.ragged = listed["C"], listed["C"]
+        self.lengths = (0, 0) if self.C is None else (int(self.C.shape[1]), int(self.C.shape[2]))
 
     def _broadcast(self, shape: Shape) -> None:
         self.shape = shape
@@ -431,7 +456,7 @@ class CostMatrices(Geometries):
         new = object.__new__(CostMatrices)
         vars(new).update(vars(self))
         new.C = None if self.C is None else self.place.xp.matrix_transpose(self.C)
-        new.sizes, new.ragged = self.sizes[::-1], self.ragged[::-1]
+        new.sizes, new.ragged, new.lengths = self.sizes[::-1], self.ragged[::-1], self.lengths[::-1]
         new._items = {"C": (self._items["C"][0], new.C), **{
             name: self._items[other] for name, other in (("C_xx", "C_yy"), ("C_yy", "C_xx")) if other in self._items
         }}  # fmt: skip
@@ -444,6 +469,14 @@ class CostMatrices(Geometries):
             return None
         n = matrices.shape[1]
         return self.place.xp.reshape(matrices, (-1, matrices.shape[2])), self._numbers[name].astype(np.int64) * n
+
+    def forbidding(self) -> list[int]:
+        xp, matrices = self.place.xp, self._items["C"][1]
+        if isinstance(matrices, list):
+            forbid = np.array([bool(xp.any(xp.isinf(matrix))) for matrix in matrices], bool)
+        else:
+            forbid = to_numpy(xp.any(xp.isinf(matrices), axis=(1, 2)))
+        return np.flatnonzero(forbid[self._numbers["C"]]).tolist()
 
     def matrices(self, name: str) -> Array:
         """Those of that name, in float64: (B, n, m), or (1, n, m) where all items share one."""

@@ -67,13 +67,13 @@ class Batch:
             return None
         return self.rho_a if np.array_equal(self.rho_a, self.rho_b) else (self.rho_a, self.rho_b)
 
-    def instance(self, k: int) -> Instance:
+    def instance(self, k: int, rounding: float = CHECKED) -> Instance:
         """The problem of one item, counted through all axes."""
         rho = tuple(None if math.isinf(z.flat[k]) else float(z.flat[k]) for z in (self.rho_a, self.rho_b))
         return posed(
             self.geometry.item(k), (self.a.item(k), self.b.item(k)), (not self.uniform[0], not self.uniform[1]),
             eps=float(self.eps.flat[k]), rho=(rho[0], rho[1]), rho_name=self.rho_name, workers=self.workers,
-            rounding=CHECKED,
+            rounding=rounding,
         )  # fmt: skip
 
     def layouts(self) -> tuple[Layout, Layout]:
@@ -107,6 +107,7 @@ def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows
         first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
         values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
         return Rows(values, first, sizes, ragged=len(distinct) > 1)
+    array: Any = None
     if is_ragged(weights):
         arrays = [as_real(f"{name}[{k}]", item, place) for k, item in enumerate(weights)]
         for k, array in enumerate(arrays):
@@ -124,6 +125,11 @@ def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows
         raise ValueError(
             f"`{name}` must have weights for a batch of shape {shape}, got those of {rows.shape}"
         ) from None
+    if not (rows.ragged or np.array_equal(rows.sizes, sizes)) and len(set(sizes.flat)) == 1:
+        raise ValueError(
+            f"`{name}` must have shape ({sizes.flat[0]},), one weight a point, after the axes of the batch, "
+            f"got {tuple(array.shape)}"
+        )
     if not np.array_equal(rows.sizes, sizes):
         k = int(np.flatnonzero((rows.sizes != sizes).reshape(-1))[0])
         raise ValueError(
@@ -179,7 +185,13 @@ def pose_batch(
                 text = str(error).replace("`a` and `b`", f"`{name_of('a', shape, k)}` and `{name_of('b', shape, k)}`")
                 raise ValueError(text) from None
         rows = rows[0], scaled(rows[1], factors, place)
-    return Batch(geometry, *rows, (a is None, b is None), eps, rho_a, rho_b, rho_name, workers)
+    batch = Batch(geometry, *rows, (a is None, b is None), eps, rho_a, rho_b, rho_name, workers)
+    for k in geometry.forbidding():
+        try:
+            batch.instance(k, max(rounding_of_any(a), rounding_of_any(b)))
+        except ValueError as error:
+            raise ValueError(str(error).replace("`C`", f"`{name_of('C', shape, k)}`")) from None
+    return batch
 
 
 def rounding_of_any(weights: Any) -> float:

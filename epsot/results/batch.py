@@ -83,8 +83,8 @@ class Results:
         index = index if isinstance(index, tuple) else (index,)
         if len(index) != len(self.shape):
             raise IndexError(f"a result of shape {self.shape} has {len(self.shape)} indices, got {len(index)}")
-        if any(isinstance(k, slice) for k in index):
-            raise IndexError("one item at a time: slice the arrays of the result instead")
+        if any(isinstance(k, slice | list) or not hasattr(k, "__index__") for k in index):
+            raise IndexError(f"one item at a time, by integers, got {index}: slice the arrays of the result instead")
         return int(np.ravel_multi_index(tuple(range(n)[k] for k, n in zip(index, self.shape, strict=True)), self.shape))
 
     @property
@@ -338,11 +338,10 @@ class BatchResult(Results):
         self, engine: Engine | None, base: Array, extension: Array, side: int, potential: str, made: Array | None
     ) -> Array:
         xp, geometry = self.place.xp, self.batch.geometry
-        points = geometry.item(0).points if len(self._alone) < math.prod(self.shape) else ()
-        if points is None:
+        if geometry.clouds is None:
             raise TypeError("a CostMatrix has no points to differentiate in; use PointCloud, or `plan`: dOT / dC = P")
-        if engine is None or points == ():
-            d = self.singles[0].instance.geometry.points[0].shape[1] if self._alone else 0  # type: ignore[index]
+        if engine is None or len(self._alone) == math.prod(self.shape):
+            d = geometry.clouds[0].values.shape[1]
             flat = xp.zeros((extension.shape[0], d), dtype=xp.float64, device=self.place.device)
         else:
             if made is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,17 @@ class BatchDivergence(Results):
     xx: BatchResult
     yy: BatchResult
     same: np.ndarray  # items whose two measures are one
+    singles: dict[int, DivergenceResult] = field(default_factory=dict)
 
     def __getitem__(self, index: Any) -> DivergenceResult:
         return self._item(self._number(index))
 
     def _item(self, k: int) -> DivergenceResult:
-        if self.same[k]:
-            part = self.xy._item(k)
-            return DivergenceResult(part, part, part)
-        return DivergenceResult(self.xy._item(k), self.xx._item(k), self.yy._item(k))
+        found = self.singles.get(k)
+        if found is None:
+            parts = (self.xy,) * 3 if self.same[k] else (self.xy, self.xx, self.yy)
+            found = self.singles[k] = DivergenceResult(*(part._item(k) for part in parts))
+        return found
 
     @property
     def place(self) -> Place:

@@ -78,5 +78,5 @@ def given(batch: Batch, flat: Array, side: int) -> Any:
     if batch.geometry.ragged[side]:
         whole, ends = in_dtype(flat, dtype, place), np.cumsum(sizes)
         return [whole[begin:end, ...] for begin, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
-    n = int(sizes.flat[0]) if sizes.size else 0
+    n = batch.geometry.lengths[side]
     return in_dtype(place.xp.reshape(flat, (*batch.shape, n, *flat.shape[1:])), dtype, place)
