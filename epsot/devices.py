@@ -79,13 +79,14 @@ def without_history(
 
     What is called from inside gets them detached: there is one warning for a call.
     """
-    things = (*args, *kwargs.values())
+    parts = {id(given): given if isinstance(given, list | tuple) else (given,) for given in (*args, *kwargs.values())}
+    things = [thing for part in parts.values() for thing in part]
     detached = {id(thing): thing.detach() for thing in things if is_torch_array(thing) and thing.requires_grad}
     if not detached:
         return args, dict(kwargs)
     if sys.modules["torch"].is_grad_enabled():  # else nothing would be recorded
         given = signature(function).bind(*args, **kwargs).arguments
-        names = [name for name, thing in given.items() if id(thing) in detached]
+        names = [name for name, whole in given.items() if any(id(z) in detached for z in parts.get(id(whole), ()))]
         listed = " and ".join(f"`{name}`" for name in names) or "a tensor"
         warnings.warn(
             f"{listed} requires grad, but what is returned has no graph: autograd sees a constant. "
@@ -94,8 +95,13 @@ def without_history(
             UserWarning,
             stacklevel=3,
         )
-    kept = {name: detached.get(id(thing), thing) for name, thing in kwargs.items()}
-    return tuple(detached.get(id(thing), thing) for thing in args), kept
+
+    def without(given: Any) -> Any:
+        if isinstance(given, list | tuple) and any(id(thing) in detached for thing in given):
+            return type(given)(detached.get(id(thing), thing) for thing in given)
+        return detached.get(id(given), given)
+
+    return tuple(map(without, args)), {name: without(given) for name, given in kwargs.items()}
 
 
 def device_aware(cls: Class) -> Class:
