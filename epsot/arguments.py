@@ -10,12 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, is_batch_of, is_ragged, power, to_numpy
+from epsot.arrays import (
+    LARGEST_LENGTH,
+    as_count,
+    as_number,
+    as_positive,
+    axes_of,
+    is_batch_of,
+    is_ragged,
+    power,
+    to_numpy,
+)
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry, Multiscale, PointCloud
 from epsot.geometry.batches import Geometries, PointClouds, name_of
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.multiscale import pays
+from epsot.libraries import as_numpy
 from epsot.problems.instance import check_workers, penalties
 from epsot.results.batch import Results
 from epsot.results.debiased import DivergenceResult
@@ -37,10 +48,7 @@ class Scales(NamedTuple):
 def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> tuple[PointCloud, Scales]:
     """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
     blur, reaches = as_positive("blur", blur), penalties("reach", reach)
-    if diameter is not None:
-        diameter = as_number("diameter", diameter)
-        if not 0 <= diameter < LARGEST_LENGTH:
-            raise ValueError(f"`diameter` must be a finite length whose square is a float64, got {diameter!r}")
+    diameter = as_diameter(diameter)
     geometry = PointCloud(x, y, p=p)
     p = geometry.cost.degree
     rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
@@ -53,25 +61,55 @@ def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> t
     return Multiscale.of(geometry) if pays(geometry) else geometry, scales
 
 
+def as_diameter(diameter: Any) -> float | None:
+    """A length, zero too, or None."""
+    if diameter is None:
+        return None
+    length = as_number("diameter", diameter)
+    if not 0 <= length < LARGEST_LENGTH:
+        raise ValueError(f"`diameter` must be a finite length whose square is a float64, got {length!r}")
+    return length
+
+
+def as_diameters(diameter: Any) -> np.ndarray:
+    """Lengths of any shape, zero too."""
+    if axes_of(diameter) == 0:
+        return np.asarray(as_diameter(diameter))
+    numbers = as_numbers("diameter", diameter)
+    bad = np.flatnonzero(~((numbers >= 0) & (numbers < LARGEST_LENGTH)).reshape(-1))
+    if len(bad):
+        k = int(bad[0])
+        raise ValueError(
+            f"`{name_of('diameter', numbers.shape, k)}` must be a finite length whose square is a float64, "
+            f"got {float(numbers.flat[k])!r}"
+        )
+    return numbers
+
+
 def is_batch(x: Any, y: Any, a: Any, b: Any, scales: tuple[Any, ...], strengths: Any) -> bool:
-    """Whether arguments stand for many problems: by leading axes, a list of clouds, or arrays of scales.
+    """Whether arguments stand for many problems: by leading axes, a list of clouds, or many scales.
 
     A tuple or a list of two strengths is a pair.
     """
     if any(is_batch_of(points, 2) for points in (x, y)) or any(is_batch_of(weights, 1) for weights in (a, b)):
         return True
     sides = strengths if isinstance(strengths, tuple | list) else (strengths,)
-    return any(not isinstance(z, float | int | str | None) and np.ndim(z) > 0 for z in (*scales, *sides))
+    return any(axes_of(scale) > 0 for scale in (*scales, *sides))
+
+
+def as_numbers(name: str, value: Any) -> np.ndarray:
+    """Numbers of any shape in float64, on the host."""
+    numbers = to_numpy(value) if is_array_api_obj(value) else np.asarray(as_numpy(name, value))
+    if numbers.dtype.kind not in "fiu":
+        raise TypeError(f"`{name}` must hold numbers, got {numbers.dtype}")
+    return numbers.astype(np.float64)
 
 
 def positive_numbers(name: str, value: Any) -> np.ndarray:
     """Positive finite numbers of any shape, on the host."""
-    if np.ndim(value) == 0:
+    if axes_of(value) == 0:
         return np.asarray(as_positive(name, value))
-    numbers = to_numpy(value) if is_array_api_obj(value) else np.asarray(value)
-    if numbers.dtype.kind not in "fiu":
-        raise TypeError(f"`{name}` must hold numbers, got {numbers.dtype}")
-    numbers = numbers.astype(np.float64)
+    numbers = as_numbers(name, value)
     bad = np.flatnonzero(~((numbers > 0) & (numbers < math.inf)).reshape(-1))
     if len(bad):
         k = int(bad[0])
@@ -91,11 +129,11 @@ def strengths(name: str, value: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     found = []
     for side in pair:
-        if side is None or np.ndim(side) == 0:
+        if axes_of(side) == 0:
             number, _ = penalties(name, side)
             found.append(np.asarray(math.inf if number is None else number))
             continue
-        numbers = (to_numpy(side) if is_array_api_obj(side) else np.asarray(side, float)).astype(np.float64)
+        numbers = as_numbers(name, side)
         bad = np.flatnonzero(~(numbers > 0).reshape(-1))
         if len(bad):
             k = int(bad[0])
@@ -139,19 +177,22 @@ class ManyScales(NamedTuple):
 
 def broadcast(geometry: Geometries, a: Any, b: Any, **scales: Any) -> tuple[int, ...]:
     """The shape of the batch that everything has together; an error names what does not fit."""
-    shapes = {"the geometry": geometry.shape, **{name: np.shape(z) for name, z in scales.items() if z is not None}}
+    shapes = [("the geometry", geometry.shape)]
     for name, weights in (("a", a), ("b", b)):
         if is_ragged(weights):
-            shapes[name] = (len(weights),)
+            shapes.append((f"`{name}`", (len(weights),)))
         elif weights is not None:
-            shapes[name] = tuple(np.shape(weights) if isinstance(weights, list | tuple) else weights.shape)[:-1]
+            shape = weights.shape if hasattr(weights, "shape") else as_numpy(name, weights).shape
+            shapes.append((f"`{name}`", tuple(shape)[:-1]))
+    for name, scale in scales.items():
+        for z in scale if isinstance(scale, tuple) else (scale,):
+            shapes.append((f"`{name}`", np.shape(z)))
     try:
-        return np.broadcast_shapes(*shapes.values())
+        return np.broadcast_shapes(*(shape for _, shape in shapes))
     except ValueError:
-        listed = ", ".join(
-            f"`{name}` {shape}" if name[0] != "t" else f"points {shape}" for name, shape in shapes.items()
-        )
-        raise ValueError(f"the leading axes must broadcast, got {listed}") from None
+        listed = ", ".join(dict.fromkeys(f"{shape} of {name}" for name, shape in shapes if shape))
+        cure = "" if a is None and b is None else "; weights have one axis, and those of the batch before it"
+        raise ValueError(f"the leading axes must broadcast, got {listed}{cure}") from None
 
 
 def many_by_length(
@@ -160,14 +201,10 @@ def many_by_length(
     """`by_length` of many problems."""
     blurs, reaches = positive_numbers("blur", blur), strengths("reach", reach)
     if diameter is not None:
-        diameter = np.asarray(to_numpy(diameter) if is_array_api_obj(diameter) else diameter, float)
-        if not np.all((diameter >= 0) & (diameter < LARGEST_LENGTH)):
-            raise ValueError("`diameter` must hold finite lengths whose squares are float64")
+        diameter = as_diameters(diameter)
     warn_of_pictures(x=x, y=y)
     geometry = PointClouds(x, y, p=p)
-    shape = broadcast(
-        geometry, a, b, blur=blurs, diameter=diameter, **{f"reach of side {k + 1}": z for k, z in enumerate(reaches)}
-    )
+    shape = broadcast(geometry, a, b, blur=blurs, reach=reaches, diameter=() if diameter is None else diameter)
     geometry, degree = geometry.over(shape), geometry.cost.degree
     start = None if diameter is None else np.broadcast_to(diameter, shape) ** degree
     eps = np.broadcast_to(powers("blur", blurs, degree), shape).copy()
@@ -178,7 +215,7 @@ def many_by_length(
 def many_by_temperature(geometry: Geometries, a: Any, b: Any, eps: Any, rho: Any) -> tuple[Geometries, ManyScales]:
     """`by_temperature` of many problems."""
     numbers, rhos = positive_numbers("eps", eps), strengths("rho", rho)
-    shape = broadcast(geometry, a, b, eps=numbers, **{f"rho of side {k + 1}": z for k, z in enumerate(rhos)})
+    shape = broadcast(geometry, a, b, eps=numbers, rho=rhos)
     geometry = geometry.over(shape)
     eps = np.broadcast_to(numbers, shape).copy()
     wide = tuple(np.broadcast_to(z, shape) for z in rhos)
@@ -196,8 +233,9 @@ def is_picture(array: Any) -> bool:
 
 def warn_of_pictures(**points: Any) -> None:
     """Say what to write where points look like a picture: its rows would be taken for clouds."""
-    for name, array in points.items():
-        if is_picture(array):
+    for name, given in points.items():
+        pictures = [z for z in (given if isinstance(given, list | tuple) else [given]) if is_picture(z)]
+        for array in pictures[:1]:
             warnings.warn(
                 f"`{name}` of shape {tuple(array.shape)} and dtype {array.dtype} looks like a picture, but is taken "
                 "for points, one a row of its last axis: the colours as one cloud are "

@@ -111,7 +111,8 @@ def as_numpy(name: str, array: Any) -> np.ndarray:
     try:
         dense = np.asarray(array)
     except ValueError as error:
-        raise ValueError(f"`{name}` must be an array of numbers: {error}") from None
+        cure = "; where lengths differ, pass a list of arrays" if "inhomogeneous" in str(error) else ""
+        raise ValueError(f"`{name}` must be an array of numbers: {error}{cure}") from None
     except RuntimeError as error:  # a list of tensors that require grad, for one
         raise TypeError(f"`{name}` must be an array of real numbers: {error}") from None
     if dense.dtype == object and hasattr(array, "to_numpy"):

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from epsot.arguments import as_options, check_callback, scales_of_all, warn_of_pictures
-from epsot.arrays import Place, as_number, in_dtype, is_batch_of
+from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
+from epsot.arrays import Place, in_dtype, is_batch_of
 from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
@@ -155,11 +155,12 @@ def pairwise(
     symmetric = y is None
     if symmetric and b is not None:
         raise ValueError("`b` are weights of `y`, which is not given; pass those of `x` as `a`")
-    if diameter is not None:
-        diameter = as_number("diameter", diameter)
+    diameter = as_diameter(diameter)
     warn_of_pictures(x=x) if symmetric else warn_of_pictures(x=x, y=y)
     geometry = clouds_of(x, x if symmetric else y, p)
     eps, rhos = scales_of_all(blur, reach, geometry.degree)
+    if symmetric and rhos[0] != rhos[1]:
+        raise ValueError(f"`reach` must be one number for pairs within `x`, got {reach!r}; pass `y` for two sides")
     asked = as_options(0.0 if diameter is None else diameter, scaling, tol, max_iter, None, None)
     check_workers(workers)
     if callback is not None:
@@ -199,7 +200,12 @@ def measures(name: str, weights: Any, points: Rows, rho: float, place: Place) ->
     """The measures of one side: as many as there are clouds, or weights on one."""
     count = points.shape
     if weights is not None and is_batch_of(weights, 1):
-        count = np.broadcast_shapes(count, (len(weights),))
+        try:
+            count = np.broadcast_shapes(count, (len(weights),))
+        except ValueError:
+            raise ValueError(
+                f"`{name}` must have as many vectors of weights as there are clouds, {count[0]}, got {len(weights)}"
+            ) from None
     points = points.over(count if count else (1,))
     rows = weights_of(name, weights, points.sizes, place)
     masses = masses_of(rows, place)

@@ -207,10 +207,13 @@ def scale_rows(name: str) -> list[tuple[Any, ...]]:
         (f"{name}-string", {name: "0.5"}, TypeError, f"`{name}`", "number", "'0.5'"),
         (f"{name}-bytes", {name: b"0.5"}, TypeError, f"`{name}`", "number"),
         (f"{name}-none", {name: None}, TypeError, f"`{name}`", "number", "None"),
-        (f"{name}-list", {name: [0.5]}, TypeError, f"`{name}`", "number", "[0.5]"),
-        (f"{name}-pair", {name: (0.5, 0.5)}, TypeError, f"`{name}`", "number"),
-        (f"{name}-array", {name: np.asarray([0.5, 1.0])}, TypeError, f"`{name}`", "number", "array("),
-        (f"{name}-array-1", {name: np.asarray([0.5])}, TypeError, f"`{name}`", "number", "array("),
+        (f"{name}-empty", {name: []}, TypeError, f"`{name}`", "number", "[]"),
+        (f"{name}-list", {name: [0.5, "1"]}, TypeError, f"`{name}`", "numbers"),
+        (f"{name}-ragged", {name: [[0.5], [1, 2]]}, ValueError, f"`{name}`", "inhomogeneous"),
+        (f"{name}-pair", {name: (0.5, -0.5)}, ValueError, f"`{name}[1]`", "positive", "-0.5"),
+        (f"{name}-array", {name: np.asarray([0.5, 0.0])}, ValueError, f"`{name}[1]`", "positive", "0.0"),
+        (f"{name}-array-1", {name: np.asarray([nan])}, ValueError, f"`{name}[0]`", "positive", "nan"),
+        (f"{name}-flags", {name: np.asarray([True, True])}, TypeError, f"`{name}`", "numbers", "bool"),
         (f"{name}-complex", {name: 1j}, TypeError, f"`{name}`", "number", "1j"),
     ]
 
@@ -229,7 +232,9 @@ def strength_rows(name: str) -> list[tuple[Any, ...]]:
         (f"{name}-string-of-two", {name: "12"}, TypeError, f"`{name}`", "number", "'12'"),
         (f"{name}-pair-string", {name: ("1", 2)}, TypeError, f"`{name}`", "number", "'1'"),
         (f"{name}-set", {name: {1.0, 2.0}}, TypeError, f"`{name}`", "number"),
-        (f"{name}-array-3", {name: np.ones(3)}, (ValueError, TypeError), f"`{name}`"),
+        (f"{name}-array-3", {name: np.asarray([1.0, nan, 1])}, ValueError, f"`{name}[1]`", "positive", "inf"),
+        (f"{name}-pair-array", {name: (1.0, np.asarray([1.0, 0.0]))}, ValueError, f"`{name}[1]`", "positive"),
+        (f"{name}-array-string", {name: np.asarray(["1"])}, TypeError, f"`{name}`", "numbers"),
     ]
 
 
@@ -244,7 +249,8 @@ LENGTHS_TABLE = rows(
     ("diameter-inf", {"diameter": inf}, ValueError, "`diameter`", "finite", "inf"),
     ("diameter-overflow", {"diameter": 1e200}, ValueError, "`diameter`", "1e+200"),
     ("diameter-string", {"diameter": "1"}, TypeError, "`diameter`", "number", "'1'"),
-    ("diameter-array", {"diameter": np.ones(2)}, TypeError, "`diameter`", "number"),
+    ("diameter-array", {"diameter": np.asarray([1.0, -1.0])}, ValueError, "`diameter[1]`", "finite", "-1.0"),
+    ("diameter-list", {"diameter": [1.0, None]}, TypeError, "`diameter`", "number"),
 )
 
 
