@@ -70,7 +70,7 @@ WEIGHTS: list[tuple[dict[str, Any], type[Exception], str]] = [
         ValueError,
         "`a` must be .*; where lengths differ, pass a list of arrays",
     ),
-    ({"x": XS, "y": YS, "a": [np.ones((3, 1)), *XS]}, ValueError, r"`a\[0\]` must be a vector of weights"),
+    ({"x": XS, "y": YS, "a": [np.ones((3, 1)), *XS[1:]]}, ValueError, r"`a\[0\]` must be a vector of weights"),
 ]
 SCALES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"blur": [0.1, 0.2, -0.3, 0.4]}, ValueError, r"`blur\[2\]` must be positive and finite, got -0.3"),
@@ -90,8 +90,11 @@ SCALES: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
+TABLE = POINTS + WEIGHTS + SCALES
+
+
 @pytest.mark.parametrize("entry", [epsot.sinkhorn, epsot.sinkhorn_divergence], ids=lambda entry: entry.__name__)
-@pytest.mark.parametrize(("changes", "error", "message"), POINTS + WEIGHTS + SCALES, ids=lambda z: str(z)[:40])
+@pytest.mark.parametrize(("changes", "error", "message"), TABLE, ids=[message[:40] for *_, message in TABLE])
 def test_errors(changes: dict[str, Any], error: type[Exception], message: str, entry: Any) -> None:
     with pytest.raises(error, match=message):
         called(entry, {"x": X, "y": Y} | changes)
@@ -102,7 +105,7 @@ MATRICES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"C": np.where(np.arange(6)[:, None] == put(np.zeros((4, 1, 1)) - 1, 3, 2), inf, C)}, ValueError,
      r"`C\[2\]` must allow a pair in every row"),
     ({"C": [C[0], C[1, 0]]}, ValueError, r"`C\[1\]` must be an \(n, m\) matrix, got shape \(5,\)"),
-    ({"C": C, "C_xx": np.ones((3, 6, 6))}, ValueError, r"as many matrices of each kind.*\(4,\) of `C`, \(3,\) of `C_xx`"),
+    ({"C": C, "C_xx": np.ones((3, 6, 6))}, ValueError, r"as many matrices .*\(4,\) of `C`, \(3,\) of `C_xx`"),
     ({"C": C, "C_xx": np.ones((5, 5))}, ValueError, r"`C_xx\[0\]` must have shape \(6, 6\)"),
 ]  # fmt: skip
 

@@ -203,7 +203,6 @@ def test_hard_ways(name: str, step_by_step: Any, settled: Counter[bool], decisio
         total.update(decisions)
         decisions.clear()
     assert settled[True] == 4
-    print(name, total)
     assert reached <= set(+total)
 
 
