@@ -50,8 +50,14 @@ def violation(x: np.ndarray, y: np.ndarray, f: np.ndarray, g: np.ndarray, eps: f
 
 def marginal_error(task: Task, potentials: tuple[Pair, ...]) -> float:
     """The larger of the two sides' L1 violations, of the worst of the problems; NaN where a potential is not finite."""
-    x, y = (cloud.astype(np.float64) for cloud in clouds(task))
-    eps, errors = task.blur**2, []
+    x, y = clouds(task)
+    return worst_violation(x, y, potentials, task.blur**2)
+
+
+def worst_violation(x: np.ndarray, y: np.ndarray, potentials: tuple[Pair, ...], eps: float) -> float:
+    """Of the transport of x to y and, where there are potentials for them, of x to x and of y to y."""
+    x, y = (cloud.astype(np.float64) for cloud in (x, y))
+    errors: list[float] = []
     for (left, right), (f, g) in zip(((x, y), (x, x), (y, y)), potentials, strict=False):
         if not (np.isfinite(f).all() and np.isfinite(g).all()):
             return math.nan

@@ -49,10 +49,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
+def append(path: Path, row: dict[str, Any], columns: tuple[str, ...] = KEY + MEASURED) -> None:
     fresh = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, KEY + MEASURED, restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         if fresh:
             writer.writeheader()
         writer.writerow({name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()})
@@ -71,7 +71,7 @@ def processor() -> str:
     return names[0].split(":")[1].strip() if names else platform.processor()
 
 
-def write_machine(path: Path) -> None:
+def write_machine(path: Path, threads: int = THREADS) -> None:
     versions = {}
     for name in LIBRARIES:
         try:
@@ -81,7 +81,7 @@ def write_machine(path: Path) -> None:
     facts = {
         "processor": processor(),
         "cores": os.cpu_count(),
-        "threads": THREADS,
+        "threads": threads,
         "python": platform.python_version(),
         "versions": versions,
     }

@@ -21,9 +21,8 @@ from ott.tools.sinkhorn_divergence import sinkhorn_divergence
 from peers.answers import Answer
 
 
-@cache
-def compiled(n: int, d: int, blur: float, debiased: bool, decay: float | None) -> Callable[..., Any]:
-    """(x, y, threshold) -> ((value, potentials), gradient), compiled ahead of the clock."""
+def loss_of(blur: float, debiased: bool, decay: float | None) -> Callable[..., Any]:
+    """(x, y, threshold) -> (value, potentials), in the conventions of OTT."""
     target = 2 * blur**2
     # the scheduler starts at epsilon = 1, about the squared size of the clouds
     epsilon = target if decay is None else Epsilon(target, init=1 / target, decay=decay)
@@ -36,6 +35,18 @@ def compiled(n: int, d: int, blur: float, debiased: bool, decay: float | None) -
         out = linear.solve(PointCloud(x, y, epsilon=epsilon), **options)
         return out.reg_ot_cost, ((out.f, out.g),)
 
+    return loss
+
+
+def potential(theirs: Any, n: int, blur: float) -> np.ndarray:
+    """In the conventions of epsot: theirs hold the weights, 1 / n each."""
+    return np.asarray(theirs, np.float64) / 2 + blur**2 * np.log(n)
+
+
+@cache
+def compiled(n: int, d: int, blur: float, debiased: bool, decay: float | None) -> Callable[..., Any]:
+    """(x, y, threshold) -> ((value, potentials), gradient), compiled ahead of the clock."""
+    loss = loss_of(blur, debiased, decay)
     points = jax.ShapeDtypeStruct((n, d), jnp.float32)
     return jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(points, points, 0.1).compile()
 
@@ -50,11 +61,5 @@ def prepare(
 
 def read(task: Task, raw: Any) -> Answer:
     (value, pairs), gradient = raw
-    log_weight = -np.log(task.n)
-
-    def potential(theirs: Any) -> np.ndarray:
-        """Theirs hold the weights."""
-        return np.asarray(theirs, np.float64) / 2 - task.blur**2 * log_weight
-
-    potentials = tuple((potential(f), potential(g)) for f, g in pairs)
+    potentials = tuple((potential(f, task.n, task.blur), potential(g, task.n, task.blur)) for f, g in pairs)
     return Answer(float(value) / 2, np.asarray(gradient, np.float64) / 2, potentials)

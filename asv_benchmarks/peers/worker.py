@@ -21,12 +21,12 @@ COMPILE_LIMIT = 300.0  # seconds for whatever a library does before its first ru
 REPEATS, ENOUGH = 5, 1.0  # the best of five, or of as many as begin within a second
 
 
-def limit_threads() -> None:
+def limit_threads(count: int = THREADS) -> None:
     """By the cores that the process may use, which XLA goes by, and by what the others read when they are imported."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(THREADS)
+        os.environ[name] = str(count)
 
 
 def cpu_seconds(pid: int) -> tuple[float, float]:
