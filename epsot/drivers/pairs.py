@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from epsot.arrays import start_of, starts_of
 from epsot.drivers.many import ManyOptions, equal_items, solve_part
 from epsot.geometry.batches import PointClouds, Rows, reduced
 from epsot.problems.batch import Batch, masses_of
@@ -137,7 +138,7 @@ def started(asked: ManyOptions, batch: Batch, start: float | None) -> ManyOption
     """The options of a block."""
     geometry = batch.geometry
     assert isinstance(geometry, PointClouds)
-    found = geometry.diameters() ** geometry.degree if start is None else np.full(batch.shape, start)
+    found = starts_of(geometry.diameters(), geometry.degree) if start is None else np.full(batch.shape, start)
     return replace(asked, start=found, fixed=start is not None)
 
 
@@ -156,4 +157,4 @@ def common_start(geometry: PointClouds, diameter: float | None, tol: float | Non
         low = np.minimum(*(reduced(rows, np.minimum, geometry.place).min(axis=0) for rows in (geometry.x, geometry.y)))
         high = np.maximum(*(reduced(rows, np.maximum, geometry.place).max(axis=0) for rows in (geometry.x, geometry.y)))
         diameter = float(np.linalg.norm(high - low))
-    return float(diameter**geometry.degree)
+    return start_of(diameter, geometry.degree)
