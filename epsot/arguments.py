@@ -19,6 +19,8 @@ from epsot.arrays import (
     is_batch_of,
     is_ragged,
     power,
+    start_of,
+    starts_of,
     to_numpy,
 )
 from epsot.drivers.options import Options
@@ -53,8 +55,7 @@ def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> t
     p = geometry.cost.degree
     rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
     span = geometry.diameter() if diameter is None else diameter
-    start = math.inf if span > LARGEST_LENGTH else float(span**p)
-    eps = power("blur", blur, p)
+    start, eps = start_of(span, p), power("blur", blur, p)
     if math.isinf(eps):
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
     scales = Scales(eps, (rho_a, rho_b), start, diameter is not None, "reach")
@@ -206,7 +207,7 @@ def many_by_length(
     geometry = PointClouds(x, y, p=p)
     shape = broadcast(geometry, a, b, blur=blurs, reach=reaches, diameter=() if diameter is None else diameter)
     geometry, degree = geometry.over(shape), geometry.cost.degree
-    start = None if diameter is None else np.broadcast_to(diameter, shape) ** degree
+    start = None if diameter is None else starts_of(np.broadcast_to(diameter, shape), degree)
     eps = np.broadcast_to(powers("blur", blurs, degree), shape).copy()
     rho = tuple(np.broadcast_to(powers("reach", z, degree), shape) for z in reaches)
     return geometry, ManyScales(eps, (rho[0], rho[1]), start, "reach")

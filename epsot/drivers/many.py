@@ -111,7 +111,7 @@ def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | No
         matrix, first = stored
         if callback is None:
             placed = rows._replace(points=first)
-            engine = kernels.matrix_batch(matrix, placed, placed if own else columns, *common, batch.workers)
+            engine = kernels.matrix_batch(matrix, placed, rows if own else columns, *common, batch.workers)
     if engine is None:
         pairs = int(rows.sizes.max(initial=0)) * int(rows.sizes.max(initial=0) if own else columns.sizes.max(initial=0))
         if callback is None and pairs > LARGEST:

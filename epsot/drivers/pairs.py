@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from epsot.arrays import start_of
 from epsot.drivers.many import ManyOptions, equal_items, solve_part
 from epsot.geometry.batches import PointClouds, Rows, reduced
 from epsot.problems.batch import Batch, masses_of
@@ -154,4 +155,4 @@ def common_start(geometry: PointClouds, diameter: float | None, tol: float | Non
         low = np.minimum(*(reduced(rows, np.minimum, geometry.place).min(axis=0) for rows in (geometry.x, geometry.y)))
         high = np.maximum(*(reduced(rows, np.maximum, geometry.place).max(axis=0) for rows in (geometry.x, geometry.y)))
         diameter = float(np.linalg.norm(high - low))
-    return float(diameter**geometry.degree)
+    return start_of(diameter, geometry.degree)

@@ -182,14 +182,26 @@ def reduced(rows: Rows, ufunc: Any, place: Place) -> np.ndarray:
         found = to_numpy(reduce(xp.reshape(values, (-1, n, *rest)), axis=1))[distinct // n]
     else:
         sizes = dict(zip(rows.first.flat, rows.sizes.flat, strict=True))
-        ends = distinct + np.array([sizes[begin] for begin in distinct])
-        if is_numpy_array(values):  # between an end and the next begin nobody asks
+        lengths = np.array([sizes[begin] for begin in distinct])
+        ends = distinct + lengths
+        if is_numpy_array(values) and ufunc is np.add:
+            found = sums_of(values, distinct, lengths)
+        elif is_numpy_array(values):  # between an end and the next begin nobody asks
             edges = np.stack([distinct, ends], axis=1).reshape(-1)
             found = ufunc.reduceat(values, edges[:-1] if ends[-1] == len(values) else edges, axis=0)[::2]
         else:
             parts = [values[int(begin) : int(end), ...] for begin, end in zip(distinct, ends, strict=True)]
             found = to_numpy(xp.stack([reduce(part, axis=0) for part in parts]))
     return np.asarray(found, np.float64)[where.reshape(-1)].reshape(*rows.shape, *rest)
+
+
+def sums_of(values: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The sums of some parts of an array, with the bits of np.sum of each: `reduceat` adds in another order."""
+    found = np.empty((len(first), *values.shape[1:]))
+    for length in np.unique(lengths):
+        some = lengths == length
+        found[some] = values[first[some][:, None] + np.arange(length)].sum(axis=1)
+    return found
 
 
 def shape_of(x: Rows, y: Rows) -> Shape:
@@ -430,11 +442,16 @@ class CostMatrices(Geometries):
             for name, (own, _) in self._items.items()
         }
         matrices, numbers = self._items["C"][1], self._numbers["C"]
-        sizes = np.array([tuple(matrices[int(k)].shape) for k in numbers], np.int64).reshape(*shape, 2)
+        shapes = [tuple(matrices[int(k)].shape if isinstance(matrices, list) else matrices.shape[1:]) for k in numbers]
+        sizes = np.array(shapes, np.int64).reshape(*shape, 2)
         self.sizes = sizes[..., 0], sizes[..., 1]
 
     def _make(self, k: int) -> CostMatrix:
-        found = {name: matrices[int(self._numbers[name][k])] for name, (_, matrices) in self._items.items()}
+        numbers = {name: int(of[k]) for name, of in self._numbers.items()}
+        found = {
+            name: matrices[numbers[name]] if isinstance(matrices, list) else matrices[numbers[name], :, :]
+            for name, (_, matrices) in self._items.items()
+        }
         try:
             return CostMatrix(found.pop("C"), **found)
         except ValueError as error:
@@ -455,11 +472,13 @@ class CostMatrices(Geometries):
     def T(self) -> CostMatrices:
         new = object.__new__(CostMatrices)
         vars(new).update(vars(self))
-        new.C = None if self.C is None else self.place.xp.matrix_transpose(self.C)
-        new.sizes, new.ragged, new.lengths = self.sizes[::-1], self.ragged[::-1], self.lengths[::-1]
-        new._items = {"C": (self._items["C"][0], new.C), **{
+        (shape, matrices), transpose = self._items["C"], self.place.xp.matrix_transpose
+        turned = [transpose(C) for C in matrices] if self.C is None else transpose(matrices)
+        new.C, new.ragged, new.lengths = None if self.C is None else turned, self.ragged[::-1], self.lengths[::-1]
+        new._items = {"C": (shape, turned), **{
             name: self._items[other] for name, other in (("C_xx", "C_yy"), ("C_yy", "C_xx")) if other in self._items
         }}  # fmt: skip
+        new._broadcast(self.shape)
         new._checked = [matrix.T for matrix in self._checked]
         return new
 

@@ -25,8 +25,8 @@ class Batch:
     geometry : Geometries
     a, b : Rows
         Weights in float64, of the shape of the batch.
-    uniform : (bool, bool)
-        Whether the user has left the weights of a side to us.
+    uniform : pair of bools or arrays of the shape of the batch
+        Whether the user has left the weights of a side to us, and they are as they were.
     eps, rho_a, rho_b : arrays of the shape of the batch
         inf is balanced.
     rho_name : str
@@ -37,7 +37,7 @@ class Batch:
     geometry: Geometries
     a: Rows
     b: Rows
-    uniform: tuple[bool, bool]
+    uniform: tuple[Any, Any]
     eps: Floats
     rho_a: Floats
     rho_b: Floats
@@ -70,10 +70,11 @@ class Batch:
     def instance(self, k: int, rounding: float = CHECKED) -> Instance:
         """The problem of one item, counted through all axes."""
         rho = tuple(None if math.isinf(z.flat[k]) else float(z.flat[k]) for z in (self.rho_a, self.rho_b))
+        free = tuple(bool(np.broadcast_to(z, self.shape).flat[k]) for z in self.uniform)
         return posed(
-            self.geometry.item(k), (self.a.item(k), self.b.item(k)), (not self.uniform[0], not self.uniform[1]),
+            self.geometry.item(k), (self.a.item(k), self.b.item(k)), (not free[0], not free[1]),
             eps=float(self.eps.flat[k]), rho=(rho[0], rho[1]), rho_name=self.rho_name, workers=self.workers,
-            rounding=rounding,
+            rounding=rounding, equal=True,
         )  # fmt: skip
 
     def layouts(self) -> tuple[Layout, Layout]:
@@ -151,8 +152,10 @@ def check_weights(name: str, rows: Rows, place: Place) -> None:
 
 
 def masses_of(rows: Rows, place: Place) -> Floats:
-    """The sums of the weights of all items, on the host."""
-    return reduced(rows, np.add, place)
+    """The masses of all items, on the host: as `mass_of`, that of uniform weights is 1."""
+    each = 1 / np.maximum(rows.sizes, 1)
+    uniform = (reduced(rows, np.minimum, place) == each) & (reduced(rows, np.maximum, place) == each)
+    return np.where(uniform, 1.0, reduced(rows, np.add, place))
 
 
 def pose_batch(
@@ -174,7 +177,7 @@ def pose_batch(
         if given is not None and len(empty):
             k = int(empty[0])
             check_mass(name_of(name, shape, k), side.item(k), None, rho_name, place)
-    bound = np.isinf(rho_a) & np.isinf(rho_b) & (masses[0] != masses[1])
+    bound, uniform = np.isinf(rho_a) & np.isinf(rho_b) & (masses[0] != masses[1]), (a is None, b is None)
     if bool(np.any(bound)):
         rounding = max(rounding_of_any(a), rounding_of_any(b))
         factors = np.ones(shape)
@@ -184,8 +187,8 @@ def pose_batch(
             except ValueError as error:
                 text = str(error).replace("`a` and `b`", f"`{name_of('a', shape, k)}` and `{name_of('b', shape, k)}`")
                 raise ValueError(text) from None
-        rows = rows[0], scaled(rows[1], factors, place)
-    batch = Batch(geometry, *rows, (a is None, b is None), eps, rho_a, rho_b, rho_name, workers)
+        rows, uniform = (rows[0], scaled(rows[1], factors, place)), (a is None, ~bound if b is None else False)
+    batch = Batch(geometry, *rows, uniform, eps, rho_a, rho_b, rho_name, workers)
     for k in geometry.forbidding():
         try:
             batch.instance(k, max(rounding_of_any(a), rounding_of_any(b)))

@@ -229,13 +229,17 @@ def posed(
     rho_name: str,
     workers: int | None,
     rounding: float,
+    equal: bool = False,
 ) -> Instance:
-    """The problem of checked weights in float64, of which `given` says whether the user has chosen them."""
+    """The problem of checked weights in float64, of which `given` says whether the user has chosen them.
+
+    `equal`: what their masses differ by is rounding, after they were made equal.
+    """
     place, xp, (a, b) = geometry.place, geometry.place.xp, weights
     n, m = geometry.shape
     strengths = math.inf if rho[0] is None else rho[0], math.inf if rho[1] is None else rho[1]
     mass_a, mass_b = (mass_of(z if is_given else None, z, xp) for is_given, z in zip(given, (a, b), strict=True))
-    if rho[0] is None and rho[1] is None and mass_a != mass_b:
+    if rho[0] is None and rho[1] is None and mass_a != mass_b and not equal:
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
         mass_b = float(xp.sum(b))
     stored = rho[0] if rho[0] == rho[1] else rho

@@ -34,7 +34,7 @@ def batch_masses(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """The masses of both sides of all items; those of weights that nobody has chosen are 1."""
     ones = np.ones(batch.shape)
     return tuple(  # type: ignore[return-value]
-        ones if free else masses_of(rows, batch.place)
+        ones if np.all(free) else np.where(free, ones, masses_of(rows, batch.place))
         for free, rows in zip(batch.uniform, (batch.a, batch.b), strict=True)
     )
 
