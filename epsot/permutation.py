@@ -122,8 +122,8 @@ def permutation_test(
     geometry = PointCloud(x, y, p=p)
     eps, rhos = scales_of_all(blur, reach, geometry.degree)
     length = as_diameter(diameter)
-    begin = start_of(geometry.diameter() if length is None else length, geometry.degree)
-    asked = as_options(begin, scaling, tol, max_iter, None, None)
+    hottest = start_of(geometry.diameter() if length is None else length, geometry.degree)
+    asked = as_options(hottest, scaling, tol, max_iter, None, None)
     pooled = pool(geometry)
     (n, m), labels = geometry.shape, np.arange(sum(geometry.shape))
     values, missed, step = [], 0, max(1, BLOCK_NUMBERS // (2 * len(labels)))
@@ -131,7 +131,7 @@ def permutation_test(
     for begin in range(0, len(orders), step):
         some = orders[begin : begin + step]
         batch = relabelled(pooled, np.stack(some), n, m, eps, rhos, workers)
-        found = solve_divergences(batch, ManyOptions(asked, np.full(batch.shape, begin), slopes=False), None)
+        found = solve_divergences(batch, ManyOptions(asked, np.full(batch.shape, hottest), slopes=False), None)
         values.append(found.value64)
         missed += int((found.status >= Status.MAX_ITER).sum())
     statistic, null = float(values[0][0]), np.concatenate(values)[1:]
