@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import epsot
+from epsot.kernels.cpu import batches as compiled
 
 
 def same(found: Any, expected: Any) -> None:
@@ -104,10 +105,50 @@ def test_what_is_not_resolved_is_not_called_converged(diameter: float | None) ->
 
 
 def test_mass_that_is_called_for_beyond_float32() -> None:
-    """At a point without weight the displacement of an unbalanced problem may be of any size."""
-    x, y = np.float32([[0.0], [9.0]]), np.float32([[0.5], [1.0]])
+    """A point without weight, where an unbalanced plan is worth 1e39 times more than a pair of weights."""
+    x, y = np.float32([[0.0], [8.98]]), np.float32([[0.0], [9.48]])
     a, b = np.asarray([1.0, 0.0]), np.asarray([0.5, 0.5])
-    reach = (0.5, 3.0)
-    batch = epsot.sinkhorn([x, x], [y, y], [a, a], [b, b], blur=0.5, reach=reach)
-    one = epsot.sinkhorn(x, y, a, b, blur=0.5, reach=reach)
+    batch = epsot.sinkhorn([x, x], [y, y], [a, a], [b, b], blur=0.5, reach=(0.5, None))
+    one = epsot.sinkhorn(x, y, a, b, blur=0.5, reach=(0.5, None))
+    assert one.displacement[1, 0] > 2e38
     np.testing.assert_allclose(batch.displacement[1], one.displacement, rtol=1e-4)
+
+
+def test_pairs_of_equal_measures(rng: np.random.Generator) -> None:
+    """Their divergence is known as well as the solve with itself."""
+    x = rng.normal(size=(20, 2))
+    found = epsot.pairwise([x], [x], blur=0.05, p=1, tol=1e-6, max_iter=12)
+    one = epsot.sinkhorn_divergence(x, x, blur=0.05, p=1, tol=1e-6, max_iter=12)
+    assert found.value[0, 0] == one.value == 0
+    assert (found.status[0, 0], found.marginal_error[0, 0]) == (one.status, one.marginal_error)
+    assert one.success
+
+
+def test_exponents_without_digits_in_a_strict_library(rng: np.random.Generator) -> None:
+    """The closer look of a solve takes rows within the matrix only."""
+    C = array_api_strict.asarray(rng.random((4, 7)) * 1e16)
+    with pytest.warns(epsot.ConvergenceWarning, match="STALLED"):
+        result = epsot.solve(epsot.CostMatrix(C), eps=1.0, tol=1e-3)
+    assert result.status is epsot.Status.STALLED
+
+
+@pytest.mark.parametrize("tol", [1e-3, None])
+def test_any_number_of_iterations_may_be_allowed(rng: np.random.Generator, tol: float | None) -> None:
+    """What is not taken costs no memory."""
+    x, y = rng.normal(size=(3, 12, 2)), rng.normal(size=(3, 9, 2))
+    few, many = (epsot.sinkhorn(x, y, blur=0.3, tol=tol, max_iter=most) for most in (1000, 10**20))
+    same(many[1], few[1])
+    same(epsot.sinkhorn(x[1], y[1], blur=0.3, tol=tol, max_iter=10**15), few[1])
+
+
+def test_what_takes_more_steps_than_have_room_is_solved_alone(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = rng.normal(size=(3, 12, 2)), rng.normal(size=(3, 9, 2))
+    expected = epsot.sinkhorn(x, y, blur=0.05, tol=1e-6)
+    monkeypatch.setattr(compiled, "LONGEST", 5)
+    found = epsot.sinkhorn(x, y, blur=0.05, tol=1e-6)
+    assert found.success.all() and (expected.nit > 5).all()
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)
+    limited = epsot.sinkhorn(x, y, blur=0.05, tol=None, max_iter=5)
+    np.testing.assert_array_equal(limited.nit, 5)

@@ -90,7 +90,10 @@ def all_pairs(
             value = value + eps / 2 * (masses[0][some] - masses[1][others]) ** 2
             error = np.maximum(error, np.maximum(own[0].marginal_error[some], own[1].marginal_error[others]))
             status = np.maximum(status, np.maximum(own[0].status[some], own[1].status[others]))
-            value = np.where(equal_items(batch), 0.0, value)
+            same = equal_items(batch)  # the divergence is zero, and the solve with itself says how well that is known
+            value = np.where(same, 0.0, value)
+            error = np.where(same, own[0].marginal_error[some], error)
+            status = np.where(same, own[0].status[some], status)
         for z, new in zip((table.value, table.marginal_error, table.status), (value, error, status), strict=True):
             z[some, others] = new
             if symmetric:
