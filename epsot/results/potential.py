@@ -18,6 +18,7 @@ from epsot.geometry import Geometry
 from epsot.kernels import Kernel
 from epsot.lazy import cached_property
 from epsot.problems.instance import Instance
+from epsot.problems.problem import SEEN
 from epsot.solver.updates import Dual
 
 
@@ -85,10 +86,22 @@ class Potential:
         return side.scatter(self.f, dropped, self.instance.place.xp.inf)
 
     @cached_property
+    def _sweeping(self) -> tuple[Geometry, Kernel, Array]:
+        """What shares of a plan are seen with: in float64, where float32 would see its rounding.
+
+        The geometry of the points of positive weight, its kernel, and next_f(g) by the kernel that has found it, or by
+        this one: what rounding does to all costs of a row, the extension takes back.
+        """
+        instance, problem = self.instance, self.instance.problem
+        if problem.rounding(self.f, self.g, instance.eps) < SEEN or instance.exact is problem:
+            return instance.core, problem.kernel, self.extension
+        return instance.exact_core, instance.exact.kernel, instance.exact.next_f(self.g, instance.eps)
+
+    @cached_property
     def slope(self) -> Array:
         """-displacement: sum_j exp((f[i] + g[j] - C[i, j]) / eps) b[j] grad_1 C, at every point of the side, (n, d)."""
         instance = self.instance
-        kept = self._slope(instance.core, instance.problem.kernel, self.extension)
+        kept = self._slope(*self._sweeping)
         if instance.side_a.dropped is None:
             return instance.side_a.scatter(kept, 0.0)
         return instance.side_a.scatter(kept, self._slope(*instance.outside, self._dropped_potential))
@@ -114,8 +127,9 @@ class Potential:
 
     def _at(self, points: Array) -> tuple[Geometry, Kernel, Array]:
         """The geometry of other points with the second side, its kernel, and f there."""
-        geometry = self.instance.core.at(points)
-        kernel = geometry.rows_kernel(self.instance.problem.kernel)
+        core, kernel, _ = self._sweeping
+        geometry = core.at(self.instance.place.xp.astype(points, core.dtype, copy=False))
+        kernel = geometry.rows_kernel(kernel)
         return geometry, kernel, self._beside_mass_alone(self._extended(kernel), lambda whole: whole.at(points))
 
     def potential_at(self, points: Array) -> Array:
