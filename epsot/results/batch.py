@@ -42,7 +42,7 @@ def dual_of(parts: tuple[Array, Array, Array, Array], error: Any, mass: Any, tol
     f, g, more_f, more_g = parts
     if tol is None:
         base_f, base_g = (more_f, more_f) if own else (more_g, more_f)
-        return Dual(f, g, f_map=(f, base_f), g_map=(g, base_g))
+        return Dual(f, g, mass=mass, f_map=(f, base_f), g_map=(g, base_g))
     if own:
         return Dual(f, g, error, mass, (more_f, f), (more_f, f))
     return Dual(f, g, error, mass, g_map=(more_g, f))
