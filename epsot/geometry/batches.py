@@ -389,11 +389,16 @@ class CostMatrices(Geometries):
             for name, (own, _) in self._items.items()
         }
         matrices, numbers = self._items["C"][1], self._numbers["C"]
-        sizes = np.array([tuple(matrices[int(k)].shape) for k in numbers], np.int64).reshape(*shape, 2)
+        shapes = [tuple(matrices[int(k)].shape if isinstance(matrices, list) else matrices.shape[1:]) for k in numbers]
+        sizes = np.array(shapes, np.int64).reshape(*shape, 2)
         self.sizes = sizes[..., 0], sizes[..., 1]
 
     def _make(self, k: int) -> CostMatrix:
-        found = {name: matrices[int(self._numbers[name][k])] for name, (_, matrices) in self._items.items()}
+        numbers = {name: int(of[k]) for name, of in self._numbers.items()}
+        found = {
+            name: matrices[numbers[name]] if isinstance(matrices, list) else matrices[numbers[name], :, :]
+            for name, (_, matrices) in self._items.items()
+        }
         try:
             return CostMatrix(found.pop("C"), **found)
         except ValueError as error:

@@ -61,7 +61,7 @@ def log_marginals(
     rows, top, total = [], xp.full_like(g, -xp.inf), xp.zeros_like(g)
     step = max(1, DIFFERENCES // max(1, g.shape[0]))
     for start in range(0, f.shape[0], step):
-        part = slice(start, start + step)
+        part = slice(start, min(start + step, f.shape[0]))
         logits = ((f[part, None] - cost_rows(part)) + g[None, :]) / eps + (log_a[part, None] + log_b[None, :])
         rows.append(logsumexp(logits))
         highest = xp.maximum(top, xp.max(logits, axis=0))
