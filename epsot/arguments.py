@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from epsot.arrays import LARGEST_LENGTH, as_count, as_number, as_positive, is_batch_of, is_ragged, power, to_numpy
+from epsot.arrays import (
+    LARGEST_LENGTH,
+    as_count,
+    as_number,
+    as_positive,
+    is_batch_of,
+    is_ragged,
+    power,
+    start_of,
+    starts_of,
+    to_numpy,
+)
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry, Multiscale, PointCloud
 from epsot.geometry.batches import Geometries, PointClouds, name_of
@@ -43,8 +54,7 @@ def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> t
     p = geometry.cost.degree
     rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
     span = geometry.diameter() if diameter is None else diameter
-    start = math.inf if span > LARGEST_LENGTH else float(span**p)
-    eps = power("blur", blur, p)
+    start, eps = start_of(span, p), power("blur", blur, p)
     if math.isinf(eps):
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
     scales = Scales(eps, (rho_a, rho_b), start, diameter is not None, "reach")
@@ -170,8 +180,7 @@ def many_by_length(
     )
     geometry, degree = geometry.over(shape), geometry.cost.degree
     spans = geometry.diameters() if diameter is None else np.broadcast_to(diameter, shape)
-    with np.errstate(over="ignore"):
-        start = np.where(spans > LARGEST_LENGTH, math.inf, spans**degree)
+    start = starts_of(spans, degree)
     eps = np.broadcast_to(powers("blur", blurs, degree), shape).copy()
     rho = tuple(np.broadcast_to(powers("reach", z, degree), shape) for z in reaches)
     return geometry, ManyScales(eps, (rho[0], rho[1]), start, diameter is not None, "reach")

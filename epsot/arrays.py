@@ -224,6 +224,16 @@ def power(name: str, length: float, p: float) -> float:
     return float(result)
 
 
+def start_of(span: float, degree: float) -> float:
+    """A diameter to the power of the degree: the temperature at which annealing starts, inf beyond float64."""
+    return math.inf if span > LARGEST_LENGTH else float(span**degree)
+
+
+def starts_of(spans: np.ndarray, degree: float) -> np.ndarray:
+    """The same of many, with the same bits: a power of NumPy has others."""
+    return np.array([start_of(span, degree) for span in spans.reshape(-1).tolist()], float).reshape(spans.shape)
+
+
 def as_positive(name: str, value: Any) -> float:
     """A positive finite number."""
     number = as_number(name, value)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from epsot.arguments import as_options, scales_of_all
-from epsot.arrays import as_count, as_number, is_batch_of
+from epsot.arrays import as_count, as_number, is_batch_of, start_of
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
@@ -115,7 +115,8 @@ def permutation_test(
     geometry = PointCloud(x, y, p=p)
     eps, rhos = scales_of_all(blur, reach, geometry.degree)
     span = geometry.diameter() if diameter is None else as_number("diameter", diameter)
-    asked = as_options(span**geometry.degree, scaling, tol, max_iter, None, None)
+    start = start_of(span, geometry.degree)
+    asked = as_options(start, scaling, tol, max_iter, None, None)
     pooled = pool(geometry)
     (n, m), labels = geometry.shape, np.arange(sum(geometry.shape))
     values, converged, step = [], True, max(1, BLOCK_NUMBERS // (2 * len(labels)))
@@ -123,8 +124,7 @@ def permutation_test(
     for begin in range(0, len(orders), step):
         some = orders[begin : begin + step]
         batch = relabelled(pooled, np.stack(some), n, m, eps, rhos, workers)
-        start = np.full(batch.shape, span**geometry.degree)
-        found = solve_divergences(batch, ManyOptions(asked, start, fixed=True), None)
+        found = solve_divergences(batch, ManyOptions(asked, np.full(batch.shape, start), fixed=True), None)
         values.append(found.value64)
         converged &= bool(np.all(found.status <= (Status.CONVERGED if tol is not None else Status.SCHEDULE_ENDED)))
     statistic, null = float(values[0][0]), np.concatenate(values)[1:]

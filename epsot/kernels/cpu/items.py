@@ -15,7 +15,7 @@ from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.compiled import compiled, uncounted
 from epsot.kernels.cpu.dense import ABREAST_ROWS, costs_of, powers, powers_of_row, row_products
 from epsot.kernels.cpu.lines import logarithms
-from epsot.kernels.cpu.resident import LOG_2, Side, damping, padded, update_both, update_self
+from epsot.kernels.cpu.resident import LOG_2, MOST_32, MOST_64, Side, damping, padded, update_both, update_self
 from epsot.kernels.cpu.solves import (
     CONVERGED,
     SCHEDULE_ENDED,
@@ -297,30 +297,41 @@ def _left(count, kept, z, first, out):
 left = uncounted(_left)
 
 
-def _extent_of(x, n, lines, m, d):
-    """The diagonal of the box around the points at hand."""
-    largest, total = 0.0, 0.0
-    for k in range(d):
-        low, high = x[0, k], x[0, k]
-        for i in range(1, n):
-            low, high = min(low, x[i, k]), max(high, x[i, k])
-        for j in range(m):
-            low, high = min(low, lines[k, j]), max(high, lines[k, j])
-        extent = high / 2.0 - low / 2.0
-        if extent > largest:
-            total *= (largest / extent) ** 2
-            largest = extent
-        total += (extent / largest) ** 2 if largest > 0.0 else 0.0
+def _extent_of(x, n, lines, m, d, sums):
+    """The diagonal of the box around the points at hand; the squares are added in the order of NumPy."""
+    largest = 0.0
+    for turn in range(2):
+        for k in range(8):
+            sums[k] = 0.0
+        total = 0.0
+        for k in range(d):
+            low, high = x[0, k], x[0, k]
+            for i in range(1, n):
+                low, high = min(low, x[i, k]), max(high, x[i, k])
+            for j in range(m):
+                low, high = min(low, lines[k, j]), max(high, lines[k, j])
+            extent = high / 2.0 - low / 2.0
+            if turn == 0:
+                largest = max(largest, extent)
+            elif d < 8 or k >= d - d % 8:
+                total += (extent / largest) ** 2
+            else:
+                sums[k % 8] += (extent / largest) ** 2
+                if k == d - d % 8 - 1:
+                    total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
+        if largest == 0.0:
+            return 0.0
     return 2.0 * largest * math.sqrt(total)
 
 
 extent_of = uncounted(_extent_of)
 
 
-def _scale_of(items, n, m, place, costs):
+def _scale_of(items, n, m, place, room):
     """The temperature at which annealing starts: `Geometry.scale` of the points at hand."""
+    costs = room.costs
     if items.kind == SQUARE or items.kind == EUCLIDEAN:
-        extent = extent_of(place.x, n, place.lines, m, items.x.shape[1])
+        extent = extent_of(place.x, n, place.lines, m, items.x.shape[1], room.lines[0])
         return extent * extent if items.kind == SQUARE else extent
     low, high = np.inf, -np.inf
     if items.kind == CITYBLOCK:
@@ -351,9 +362,11 @@ def _open_item(items, p, asked, rules, room, place, memory, own):
         b = Side(place.b[0], place.b[1], m, padded(m), mass, items.rho[1, p])
         fine &= usual(b, least, items.eps[p], items.start[p])
     fine = fine and read_costs(items, p, n, m, place, room)
+    if fine and items.kind != STORED:  # a schedule that starts elsewhere does not show how large exponents are
+        fine = scale_of(items, n, m, place, room) <= RANGE * items.eps[p]
     start = items.start[p]
     if fine and not asked.fixed and not own and (n < items.sizes[0, p] or m < items.sizes[1, p]):
-        start = min(start, scale_of(items, n, m, place, room.costs))
+        start = min(start, scale_of(items, n, m, place, room))
     room.state[0] = 0.0
     for i in range(n, padded(n)):  # rows of nothing, whose factors are 0
         for j in range(padded(m)):
@@ -502,6 +515,25 @@ def _slope_of_row(items, i, row, place, b, costs, matrix, out, at):
 slope_of_row = uncounted(_slope_of_row)
 
 
+def _slope_exactly(items, row, place, b, costs, scale, height, lifts, out, at):
+    """out[at] = sum_j 2^(height + lifts[j] - scale C[row, j]) b[j] grad_1 C, where the matrix has no such numbers."""
+    for k in range(out.shape[1]):
+        out[at, k] = 0.0
+    for j in range(b.size):
+        part = b.weights[j] * 2.0 ** (height + lifts[j] - scale * costs[row, j]) * items.factor
+        for k in range(out.shape[1]):
+            move = place.x[row, k] - place.lines[k, j]
+            if items.kind == CITYBLOCK:
+                out[at, k] += part if move > 0.0 else (-part if move < 0.0 else 0.0)
+            elif items.kind == SQUARE:
+                out[at, k] += part * move if move != 0.0 else 0.0
+            elif costs[row, j] > 0.0 and move != 0.0:
+                out[at, k] += part * (move * items.factor / costs[row, j])
+
+
+slope_exactly = uncounted(_slope_exactly)
+
+
 def _centre(lines, count, centre):
     """The mean of some points, given in lines."""
     for k in range(len(centre)):
@@ -519,7 +551,7 @@ def _slope_items(items, room, place, begin, end, extension, base, out):
 
     extension lies as f does, base as g; of a measure with itself both as f.
     """
-    d, centre = items.x.shape[1], place.centre
+    d, centre, most = items.x.shape[1], place.centre, MOST_32 if room.matrix.itemsize == 4 else MOST_64
     for p in range(begin, end):
         n, m_all, scale = items.sizes[0, p], items.sizes[0 if items.own else 1, p], 1.0 / (LOG_2 * items.eps[p])
         of_f, of_g = items.first[4, p], items.first[4 if items.own else 5, p]
@@ -545,16 +577,21 @@ def _slope_items(items, room, place, begin, end, extension, base, out):
         if items.kind != SQUARE:
             for i in range(n):
                 slope_of_row(items, i, i, place, b, room.costs, room.matrix, out, of_f + i)
-            continue
         centre_of(place.lines, m, centre)
         sums = room.lines[0]
-        for k in range(d):
+        for k in range(d if items.kind == SQUARE else 0):
             for j in range(m):
                 room.column_weights[j] = b.weights[j] * (place.lines[k, j] - centre[k])
             for r in range(0, n, ABREAST_ROWS):
                 row_products(room.matrix, r, room.column_weights, b.width, sums)
             for i in range(n):
                 out[of_f + i, k] = items.factor * ((place.x[i, k] - centre[k]) * room.row_sums[i] - sums[i])
+        for i in range(n):
+            if not room.row_sums[i] <= most:
+                slope_exactly(
+                    items, i, place, b, room.costs, scale, extension[of_f + i] * scale, room.column_reference, out,
+                    of_f + i,
+                )  # fmt: skip
 
 
 slope_items = compiled(_slope_items, _nrt=False)
