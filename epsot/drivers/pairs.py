@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from epsot.arrays import start_of, starts_of
 from epsot.drivers.many import ManyOptions, equal_items, solve_part
 from epsot.geometry.batches import PointClouds, Rows, reduced
 from epsot.problems.batch import Batch, masses_of
@@ -87,7 +88,10 @@ def all_pairs(
             value = value + eps / 2 * (masses[0][some] - masses[1][others]) ** 2
             error = np.maximum(error, np.maximum(own[0].marginal_error[some], own[1].marginal_error[others]))
             status = np.maximum(status, np.maximum(own[0].status[some], own[1].status[others]))
-            value = np.where(equal_items(batch), 0.0, value)
+            same = equal_items(batch)  # the divergence is zero, and the solve with itself says how well that is known
+            value = np.where(same, 0.0, value)
+            error = np.where(same, own[0].marginal_error[some], error)
+            status = np.where(same, own[0].status[some], status)
         for z, new in zip((table.value, table.marginal_error, table.status), (value, error, status), strict=True):
             z[some, others] = new
             if symmetric:
@@ -137,7 +141,7 @@ def started(asked: ManyOptions, batch: Batch, start: float | None) -> ManyOption
     """The options of a block."""
     geometry = batch.geometry
     assert isinstance(geometry, PointClouds)
-    found = geometry.diameters() ** geometry.degree if start is None else np.full(batch.shape, start)
+    found = starts_of(geometry.diameters(), geometry.degree) if start is None else np.full(batch.shape, start)
     return replace(asked, start=found, fixed=start is not None)
 
 
@@ -156,4 +160,4 @@ def common_start(geometry: PointClouds, diameter: float | None, tol: float | Non
         low = np.minimum(*(reduced(rows, np.minimum, geometry.place).min(axis=0) for rows in (geometry.x, geometry.y)))
         high = np.maximum(*(reduced(rows, np.maximum, geometry.place).max(axis=0) for rows in (geometry.x, geometry.y)))
         diameter = float(np.linalg.norm(high - low))
-    return float(diameter**geometry.degree)
+    return start_of(diameter, geometry.degree)
