@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epsot.costs import Cost
-from epsot.kernels.batches import Asked, Layout, Rules, Solved
+from epsot.kernels.batches import UNSETTLED, Asked, Layout, Rules, Solved
 from epsot.kernels.cpu import items as compiled_items
 from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES
 from epsot.kernels.cpu.chunks import CHUNK
@@ -29,6 +29,8 @@ Array = NDArray[Any]
 LARGEST = CHUNK  # points of one side: the arithmetic of the acceleration takes one piece
 STEP_WORK = 2.0e7  # pairs that are met in a step, about: a few milliseconds, after which an interrupt is heard
 SWEEPS = 40  # of an item, about
+LONGEST = 2**14  # iterations of an item: what takes more is the solver's
+ERRORS = 2**24  # that a step has room for
 KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 NO_POINTS = np.zeros((1, 1))
 NOWHERE = np.zeros(1, np.int64)
@@ -124,7 +126,9 @@ class Batch:
             writable(start, np.float64), self.rho, own,
         )  # fmt: skip
 
-    def over_items(self, items: Items, work: Callable[[Workplace, int, int], object], levels: int, sweeps: int) -> None:
+    def over_items(
+        self, items: Items, work: Callable[[Workplace, int, int], object], levels: int, sweeps: int, errors: int = 1
+    ) -> None:  # fmt: skip
         """work(workplace, begin, end) over all items, on the threads of the batch."""
         count = len(self.eps)
         if count == 0:
@@ -132,7 +136,7 @@ class Batch:
         n, m = (int(size) for size in items.sizes.max(axis=1))
         d = 1 if self.cost is None else self.x.shape[1]
         pairs = float((items.sizes[0] * items.sizes[1]).mean()) + 100.0
-        step = max(1, min(int(STEP_WORK / (pairs * sweeps)), -(-count // (4 * self.workers))))
+        step = max(1, min(int(STEP_WORK / (pairs * sweeps)), -(-count // (4 * self.workers)), ERRORS // errors))
         free: deque[Workplace] = deque()
 
         def task(number: int) -> Iterator[object]:
@@ -150,7 +154,8 @@ class Batch:
         items, count = self.items(start, own=own), len(self.eps)
         f, g, f_more, g_more = out = tuple(np.zeros(layout.total) for layout in (self.rows, self.columns) * 2)
         numbers = np.zeros((count, NUMBERS))
-        told = compiled_items.Asked(asked.degree, asked.scaling, asked.tol or 0.0, asked.max_iter, asked.fixed)
+        most = min(asked.max_iter, LONGEST)
+        told = compiled_items.Asked(asked.degree, asked.scaling, asked.tol or 0.0, most, asked.fixed)
         kernel = compiled_items.self_items if own else compiled_items.transport_items
         if asked.tol is None:
             kernel = compiled_items.schedule_items
@@ -159,7 +164,7 @@ class Batch:
         rules = rules._replace(precision=2.0**-24 if self.dtype == np.float32 else 2.0**-53)
 
         def work(place: Workplace, begin: int, end: int) -> None:
-            length = (end - begin) * asked.max_iter if asked.tol is not None else 1
+            length = (end - begin) * most if asked.tol is not None else 1
             found, eps_of = np.empty(length), np.empty(length)
             used = kernel(
                 items, told, rules, place.room, place.place, place.memory, place.ends, place.levels, begin, end, out,
@@ -167,13 +172,15 @@ class Batch:
             )  # fmt: skip
             chunks.append((begin, end, found[:used].copy(), eps_of[:used].copy()))
 
-        self.over_items(items, work, levels, SWEEPS)
+        self.over_items(items, work, levels, SWEEPS, most)
         chunks.sort(key=itemgetter(0))
         first, length = numbers[:, FIRST].astype(np.int64), 0
         for begin, end, part, _ in chunks:
             first[begin:end] += length
             length += len(part)
         status, nit = numbers[:, STATUS].astype(np.int64), numbers[:, NIT].astype(np.int64)
+        if asked.max_iter > most:
+            status[nit >= most] = UNSETTLED
         found, eps_of = (np.concatenate([np.empty(0), *(chunk[k] for chunk in chunks)]) for k in (2, 3))
         error, mass, value, started = (numbers[:, k].copy() for k in (ERROR, MASS, VALUE, START))
         return Solved(f, g, f_more, g_more, status, nit, error, mass, value, started, first, found, eps_of)
