@@ -4,7 +4,7 @@
     python -m tests.fuzz --only 0:17
 
 The first prints every failure with the number of its problem, and counts now and then and at the end; the second
-examines one problem.
+examines one problem. Each is solved by itself, and once more as an item of a batch, beside others of its call.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 
 import epsot
 from epsot.status import Status
+from tests.fuzz_batches import draw_company, examine_company
 from tests.fuzz_checks import UNRESOLVED, check_result, documented, kind_of, unexpected
 from tests.fuzz_problems import Problem, draw
 
@@ -87,11 +88,17 @@ def examine(problem: Problem) -> tuple[str, list[str]]:
     return result.status.name, complaints
 
 
+def examine_all(seed: int, index: int) -> tuple[str, list[str]]:
+    """The outcome of a problem, and all complaints about it, by itself and as an item of a batch."""
+    status, complaints = examine(draw(seed, index))
+    return status, complaints + examine_company(draw_company(seed, index))
+
+
 def serve(seed: int, indices: range, channel: Any) -> None:
     """Examine problems one by one, in a process of their own."""
     for index in indices:
         try:
-            channel.send((index, *examine(draw(seed, index))))
+            channel.send((index, *examine_all(seed, index)))
         except Exception as error:
             channel.send((index, "FUZZER", [f"fuzzer: {kind_of(error)}"]))
 
@@ -131,9 +138,9 @@ def main() -> int:
     parser.add_argument("--only", metavar="SEED:INDEX", help="one problem, in this process")
     options = parser.parse_args()
     if options.only:
-        problem = draw(*(int(number) for number in options.only.split(":")))
-        print(problem)
-        status, complaints = examine(problem)
+        seed, index = (int(number) for number in options.only.split(":"))
+        print(draw(seed, index))
+        status, complaints = examine_all(seed, index)
         print(status, *complaints, sep="\n")
         return int(bool(complaints))
     indices = range(options.first, options.first + options.problems)

@@ -173,11 +173,13 @@ def draw_size(rng: Generator) -> int:
     return 1500 if rare < 0.001 else 300 if rare < 0.015 else 1 if rare < 0.1 else int(rng.integers(1, 41))
 
 
-def draw_points(rng: Generator, call: str, like: Problem | None = None) -> Problem:
+def draw_points(
+    rng: Generator, call: str, like: Problem | None = None, sizes: tuple[int, int] | None = None
+) -> Problem:  # fmt: skip
     """Two clouds; `like`: of as many coordinates."""
     d = int(rng.choice([1, 2, 3, 5, 17, 64])) if like is None else like.sides[0].shape[1]
     dtype = rng.choice([np.float32, np.float64])
-    x, y, spread = draw_clouds(rng, draw_size(rng), draw_size(rng), d)
+    x, y, spread = draw_clouds(rng, *(sizes or (draw_size(rng), draw_size(rng))), d)
     cost: Any = rng.choice([1, 2, 2]).item()
     if call in ("solve", "divergence"):
         cost = [*COSTS, PseudoHuber()][rng.integers(len(COSTS) + 1)]

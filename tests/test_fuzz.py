@@ -13,6 +13,7 @@ from epsot.solver.updates import Dual
 from tests.checks import power_cost
 from tests.closed_forms import dirac_value
 from tests.fuzz import examine
+from tests.fuzz_batches import draw_company, examine_company
 from tests.fuzz_checks import check_result
 from tests.fuzz_oracle import Posed, Truth
 from tests.fuzz_problems import Problem, draw
@@ -49,6 +50,19 @@ def test_nothing_is_false(first: int) -> None:
 def test_nothing_is_false_with_other_kernels(first: int) -> None:
     """Problems of the same draw whose kernels take minutes to compile."""
     assert not complaints_of(first, False)
+
+
+@pytest.mark.parametrize("first", range(0, PROBLEMS // 3, CHUNK))
+def test_nothing_is_false_beside_others(first: int) -> None:
+    """Items of a batch, whatever stands beside them."""
+    companies = ((index, draw_company(SEED, index)) for index in range(first, first + CHUNK))
+    found = (
+        f"{SEED}:{index} {text}"
+        for index, company in companies
+        if company is not None and common(company.problem)
+        for text in examine_company(company)
+    )
+    assert not "\n".join(found)
 
 
 @pytest.mark.parametrize(
