@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epsot.costs import Cost
-from epsot.kernels.batches import Asked, Layout, Rules, Solved, Warm
+from epsot.kernels.batches import UNSETTLED, Asked, Layout, Rules, Solved, Warm
 from epsot.kernels.cpu import items as compiled_items
 from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES
 from epsot.kernels.cpu.chunks import CHUNK
@@ -177,12 +177,12 @@ class Batch:
         items, count = self.items(start, warm, own=own), len(self.eps)
         f, g, f_more, g_more = out = tuple(np.zeros(layout.total) for layout in (self.rows, self.columns) * 2)
         numbers = np.zeros((count, NUMBERS))
-        slopes = NO_SLOPES
+        slopes, most = NO_SLOPES, min(asked.max_iter, LONGEST)
         if self.slopes_at_once(asked):
             d = self.x.shape[1]
             slopes = np.zeros((self.rows.total, d)), np.zeros((0 if own else self.columns.total, d))
         told = compiled_items.Asked(
-            asked.degree, asked.scaling, asked.tol or 0.0, asked.max_iter, asked.fixed, slopes is not NO_SLOPES
+            asked.degree, asked.scaling, asked.tol or 0.0, most, asked.fixed, slopes is not NO_SLOPES
         )
         kernel = compiled_items.self_items if own else compiled_items.transport_items
         if asked.tol is None:
@@ -192,7 +192,7 @@ class Batch:
         rules = rules._replace(precision=2.0**-24 if self.dtype == np.float32 else 2.0**-53)
 
         def work(place: Workplace, begin: int, end: int) -> None:
-            length = (end - begin) * min(asked.max_iter, LONGEST) if asked.tol is not None else 1
+            length = (end - begin) * most if asked.tol is not None else 1
             found, eps_of = np.empty(length), np.empty(length)
             used = kernel(
                 items, told, rules, place.room, place.place, place.memory, place.ends, place.levels, begin, end, out,
@@ -207,6 +207,8 @@ class Batch:
             first[begin:end] += length
             length += len(part)
         status, nit = numbers[:, STATUS].astype(np.int64), numbers[:, NIT].astype(np.int64)
+        if asked.max_iter > most:
+            status[nit >= most] = UNSETTLED
         found, eps_of = (np.concatenate([np.empty(0), *(chunk[k] for chunk in chunks)]) for k in (2, 3))
         error, mass, value, started = (numbers[:, k].copy() for k in (ERROR, MASS, VALUE, START))
         made = (None, None) if slopes is NO_SLOPES else slopes
