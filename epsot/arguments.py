@@ -25,9 +25,10 @@ from epsot.arrays import (
 )
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry, Multiscale, PointCloud
-from epsot.geometry.batches import Geometries, PointClouds, name_of
+from epsot.geometry.batches import Geometries, PointClouds
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.multiscale import pays
+from epsot.geometry.rows import name_of
 from epsot.libraries import as_numpy
 from epsot.problems.instance import check_workers, penalties
 from epsot.results.batch import Results

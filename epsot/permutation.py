@@ -13,9 +13,10 @@ from epsot.arrays import as_count, is_batch_of, start_of
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
-from epsot.geometry.batches import PointClouds, Rows, as_many
+from epsot.geometry.batches import PointClouds, as_many
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.points import PointCloud
+from epsot.geometry.rows import Rows
 from epsot.problems.batch import Batch
 from epsot.problems.instance import check_workers
 from epsot.status import ConvergenceWarning, Status

@@ -13,8 +13,8 @@ from epsot.geometry.base import DOUBLE
 from epsot.kernels.batches import UNSETTLED, Asked, Rules, Warm
 from epsot.problems.instance import Instance
 from epsot.problems.problem import ULPS
-from epsot.results.batch import checks_of, dual_of
 from epsot.results.certificates import UNRESOLVED
+from epsot.results.solved import checks_of, dual_of
 from epsot.solver.acceleration import LEAST, LONG, SLOW, STILL, TIED
 from epsot.solver.loop import Outcome
 from epsot.solver.schedule import LEVEL_STEPS, QUICK, THOROUGH

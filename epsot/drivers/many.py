@@ -21,10 +21,11 @@ from epsot.drivers.starts import warm_start
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Solved, Warm
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
-from epsot.results.batch import BatchResult, Engine
+from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
+from epsot.results.solved import Engine
 
 
 @dataclass(frozen=True)

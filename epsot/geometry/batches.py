@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
 
 from epsot.arrays import Place, as_points, as_real, check_finite, common_place, is_ragged, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
@@ -21,63 +18,7 @@ from epsot.geometry.base import Geometry
 from epsot.geometry.guests import as_guest
 from epsot.geometry.matrix import CostMatrix
 from epsot.geometry.points import PointCloud
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Arrays that lie one after the other along the first axis, of the items of some shape."""
-
-    values: Array  # (N, ...)
-    first: np.ndarray  # (*shape) int64: where an item begins
-    sizes: np.ndarray  # (*shape) int64
-    ragged: bool
-    length: int = 0  # of each item of an array with leading axes, also where there are no items
-
-    @classmethod
-    def stacked(cls, array: Array, axes: int) -> Rows:
-        """Of an array with leading axes; an item has `axes` of its own."""
-        shape, (n, *rest) = tuple(array.shape[: array.ndim - axes]), array.shape[array.ndim - axes :]
-        count = math.prod(shape)
-        values = array_namespace(array).reshape(array, (count * n, *rest)) if array.ndim > axes else array
-        first = (np.arange(count, dtype=np.int64) * n).reshape(shape)
-        return cls(values, first, np.full(shape, n, np.int64), False, n)
-
-    @classmethod
-    def listed(cls, arrays: Sequence[Array], xp: Any) -> Rows:
-        """Of a list of arrays."""
-        sizes = np.array([array.shape[0] for array in arrays], np.int64)
-        first = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if arrays else sizes
-        values = arrays[0] if len(arrays) == 1 else xp.concat(list(arrays), axis=0)
-        return cls(values, first, sizes, ragged=True)
-
-    @property
-    def shape(self) -> Shape:
-        return self.first.shape
-
-    def over(self, shape: Shape) -> Rows:
-        """Broadcast to another shape: items may share what they have."""
-        if self.shape == shape:
-            return self
-        first, sizes = (np.broadcast_to(z, shape) for z in (self.first, self.sizes))
-        return Rows(self.values, first, sizes, self.ragged, self.length)
-
-    def at(self, numbers: np.ndarray) -> Rows:
-        """Some of the items, counted through all axes."""
-        first, sizes = self.first.reshape(-1)[numbers], self.sizes.reshape(-1)[numbers]
-        return Rows(self.values, first, sizes, self.ragged, self.length)
-
-    def item(self, k: int) -> Array:
-        """The array of one item, counted through all axes."""
-        first, size = int(self.first.flat[k]), int(self.sizes.flat[k])
-        return self.values[first : first + size, ...]
-
-
-def name_of(name: str, shape: Shape, k: int) -> str:
-    """How the user writes the item k of an argument."""
-    index = np.unravel_index(k, shape) if shape else ()
-    return f"{name}[{', '.join(map(str, index))}]" if index else name
+from epsot.geometry.rows import Rows, Shape, name_of, reduced, shape_of
 
 
 class Geometries(ABC):
@@ -168,51 +109,6 @@ class Geometries(ABC):
     def scale(self) -> np.ndarray:
         """The temperatures at which annealing starts."""
         return np.array([self.item(k).scale() for k in range(len(self))], float).reshape(self.shape)
-
-
-def reduced(rows: Rows, ufunc: Any, place: Place) -> np.ndarray:
-    """A reduction by a ufunc of NumPy over each item, on the host.  -> (*shape, ...) float64"""
-    xp, values, rest = place.xp, rows.values, tuple(rows.values.shape[1:])
-    if rows.first.size == 0:
-        return np.zeros((*rows.shape, *rest))
-    reduce = {np.minimum: xp.min, np.maximum: xp.max, np.add: xp.sum}[ufunc]
-    distinct, where = np.unique(rows.first, return_inverse=True)
-    if not rows.ragged:
-        n = int(rows.sizes.flat[0])
-        found = to_numpy(reduce(xp.reshape(values, (-1, n, *rest)), axis=1))[distinct // n]
-    else:
-        sizes = dict(zip(rows.first.flat, rows.sizes.flat, strict=True))
-        lengths = np.array([sizes[begin] for begin in distinct])
-        ends = distinct + lengths
-        if is_numpy_array(values) and ufunc is np.add:
-            found = sums_of(values, distinct, lengths)
-        elif is_numpy_array(values):  # between an end and the next begin nobody asks
-            edges = np.stack([distinct, ends], axis=1).reshape(-1)
-            found = ufunc.reduceat(values, edges[:-1] if ends[-1] == len(values) else edges, axis=0)[::2]
-        else:
-            parts = [values[int(begin) : int(end), ...] for begin, end in zip(distinct, ends, strict=True)]
-            found = to_numpy(xp.stack([reduce(part, axis=0) for part in parts]))
-    return np.asarray(found, np.float64)[where.reshape(-1)].reshape(*rows.shape, *rest)
-
-
-def sums_of(values: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The sums of some parts of an array, with the bits of np.sum of each: `reduceat` adds in another order."""
-    found = np.empty((len(first), *values.shape[1:]))
-    for length in np.unique(lengths):
-        some = lengths == length
-        found[some] = values[first[some][:, None] + np.arange(length)].sum(axis=1)
-    return found
-
-
-def shape_of(x: Rows, y: Rows) -> Shape:
-    """That of pairs of clouds."""
-    try:
-        return np.broadcast_shapes(x.shape, y.shape)
-    except ValueError:
-        raise ValueError(
-            f"`x` and `y` must hold as many clouds, or one, got leading axes {x.shape} and {y.shape}; for all pairs of "
-            "clouds call `pairwise`"
-        ) from None
 
 
 @device_aware

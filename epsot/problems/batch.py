@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from epsot.arrays import Place, as_real, check_finite, is_ragged, rounding_of
-from epsot.geometry.batches import Geometries, Rows, Shape, name_of, reduced
+from epsot.geometry.batches import Geometries
+from epsot.geometry.rows import Rows, Shape, name_of, reduced
 from epsot.kernels.batches import Floats, Layout
 from epsot.problems.instance import Instance, balancing, check_mass, check_workers, checked_weights, posed
 

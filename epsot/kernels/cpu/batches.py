@@ -13,12 +13,26 @@ from numpy.typing import NDArray
 
 from epsot.costs import Cost
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Rules, Solved, Warm
-from epsot.kernels.cpu import items as compiled_items
+from epsot.kernels.cpu import item_slopes, item_solves
 from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import writable
 from epsot.kernels.cpu.dense import WIDTH
-from epsot.kernels.cpu.items import ERROR, FIRST, MASS, NIT, NUMBERS, RANGE, START, STATUS, STORED, VALUE, Items, Place
+from epsot.kernels.cpu.items import (
+    ERROR,
+    FIRST,
+    MASS,
+    NIT,
+    NUMBERS,
+    RANGE,
+    START,
+    STATUS,
+    STORED,
+    VALUE,
+    Items,
+    Place,
+    Request,
+)
 from epsot.kernels.cpu.mixing import Memory
 from epsot.kernels.cpu.resident import Room
 from epsot.kernels.cpu.solves import Ends, Levels
@@ -181,12 +195,10 @@ class Batch:
         if self.slopes_at_once(asked):
             d = self.x.shape[1]
             slopes = np.zeros((self.rows.total, d)), np.zeros((0 if own else self.columns.total, d))
-        told = compiled_items.Asked(
-            asked.degree, asked.scaling, asked.tol or 0.0, most, asked.fixed, slopes is not NO_SLOPES
-        )
-        kernel = compiled_items.self_items if own else compiled_items.transport_items
+        told = Request(asked.degree, asked.scaling, asked.tol or 0.0, most, asked.fixed, slopes is not NO_SLOPES)
+        kernel = item_solves.self_items if own else item_solves.transport_items
         if asked.tol is None:
-            kernel = compiled_items.schedule_items
+            kernel = item_solves.schedule_items
         chunks: list[tuple[int, int, Array, Array]] = []
         levels = most_levels(items.start, self.eps, asked)
         rules = rules._replace(precision=2.0**-24 if self.dtype == np.float32 else 2.0**-53)
@@ -227,7 +239,7 @@ class Batch:
         items, out, base = self.items(self.eps, own=own), z.copy(), writable(base)
 
         def work(place: Workplace, begin: int, end: int) -> None:
-            compiled_items.extend_items(items, place.room, place.place, begin, end, base, out)
+            item_slopes.extend_items(items, place.room, place.place, begin, end, base, out)
 
         self.over_items(items, work, 1, 4)
         return out
@@ -239,7 +251,7 @@ class Batch:
         extension, base = writable(extension), writable(base)
 
         def work(place: Workplace, begin: int, end: int) -> None:
-            compiled_items.slope_items(items, place.room, place.place, begin, end, extension, base, out)
+            item_slopes.slope_items(items, place.room, place.place, begin, end, extension, base, out)
 
         self.over_items(items, work, 1, 4)
         return out
