@@ -25,7 +25,8 @@ from epsot.arrays import (
 )
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry, Multiscale, PointCloud
-from epsot.geometry.batches import Geometries, PointClouds
+from epsot.geometry.batches import Geometries
+from epsot.geometry.clouds import PointClouds
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.multiscale import pays
 from epsot.geometry.rows import name_of

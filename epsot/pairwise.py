@@ -16,7 +16,7 @@ from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
 from epsot.drivers.pairs import Measures, Table, all_pairs, common_start
-from epsot.geometry.batches import PointClouds
+from epsot.geometry.clouds import PointClouds
 from epsot.geometry.rows import Rows, name_of
 from epsot.problems.batch import masses_of, rounding_of_any, scaled, weights_of
 from epsot.problems.instance import balancing, check_mass, check_workers

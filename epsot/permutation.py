@@ -13,7 +13,8 @@ from epsot.arrays import as_count, is_batch_of, start_of
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
-from epsot.geometry.batches import PointClouds, as_many
+from epsot.geometry.batches import as_many
+from epsot.geometry.clouds import PointClouds
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows

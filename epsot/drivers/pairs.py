@@ -10,7 +10,7 @@ import numpy as np
 
 from epsot.arrays import start_of
 from epsot.drivers.many import ManyOptions, equal_items, solve_part
-from epsot.geometry.batches import PointClouds
+from epsot.geometry.clouds import PointClouds
 from epsot.geometry.rows import Rows, reduced
 from epsot.problems.batch import Batch, masses_of
 from epsot.status import Status

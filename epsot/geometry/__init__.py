@@ -5,7 +5,8 @@ that reduces over its pairs; `Geometry` is what all of them answer.
 """
 
 from epsot.geometry.base import Geometry
-from epsot.geometry.batches import CostMatrices, PointClouds
+from epsot.geometry.clouds import PointClouds
+from epsot.geometry.matrices import CostMatrices
 from epsot.geometry.matrix import CostMatrix
 from epsot.geometry.multiscale import Multiscale
 from epsot.geometry.points import PointCloud, extent

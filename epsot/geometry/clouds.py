@@ -1,0 +1,205 @@
+"""Many pairs of clouds: points with leading axes, or lists of clouds, which lie one after the other in one array."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from epsot.arrays import as_points, as_real, check_finite, common_place, is_ragged
+from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
+from epsot.devices import device_aware
+from epsot.geometry.batches import Geometries
+from epsot.geometry.guests import as_guest
+from epsot.geometry.points import PointCloud
+from epsot.geometry.rows import Rows, Shape, name_of, reduced, shape_of
+
+
+@device_aware
+class PointClouds(Geometries):
+    """Many pairs of clouds with one cost: what `PointCloud` is for points with leading axes, or lists of clouds.
+
+    Unless they are `paired`, the clouds of `x` and of `y` stand for themselves, and `pairs` says which belong together.
+    """
+
+    def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None, paired: bool = True) -> None:
+        given, same = ground_cost(p, cost), x is y
+        listed = {"x": x, "y": y}
+        arrays = {
+            f"{name}[{k}]" if is_ragged(z) else name: item
+            for name, z in listed.items()
+            for k, item in enumerate(z if is_ragged(z) else [z])
+        }
+        self.place = common_place(**arrays)
+        self.cost = as_guest(given, self.place)
+        xp = self.place.xp
+        self.x = self._rows("x", x)
+        self.y = self.x if same else self._rows("y", y)
+        if self.x.values.shape[1] != self.y.values.shape[1]:
+            d, other = self.x.values.shape[1], self.y.values.shape[1]
+            raise ValueError(f"`x` and `y` must have points of the same dimension, got {d} and {other}")
+        self.dtype = xp.result_type(self.x.values.dtype, self.y.values.dtype)
+        self.x, self.y = (self._copied(rows) for rows in (self.x, self.y))
+        if same:
+            self.y = self.x
+        if not self.cost.degree > 0:
+            raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
+        for name, rows in (("x", self.x), ("y", self.y)):
+            self._check(name, rows)
+        if paired:
+            self._broadcast(shape_of(self.x, self.y))
+        if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()) and self.x.first.size and self.y.first.size:
+            few = (xp.astype(rows.item(0)[:4, :], xp.float64) for rows in (self.x, self.y))
+            check_cost(self.cost, *few)
+
+    def _broadcast(self, shape: Shape) -> None:
+        self.x, self.y, self.shape = self.x.over(shape), self.y.over(shape), shape
+        self.sizes = self.x.sizes, self.y.sizes
+        self.ragged = self.x.ragged, self.y.ragged
+
+    def _rows(self, name: str, points: Any) -> Rows:
+        """The clouds of one argument, checked but for their coordinates."""
+        if is_ragged(points):
+            clouds = [as_points(f"{name}[{k}]", cloud, self.place, finite=False) for k, cloud in enumerate(points)]
+            if not clouds:
+                raise ValueError(f"`{name}` must hold at least one cloud, got an empty list")
+            for k, cloud in enumerate(clouds):
+                if cloud.shape[1] != clouds[0].shape[1]:
+                    raise ValueError(
+                        f"`{name}[{k}]` must have points of the dimension of `{name}[0]`, got {cloud.shape[1]} and "
+                        f"{clouds[0].shape[1]} coordinates"
+                    )
+            dtype = self.place.xp.result_type(*(cloud.dtype for cloud in clouds))
+            return Rows.listed([self.place.xp.astype(cloud, dtype) for cloud in clouds], self.place.xp)
+        array = as_real(name, points, self.place)
+        if array.ndim < 2:
+            array = as_points(name, array, self.place)
+        if 0 in array.shape[-2:]:
+            raise ValueError(
+                f"`{name}` must hold at least one point with one coordinate, got shape {tuple(array.shape)}"
+            )
+        return Rows.stacked(array, 2)
+
+    def _copied(self, rows: Rows) -> Rows:
+        values = self.place.xp.astype(rows.values, self.dtype)  # a copy: results outlive changes of the inputs
+        return Rows(values, rows.first, rows.sizes, rows.ragged, rows.length)
+
+    def _check(self, name: str, rows: Rows) -> None:
+        """Raise where a coordinate is not finite, or the cost not defined, with the name of the item."""
+        try:
+            check_finite(name, rows.values, "coordinates", self.place)
+            self.cost.check(name, rows.values)
+        except ValueError:
+            for k in range(rows.first.size):
+                item = name_of(name, rows.shape, k)
+                check_finite(item, rows.item(k), "coordinates", self.place)
+                self.cost.check(item, rows.item(k))
+            raise
+
+    def over(self, shape: Shape) -> PointClouds:
+        new = object.__new__(PointClouds)
+        vars(new).update(vars(self))
+        new._broadcast(shape)
+        return new
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return self.x.length, self.y.length
+
+    @property
+    def degree(self) -> float:
+        return self.cost.degree
+
+    def item(self, k: int) -> PointCloud:
+        x, y = self.x.item(k), self.y.item(k)
+        if self.y is self.x:
+            y = x
+        new = object.__new__(PointCloud)
+        new.cost, new.place, new.dtype = self.cost, self.place, self.dtype
+        new._set(x, y)
+        return new
+
+    @property
+    def T(self) -> PointClouds:
+        new = object.__new__(PointClouds)
+        vars(new).update(vars(self))
+        new.x, new.y = self.y, self.x
+        new._broadcast(self.shape)
+        return new
+
+    def pairs(self, rows: np.ndarray, columns: np.ndarray) -> PointClouds:
+        """The first cloud of some items with the second of others."""
+        new = object.__new__(PointClouds)
+        vars(new).update(vars(self))
+        new.x, new.y = self.x.at(rows), self.y.at(columns)
+        new._broadcast(rows.shape)
+        return new
+
+    def diameters(self) -> np.ndarray:
+        """The diagonals of the joint bounding boxes, of the shape of the batch."""
+        x_low, y_low = (reduced(rows, np.minimum, self.place) / 2 for rows in (self.x, self.y))
+        x_high, y_high = (reduced(rows, np.maximum, self.place) / 2 for rows in (self.x, self.y))
+        with np.errstate(invalid="ignore"):
+            extent = np.maximum(x_high, y_high) - np.minimum(x_low, y_low)
+        largest = extent.max(axis=-1, initial=0.0, keepdims=True)
+        ratio = extent / np.where(largest > 0, largest, 1.0)
+        diameters: np.ndarray = 2 * largest[..., 0] * np.sqrt((ratio**2).sum(axis=-1))
+        return diameters
+
+    @classmethod
+    def of(cls, geometry: PointCloud) -> PointClouds:
+        """The batch of one pair of clouds, of the shape ()."""
+        new = object.__new__(cls)
+        new.place, new.cost, new.dtype = geometry.place, geometry.cost, geometry.dtype
+        new.x = Rows.stacked(geometry.x, 2)
+        new.y = new.x if geometry.y is geometry.x else Rows.stacked(geometry.y, 2)
+        new._broadcast(())
+        return new
+
+    @property
+    def clouds(self) -> tuple[Rows, Rows]:
+        return self.x, self.y
+
+    @property
+    def family(self) -> Cost:
+        return self.cost.family
+
+    def embeds(self) -> bool:
+        return self.cost.family is not self.cost
+
+    def embedded(self) -> tuple[Array, Array]:
+        """The points between which `cost.family` is the cost, flat; in float64, where they are others."""
+        x, y = self.x.values, self.y.values
+        if self.cost.family is self.cost:
+            return x, y
+        u, v = (self.cost.embed(self.place.xp.astype(z, self.place.xp.float64)) for z in (x, y))
+        return u, u if y is x else v
+
+    def pull_back(self, slopes: Array, side: int) -> Array:
+        if self.cost.family is self.cost:
+            return slopes
+        rows, xp = (self.x, self.y)[side], self.place.xp
+        sizes = rows.sizes.reshape(-1)
+        index = np.repeat(rows.first.reshape(-1) - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
+        points = xp.take(rows.values, xp.asarray(index, device=self.place.device), axis=0)
+        return self.cost.pull_back(points, slopes)
+
+    def rounded(self) -> np.ndarray:
+        kind, spans = self.cost.family.kind, self.diameters()
+        if kind is None:
+            return np.zeros(self.shape)
+        largest = spans * spans / 4 if kind == "square" else spans * math.sqrt(self.x.values.shape[1])
+        return np.asarray(self.cost.family.factor * (largest + self.cost.magnitude * (1 + spans)))
+
+    def scale(self) -> np.ndarray:
+        if self.cost.span(1.0) is None:
+            return super().scale()  # of each
+        spans = [self.cost.span(float(z)) for z in self.diameters().flat]
+        return np.array(spans, float).reshape(self.shape)
+
+    def __repr__(self) -> str:
+        return f"PointClouds(shape={self.shape}, d={self.x.values.shape[1]}, cost={self.cost!r}, dtype={self.dtype})"
+
+
+PointCloud.many = PointClouds
