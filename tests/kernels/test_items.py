@@ -12,9 +12,11 @@ import pytest
 
 import epsot
 from epsot.drivers import at_once, choice
-from epsot.kernels.batches import UNSETTLED
+from epsot.kernels.batches import UNSETTLED, Asked
+from epsot.kernels.cpu.batches import most_levels
 from epsot.results.batch import BatchResult
 from epsot.solver.acceleration import ConjugateResiduals
+from epsot.solver.schedule import annealing
 from tests.conftest import measures
 
 Solve = Callable[[], Any]
@@ -246,3 +248,17 @@ def test_precision_at_its_end_is_left(step_by_step: Any) -> None:
         alone = step_by_step(lambda: epsot.sinkhorn(*data, blur=0.3, tol=1e-18, max_iter=3000))
     assert result[0].status is alone.status is epsot.Status.STALLED
     assert abs(result[0].nit - alone.nit) <= 2  # where an error of rounding stops to fall is a matter of rounding
+
+
+def test_a_slow_schedule_has_room(rng: np.random.Generator) -> None:
+    """Of one problem and of many, with more levels than most have."""
+    x, y = rng.random((2, 20, 2)), rng.random((2, 20, 2))
+    options = {"blur": 1e-3, "scaling": 0.9, "tol": 1e-2, "max_iter": 5000}
+    found = epsot.sinkhorn(x, y, **options)
+    assert found.success.all()
+    for k in range(2):
+        assert epsot.sinkhorn(x[k], y[k], **options).nit == found.nit[k]
+    room = most_levels(np.array([2.0, 1.0]), np.array([1e-6, 1e-3]), Asked(2.0, 0.9, 1e-3, 5000, fixed=True))
+    assert room >= len(annealing(2.0, 1e-6, degree=2.0, scaling=0.9, tol=1e-3, max_iter=5000))
+    alone = most_levels(np.array([2.0]), np.array([1e-6]), Asked(2.0, 0.9, 1e-3, 5000, fixed=True))
+    assert alone == room

@@ -132,6 +132,7 @@ def test_what_leaves_a_column_is_the_diagonal_of_the_derivative(rho):
 
 
 def plain_and_accelerated(monkeypatch, *args, **options):
+    monkeypatch.setattr(drivers, "solve_at_once", lambda *args: None)
     fast = epsot.solve(*args, **options)
     with monkeypatch.context() as patch:
         patch.setattr(drivers, "ConjugateResiduals", lambda update: update)

@@ -263,7 +263,7 @@ def most_levels(start: Array, eps: Array, asked: Asked) -> int:
         return 1
     ratio = RANGE  # no item spans more
     if asked.fixed:
-        ratio = min(RANGE, max(1.0, float(start.max() if len(eps) == 1 else np.max(start / eps))))
+        ratio = min(RANGE, max(1.0, float((start / eps).max())))
     hot = math.ceil(math.log(ratio) / asked.degree / -math.log(asked.scaling)) + 2
     return 2 * min(hot, asked.max_iter + 1) + 4
 

@@ -144,6 +144,8 @@ def _transport_items(
             continue
         first = start_from(items, p, a, b, place, ends.f[0], ends.start, start)
         count = schedule(rules, first, start, eps, asked.degree, asked.scaling, tol, max_iter, levels)
+        if count == 0:
+            continue
         status, nit, chosen, error = anneal(
             room, memory, rules, a, b, levels, count, max_iter, ends, errors[cursor:], eps_of[cursor:]
         )
@@ -220,6 +222,8 @@ def _schedule_items(
         f, g, past_f, past_g = ends.f[0], ends.g[0], ends.f[1], ends.g[1]
         next_f, next_g = ends.f[2], ends.g[2]
         count = schedule(rules, start, start, eps, asked.degree, asked.scaling, -1.0, asked.max_iter, levels)
+        if count == 0:
+            continue
         descend(room, a, b, own, levels, count, past_f, past_g, f, g)
         if own:
             update_self(room, a, f, next_f, eps)

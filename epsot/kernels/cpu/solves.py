@@ -55,7 +55,7 @@ hot_levels = uncounted(_hot_levels)
 
 
 def _schedule(rules, start, restart, eps, degree, scaling, tol, max_iter, levels):
-    """The levels of `solver.schedule.annealing`; a negative tolerance is none.  -> their number"""
+    """The levels of `solver.schedule.annealing`; a negative tolerance is none.  -> how many, 0 without room for them"""
     sigma, first, hot = hot_levels(restart, eps, degree, scaling, max_iter)
     descents, count = 2 if hot > first and tol >= 0.0 else 1, 0
     for descent in range(descents):
@@ -63,6 +63,8 @@ def _schedule(rules, start, restart, eps, degree, scaling, tol, max_iter, levels
             sigma, first, hot = hot_levels(start, eps, degree, scaling, max_iter)
         else:
             sigma, first, hot = hot_levels(restart, eps, degree, scaling, max_iter)
+        if count + hot - first + 1 > len(levels.eps):
+            return 0
         for k in range(first, hot):
             levels.eps[count] = (sigma * scaling**k) ** degree
             levels.steps[count], levels.give_up_above[count] = rules.level_steps, np.inf
