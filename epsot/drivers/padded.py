@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from epsot import kernels
 from epsot.arrays import Place, to_numpy
 from epsot.costs import Array, Cost
 from epsot.drivers import portable
@@ -96,8 +97,8 @@ class PaddedBatch:
     def kernel(self) -> Any:
         """The reductions over the pairs of all items."""
         if self.cost is None:
-            return batched.Matrix(self.matrices)
-        return batched.Points(self.a.cloud, self.b.cloud, self.cost)
+            return kernels.padded_matrices(self.matrices)
+        return kernels.padded_points(self.a.cloud, self.b.cloud, self.cost)
 
     def problems(self, *, own: bool) -> Problems:
         sides = [

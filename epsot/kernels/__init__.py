@@ -137,6 +137,28 @@ def matrix(C: Array, workers: int | None = None) -> Any:
     return tiled.Matrix(C)
 
 
+def padded_points(x: Array, y: Array, cost: Cost) -> Any:
+    """The kernel of many problems between clouds (B, n, d) and (B, m, d), as `batched.Points`."""
+    if _serving(x, cost) == "cuda":
+        from epsot.kernels.cuda import batches
+
+        return batches.Points(x, y, cost)
+    from epsot.kernels import batched
+
+    return batched.Points(x, y, cost)
+
+
+def padded_matrices(C: Array) -> Any:
+    """The kernel of many problems of matrices (B, n, m), as `batched.Matrix`."""
+    if _serving(C) == "cuda":
+        from epsot.kernels.cuda import batches
+
+        return batches.Matrix(C)
+    from epsot.kernels import batched
+
+    return batched.Matrix(C)
+
+
 def point_batch(
     x: Array, y: Array, cost: Cost, rows: Layout, columns: Layout, a: Array, b: Array, eps: Floats, rho_a: Floats,
     rho_b: Floats, workers: int | None = None,

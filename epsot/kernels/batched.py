@@ -8,7 +8,7 @@ that all problems share are given once, as a batch of one, and their costs are t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
@@ -16,6 +16,9 @@ from array_api_compat import array_namespace, is_numpy_array
 from epsot.costs import Array, Cost, check_shape
 from epsot.kernels.reference import bounded_exp, logsumexp
 from epsot.lazy import cached_property
+
+if TYPE_CHECKING:
+    from epsot.kernels.item_bursts import ItemBursts, Sides
 
 BLOCK_ELEMENTS = 2**24  # numbers that a block holds: a device is to be busy for longer than a launch takes
 CACHED_ELEMENTS = 2**16  # the same of NumPy, for the cache of a core: 2**20 took 3 times as long at 100 x 64 x 64
@@ -56,6 +59,10 @@ class Batched:
     def take(self, indices: Array) -> Batched:
         """The kernel of some of the problems, by a vector of indices."""
         raise TypeError("the choice of problems belongs to the subclass")
+
+    def bursts(self, a: Sides, b: Sides) -> ItemBursts | None:
+        """What makes many steps of each problem at once, where a backend has that."""
+        return None
 
     def costs(self, problems: slice, rows: slice) -> Array:
         """C[problems, rows, :] in float64; of one problem, where all have the same.  -> (b or 1, r, m)"""
@@ -133,10 +140,10 @@ class Matrix(Batched):
 
     @cached_property
     def T(self) -> Matrix:
-        return Matrix(array_namespace(self.C).matrix_transpose(self.C))
+        return type(self)(array_namespace(self.C).matrix_transpose(self.C))
 
     def take(self, indices: Array) -> Matrix:
-        return self if self.C.shape[0] == 1 else Matrix(array_namespace(self.C).take(self.C, indices, axis=0))
+        return self if self.C.shape[0] == 1 else type(self)(array_namespace(self.C).take(self.C, indices, axis=0))
 
     def costs(self, problems: slice, rows: slice) -> Array:
         xp = array_namespace(self.C)
@@ -166,7 +173,7 @@ class Points(Batched):
 
     def derived(self, x: Array, y: Array, held: Matrix | None) -> Points:
         """The kernel of other clouds, whose costs are known if these are."""
-        new = Points(x, y, self.cost_function)
+        new = type(self)(x, y, self.cost_function)
         if held is not None:
             vars(new)["held"] = held
         return new
@@ -176,7 +183,7 @@ class Points(Batched):
         return self.derived(self.y, self.x, None if self.held is None else self.held.T)
 
     def source(self) -> Points:
-        return Points(self.x, self.x, self.cost_function)
+        return type(self)(self.x, self.x, self.cost_function)
 
     def take(self, indices: Array) -> Points:
         xp = array_namespace(self.x)

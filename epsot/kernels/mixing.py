@@ -82,7 +82,7 @@ def advance(side: Weighed, memory: Memory, g: Array, result: Array, eps: Array) 
 def residual_of(side: Weighed, g: Array, result: Array, eps: Array) -> tuple[Array, Array, Array]:
     """The result of a step, its residual, and the weights of its norm: those of eased columns are scaled."""
     xp, b = array_namespace(g), side.weights
-    residual, weights = (result - g) / eps, b / side.mass
+    residual = (result - g) / eps
     if side.balanced is not None:
         mean = xp.sum(b * residual, axis=-1, keepdims=True) / side.mass
         residual = residual - xp.where(side.balanced, mean, xp.zeros_like(mean))
@@ -93,8 +93,15 @@ def residual_of(side: Weighed, g: Array, result: Array, eps: Array) -> tuple[Arr
         eased = xp.where(b > 0, eased, xp.zeros_like(eased))  # where there is no weight nothing moves
         residual = xp.where(side.eased, eased, residual)
         result = xp.where(side.eased, g + eps * residual, result)
-        weights = xp.where(side.eased, weights * side.scale, weights)
-    return result, residual, weights
+    return result, residual, norm_weights(side)
+
+
+def norm_weights(side: Weighed) -> Array:
+    """The weights of the norm of a residual.  (B, m)"""
+    weights = side.weights / side.mass
+    if side.eased is None or side.scale is None:
+        return weights
+    return array_namespace(weights).where(side.eased, weights * side.scale, weights)
 
 
 def appended(memory: Memory, weights: Array, result: Array, residual: Array, size: Array) -> tuple[Array, Array, Array]:

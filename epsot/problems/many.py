@@ -17,6 +17,7 @@ import numpy as np
 from epsot.arrays import Place, to_numpy
 from epsot.costs import Array
 from epsot.geometry.base import DOUBLE
+from epsot.kernels.item_bursts import ItemBursts, Sides
 from epsot.kernels.reference import bounded_exp, logsumexp
 from epsot.kernels.vectors import distance
 from epsot.lazy import cached_property
@@ -35,6 +36,7 @@ class Kernels(Protocol):
 
     def softmin(self, h: Array, eps: Array) -> Array: ...
     def softmin_pair(self, k: Array, h: Array, eps: Array) -> tuple[Array, Array]: ...
+    def bursts(self, a: Sides, b: Sides) -> ItemBursts | None: ...
     def take(self, indices: Array) -> Kernels: ...
 
 
@@ -209,6 +211,11 @@ class Problems:
     @property
     def count(self) -> int:
         return int(self.a.weights.shape[0])
+
+    @cached_property
+    def bursts(self) -> ItemBursts | None:
+        """What makes many steps of each at once, or None."""
+        return self.kernel.bursts(self.a, self.b) if self.count else None
 
     @cached_property
     def balanced(self) -> np.ndarray:

@@ -34,6 +34,11 @@ def bursts(real: str, kind: int, dim: int, place: str = "double") -> list[str]:
     return [f"alternate<{name}, {ROWS}>", f"average<{name}>", f"descend<{name}>"]
 
 
+def items(kind: int, dim: int) -> list[str]:
+    name = pairs_name("double", kind, dim)
+    return [f"alternate_items<{name}, {ROWS}>", f"average_items<{name}>"]
+
+
 def groups() -> dict[str, list[str]]:
     """The names, by what is special about them."""
     found = {}
@@ -50,6 +55,10 @@ def groups() -> dict[str, list[str]]:
             for dim in (2, 3, 0):
                 found[f"{real}, bursts, {kind}, {f'd = {dim}' if dim else 'any d'}"] = bursts(real, number, dim)
         found[f"{real}, bursts, matrix"] = bursts("double", MATRIX, 0, real)
+    for kind, number in KINDS.items():
+        for dim in (2, 3, 0):
+            found[f"items, {kind}, {f'd = {dim}' if dim else 'any d'}"] = items(number, dim)
+    found["items, matrix"] = items(MATRIX, 0)
     threads = shapes.VECTOR_THREADS
     sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
     found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]

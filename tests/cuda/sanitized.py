@@ -12,11 +12,15 @@ import numpy as np
 
 from epsot.arrays import common_place
 from epsot.costs import Cost, Euclidean, HalfSquare
+from epsot.kernels import padded_matrices, padded_points
 from epsot.kernels.bursts import Progress, Rest, StopRule
 from epsot.kernels.cuda import bursts as cuda_bursts
 from epsot.kernels.cuda import modules, shapes
 from epsot.kernels.cuda import vectors as cuda_vectors
+from epsot.kernels.item_bursts import Records, StopRules
+from epsot.kernels.mixing import Weighed, no_memory
 from epsot.kernels.vectors import WINDOW
+from epsot.problems.many import Measures
 from epsot.problems.measure import Measure
 from tests.cuda import bridge, fake_cupy
 
@@ -62,6 +66,28 @@ def use_bursts(kernel: bridge.Bridge, n: int, m: int, steps: int, rng: np.random
     shapes.burst_shares = shared
 
 
+def use_items(n: int, m: int, d: int, steps: int, rng: np.random.Generator) -> None:
+    """Both kinds of steps, of items of three sizes, one of which has none to make; the second time with directions."""
+    place = common_place(x=fake_cupy.asarray(np.zeros(1)))
+    weights = [rng.random((3, size)) + 0.1 for size in (n, m)]
+    for w in weights:
+        w[1, 1 + w.shape[1] // 2 :] = 0
+    a, b = (Measures.of(fake_cupy.asarray(w), None, np.asarray([1.0, 2.0, np.inf]), place) for w in weights)
+    x, y = (fake_cupy.asarray(rng.normal(size=(3, size, max(d, 1)))) for size in (n, m))
+    kernel = padded_points(x, y, HalfSquare()) if d else padded_matrices(fake_cupy.asarray(rng.random((3, n, m))))
+    bursts, never, none = kernel.bursts(a, b), Rest(100, 0.0), np.zeros(3)
+    eps, counts = np.full(3, 0.1), np.asarray([steps, steps, 0])
+    rules = StopRules(eps, counts, none, never, never, none, np.full((3, 16), np.nan))
+    f, g = (fake_cupy.asarray(np.zeros((3, size))) for size in (n, m))
+    side = Weighed(b.weights, b.masses, None, None, None)
+    last, memory = (f, g, g, g), no_memory(g)
+    for _ in range(2):
+        record = Records(np.full(3, np.inf), np.full(3, np.inf), np.zeros(3, int))
+        last, _, memory, *_ = bursts.alternate(side, memory, last, last, record, 100, rules)
+    if n == m:
+        bursts.average(f, f, f, np.asarray([True, False, True]), rules)
+
+
 def use_vectors(m: int, steps: int, rng: np.random.Generator) -> None:
     """Every method."""
     b, g = fake_cupy.asarray(rng.random(m)), fake_cupy.asarray(rng.normal(size=m))
@@ -102,10 +128,13 @@ def main(races: bool) -> None:
                 kernel.source().softmin_self(rng.normal(size=n), 0.1)
                 kernel.cost_gradient(rng.normal(size=n), rng.normal(size=m), 0.1)
                 use_bursts(kernel, n, m, steps, rng)
+                if n * m <= shapes.ITEM_PAIRS:
+                    use_items(n, m, d, steps, rng)
         for n, m in sizes:
             kernel = bridge.matrix(rng.random((n, m)).astype(np.float32))
             use(kernel, n, m, rng)
             use_bursts(kernel, n, m, steps, rng)
+            use_items(min(n, 65), min(m, 65), 0, steps, rng)
         for m in (1, 513, shapes.ONE_BLOCK + 1):
             use_vectors(m, steps, rng)
     print(f"{len(fake_cupy.launches)} launches")

@@ -53,7 +53,7 @@ def test_no_races() -> None:
     assert "launches" in found.stdout
 
 
-STEP = "grid.meet();\n    }\n}"  # after a step of a descent
+STEP = "blocks.meet();\n    }\n}"  # after a step of a descent
 WARP = "__syncwarp();"  # between the guesses of a warp and its results, which lie in the same place
 FENCE = "__threadfence();  // ... and what they wrote by this one, whose"  # when blocks have met
 LAST = "__threadfence();  // ... and what they wrote by this one\n        }"  # before the last block joins the parts

@@ -221,6 +221,32 @@ def test_bursts_are_steps_one_by_one(
         close(ours.g, theirs.g.get(), tolerance)
 
 
+@pytest.mark.parametrize("reach", [None, (1.0, 0.5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9)])
+@pytest.mark.parametrize(("largest", "d"), [(64, 3), (256, 2), (40, 7)])
+def test_items_with_a_block_each_are_their_sweeps(
+    cupy: Any, unproven: None, largest: int, d: int, dtype: Any, tolerance: float, reach: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """More items than run at once, of all sizes, with weights of zero; to the bit the same again."""
+    rng = np.random.default_rng(largest)
+    sizes = rng.integers(8, largest + 1, (700, 2))
+    x, y = ([cupy.asarray((rng.random((n, d)) + k / 5).astype(dtype)) for n in sizes[:, k]] for k in (0, 1))
+    a, b = ([cupy.asarray(w / w.sum()) for w in (rng.integers(0, 4, n) + 1.0 * (np.arange(n) == 0) for n in side)]
+            for side in sizes.T)  # fmt: skip
+    options: dict[str, Any] = {"blur": 0.2, "reach": reach, "tol": 1e-5}
+    found: Any = epsot.sinkhorn_divergence(x, y, a, b, **options)
+    again = epsot.sinkhorn_divergence(x, y, a, b, **options)
+    assert bool((found.value == again.value).all())
+    monkeypatch.setattr(shapes, "ITEM_PAIRS", 0)
+    wanted: Any = epsot.sinkhorn_divergence(x, y, a, b, **options)
+    assert (found.xy.status == wanted.xy.status).all()
+    assert (found.xy.nit == wanted.xy.nit).mean() > 0.99  # roundings may decide at a tolerance
+    close(found.value, wanted.value.get(), tolerance)
+    for k in (0, 350, 699):
+        close(found[k].f, wanted[k].f.get(), tolerance)
+
+
 def test_bursts_of_many_threads(cupy: Any, unproven: None) -> None:
     """Grids whose blocks wait for each other, of several streams at once: none starts before all of it can run."""
     rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulat
 
 DTYPES: dict[str, Any] = {"float": np.float32, "double": np.float64}
 COSTS = {cost.kind: cost for cost in (HalfSquare(), Euclidean(), Cityblock())}
+SEVERAL = ("bursts", "items")  # steps, of which there are tests of their own
 ELSEWHERE = ("order", "vectors")  # test_driver.py, and test_vectors.py in tests/kernels
 
 
@@ -46,7 +48,11 @@ def prepared(label: str, rng: np.random.Generator) -> tuple[Case, str]:
     return case, "softmin pair self apply gradient cost_apply"
 
 
-@pytest.mark.parametrize("label", [label for label in groups() if label not in ELSEWHERE and "bursts" not in label])
+def of_sweeps(label: str) -> bool:
+    return label not in ELSEWHERE and not any(what in label for what in SEVERAL)
+
+
+@pytest.mark.parametrize("label", [label for label in groups() if of_sweeps(label)])
 def test_every_kernel_runs(label: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     case, methods = prepared(label, rng)
     for name in methods.split():
@@ -97,4 +103,28 @@ def test_every_burst_runs(label: str, rng: np.random.Generator) -> None:
     descended = epsot.divergence(geometry(lambda z: z), eps=0.3, tol=None)
     for one, other in zip(ours, (theirs.f, theirs.g, theirs.value, descended.value), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}
+
+
+@pytest.mark.parametrize("label", [label for label in groups() if label.startswith("items")])
+def test_every_burst_of_items_runs(label: str, rng: np.random.Generator) -> None:
+    """`tests/kernels/test_item_bursts.py` looks at their decisions."""
+    what, d = re.fullmatch(r"items, (\w+)(?:|, d = (\d)|, any d)", label).groups()  # type: ignore[union-attr]
+    x, y = rng.random((3, 40, int(d or 5))), rng.random((3, 35, int(d or 5)))
+    cost = COSTS.get(what, HalfSquare())
+    costs = [cost.value(u[:, :, None], v[:, None]) for u, v in ((x, y), (x, x), (y, y))]
+
+    def solved(move: Any) -> Any:
+        if what == "matrix":
+            C, C_xx, C_yy = map(move, costs)
+            return epsot.divergence(epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy), eps=0.3, tol=1e-6)
+        return epsot.divergence(epsot.PointCloud(move(x), move(y), cost=cost), eps=0.3, tol=1e-6)
+
+    def results() -> list[np.ndarray]:
+        found = solved(fake_cupy.asarray)
+        return [found.f.data_, found.g.data_, found.value.data_]
+
+    ours, theirs = same_in_both_orders(results), solved(lambda z: z)
+    for one, other in zip(ours, (theirs.f, theirs.g, theirs.value), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
     assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}

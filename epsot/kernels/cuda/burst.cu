@@ -11,6 +11,7 @@ constexpr int BURST_ROWS = 2;
 constexpr int BURST_FOLD = 64;   // terms of a lane that are summed in the type of the points
 constexpr int MATRIX = 3;        // a cost that is stored, beside SQUARE, EUCLIDEAN and CITYBLOCK
 constexpr int AGAIN = 0, ENDED = 1, RETREATED = 2;  // what a step decides
+constexpr int ALTERNATE_HEAD = 11, AVERAGE_HEAD = 3;  // numbers before the errors
 
 __device__ __forceinline__ void pause()
 {
@@ -22,6 +23,7 @@ __device__ __forceinline__ void pause()
 // Where all blocks of a grid meet. arrived: zero at first. Block 0 adds what the others lack of 2^31, so that a meeting
 // turns the highest bit and leaves the others as they were, for the next one, also of the next launch.
 struct Grid {
+    static constexpr int THREADS = BURST_THREADS;
     unsigned* arrived;
     __device__ __forceinline__ void meet() const
     {
@@ -202,11 +204,11 @@ template <typename T_, int COST, int DIM, typename Place_ = double> struct Pairs
 
     // take(i, softmin) for every row, softmin = -eps log sum_j exp(..), by one thread; h in base 2. guess_scale guess is
     // log2(e) / eps times an earlier softmin: the sum around it is near 1, or is done again around its largest term.
-    template <class Take>
+    template <int THREADS, class Take>
     __device__ __forceinline__ void
     softmin(const double* h, const double* guess, double guess_scale, double eps, const Take& take) const
     {
-        constexpr Index WARPS = BURST_THREADS / 32;
+        constexpr Index WARPS = THREADS / 32;
 #pragma unroll 1
         for (Index first = (threadIdx.x / 32 * Index(gridDim.x) + blockIdx.x) * BURST_ROWS; first < n;
              first += WARPS * gridDim.x * BURST_ROWS) {
@@ -242,7 +244,12 @@ struct Side {
     const double* log_weights;
     const double rho, damping, eps;
     __device__ __forceinline__ double guess_scale() const { return LOG2_E / eps * damping; }
-    __device__ __forceinline__ double damped(double softmin) const { return softmin / damping; }
+    // A potential, zero where there is no weight: no sum sees it there.
+    __device__ __forceinline__ double counted(Index i, double f) const
+    {
+        return log_weights[i] > minus_infinity() ? f : 0;
+    }
+    __device__ __forceinline__ double damped(Index i, double softmin) const { return counted(i, softmin / damping); }
     // The log-density of the measure and a potential, in base 2.
     __device__ __forceinline__ double density(Index i, double f) const { return LOG2_E * (log_weights[i] + f / eps); }
 };
@@ -297,13 +304,181 @@ struct DescendTask {
     int own, fresh, steps;
 };
 
+// Where things lie in `work` of `alternate`: two sets of f (n), g, updated, result (m), of which one is the best so far
+// and one the last; start (m), two pairs of a result and its residual (4 m), the log-densities k (n) and h (m), what
+// blocks leave for each other.
+struct AlternateRoom {
+    double* work;
+    const Index n, m;
+    __device__ __forceinline__ double* f(int set) const { return work + set * (n + 3 * m); }
+    __device__ __forceinline__ double* g(int set) const { return f(set) + n; }
+    __device__ __forceinline__ double* updated(int set) const { return f(set) + n + m; }
+    __device__ __forceinline__ double* result(int set, bool balanced) const
+    {
+        return f(set) + n + (balanced ? m : 2 * m);
+    }
+    __device__ __forceinline__ double* start() const { return work + 2 * (n + 3 * m); }
+    __device__ __forceinline__ double* pair(int number) const { return start() + m + number % 2 * (2 * m); }
+    __device__ __forceinline__ double* k() const { return start() + 5 * m; }
+    __device__ __forceinline__ double* h() const { return k() + n; }
+    __device__ __forceinline__ double* partial() const { return h() + m; }
+};
+template <class Place> struct AlternateArrays {
+    const Place *x, *y;
+    const double *log_a, *log_b, *b, *weights, *ease, *first_f, *first_start, *first_past;
+    double *moves, *changes, *work, *numbers, *errors;
+};
+
 // ConjugateResiduals.step, again and again, where nothing unusual happens: f <- next_f(g), updated <- next_g(f), and
 // the mix of the steps before, as `advance` makes it.
 //
-// work: two sets of f (n), g, updated, result (m), of which one is the best so far and one the last; start (m), two
-// pairs of a result and its residual (4 m), the log-densities k (n) and h (m), what blocks leave for each other.
 // numbers: steps made, what the last decided, norm, expected norm, directions, slot, lowest error, lowest norm, waited,
-// the last set, the best one or -1; then errors. The shapes of the rest are those of `advance`.
+// the last set, the best one or -1. errors: those before, then those of the steps. The shapes of the rest are those of
+// `advance`.
+//
+// What a part of a step needs is put together where that begins. Kept from the start it would take the registers of the
+// sums, unless `at` and `task` are constants of the launch.
+template <class Pairs, int ROWS, class Blocks>
+__device__ __forceinline__ void
+alternate_by(const Blocks& blocks, const AlternateArrays<typename Pairs::Place>& at, const AlternateTask& task)
+{
+    constexpr int THREADS = Blocks::THREADS, WINDOW = ROWS - 1;
+    typedef Advance<THREADS, ROWS> Step;
+    typedef LogMass<THREADS> Mass;
+    __shared__ union {
+        typename Step::Meet::Shared step;
+        typename Mass::Meet::Shared mass;
+    } shared;
+    const int shares = task.shares < int(gridDim.x) ? task.shares : int(gridDim.x);  // a grid may get fewer blocks
+    const bool sharing = int(blockIdx.x) < shares;
+    const auto room = [&] { return AlternateRoom{at.work, task.n, task.m}; };
+    const auto pairs = [&] {
+        return Pairs{at.x, at.y, task.n, task.m, task.d, task.down, task.right, task.scale};
+    };
+    const auto a_side = [&] { return Side{at.log_a, task.rho_a, 1 + task.eps / task.rho_a, task.eps}; };
+    const auto b_side = [&] { return Side{at.log_b, task.rho_b, 1 + task.eps / task.rho_b, task.eps}; };
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        at.numbers[2] = task.size;
+        at.numbers[3] = task.expected;
+        at.numbers[4] = task.directions;
+        at.numbers[5] = task.slot;
+        at.numbers[6] = task.lowest_error;
+        at.numbers[7] = task.lowest_norm;
+        at.numbers[8] = task.waited;
+        at.numbers[10] = -1;
+    }
+    EPSOT_EVERY(j, task.m, gridDim.x) {
+        const double first = at.first_start[j];
+        room().start()[j] = first;
+        room().h()[j] = b_side().density(j, first);
+    }
+    blocks.meet();
+    const double* guess = at.first_f;
+#pragma unroll 1
+    for (int number = 0;; ++number) {
+        const int best = int(at.numbers[10]), set = best == 0 ? 1 : 0;
+        const int count = int(at.numbers[4]), slot = int(at.numbers[5]);
+        {
+            const Side side = a_side();
+            double *f = room().f(set), *k = room().k();
+            pairs().template softmin<THREADS>(room().h(), guess, side.guess_scale(), side.eps,
+                                              [&](Index i, double softmin) {
+                                                  f[i] = side.damped(i, softmin);
+                                                  k[i] = side.density(i, f[i]);
+                                              });
+            double* g = room().g(set);
+            EPSOT_EVERY(j, task.m, gridDim.x) g[j] = room().start()[j];
+        }
+        blocks.meet();
+        {
+            const Side side = b_side();
+            double* updated = room().updated(set);
+            pairs().transposed().template softmin<THREADS>(
+                room().k(), room().start(), side.guess_scale(), side.eps,
+                [&](Index j, double softmin) { updated[j] = side.damped(j, softmin); });
+        }
+        blocks.meet();
+        const bool balanced = task.balanced != 0;
+        if (!balanced) {  // move along the best constant shift
+            if (blockIdx.x == 0) {
+                double shift = 0;
+#pragma unroll 1
+                for (int side = 0; side < 2; ++side) {
+                    typename Mass::Meet meeting(shared.mass, room().partial(), 1, Mass::PEAKS);
+                    const Mass of = {side ? at.log_b : at.log_a, side ? room().updated(set) : room().f(set),
+                                     side ? task.m : task.n, side ? task.rho_b : task.rho_a};
+#pragma unroll 1
+                    for (int stage = 0; stage < Mass::STAGES; ++stage) {
+                        meeting.open(stage);
+                        of.run(meeting, stage);
+                    }
+                    meeting.open(Mass::STAGES);
+                    shift += (side ? -of.result(meeting) : of.result(meeting)) / (1 / task.rho_a + 1 / task.rho_b);
+                    __syncthreads();  // everybody has read the totals
+                }
+                const double* updated = room().updated(set);
+                double* result = room().result(set, false);
+                EPSOT_EVERY(j, task.m, 1) result[j] = b_side().counted(j, updated[j] - shift);
+            }
+            blocks.meet();
+        }
+        int kept = 0;
+        for (int back = 1; back <= count; ++back) kept |= 1 << (slot - back + ROWS) % ROWS;
+        typename Step::Meet meeting(shared.step, room().partial(), shares, Step::PEAKS);
+        // The others do not read what block 0 may have written by now.
+        const double size = sharing ? at.numbers[2] : 0, expected = sharing ? at.numbers[3] : 0;
+        const double* past = number ? room().pair(number + 1) : at.first_past;
+        const Step step = {at.b, at.weights, at.ease, room().g(set), room().result(set, balanced), past,
+                           {at.log_b, room().g(set), room().updated(set), 1 / task.eps + 1 / task.rho_b, task.rho_b},
+                           at.moves, at.changes, task.m, task.eps, task.mass, balanced, task.eased != 0,
+                           number > 0 || task.moved, kept, count == WINDOW ? 1 << (slot + 1) % ROWS : 0, slot, size,
+                           expected, {task.bent, task.dependent, task.leap, task.longest}, room().pair(number),
+                           room().start()};
+#pragma unroll 1
+        for (int stage = 0; stage < Step::STAGES; ++stage) {
+            if (sharing) {
+                meeting.open(stage);
+                step.run(meeting, stage);
+            }
+            if (shares > 1) blocks.meet();
+        }
+        if (sharing) {
+            meeting.open(Step::STAGES);
+            const double part = step.part(meeting);
+            double *start = room().start(), *h = room().h();
+            EPSOT_EVERY(j, task.m, shares) {
+                start[j] = step.pair[j] - start[j] * part;
+                h[j] = b_side().density(j, start[j]);
+            }
+        }
+        if (blockIdx.x == 0 && threadIdx.x == 0) {
+            const typename Step::Verdict found = step.verdict(meeting, Step::STAGES);
+            const Terms terms = {task.steps, task.tol, task.restless, {task.still, task.still_factor},
+                                 {task.slow, task.slow_factor}, at.errors, task.known};
+            const double error = step.error(meeting);
+            const bool better = error < at.numbers[6], nearer = found.size < at.numbers[7];
+            const int since = nearer ? 0 : better ? 0 : int(at.numbers[8]) + 1;
+            const bool finite = magnitude(error) < -minus_infinity(), retreats = finite && since >= task.patience;
+            at.numbers[0] = number + 1;
+            at.numbers[2] = found.size;
+            at.numbers[3] = step.expectation(meeting);
+            at.numbers[4] = smaller((found.misled ? 0 : count) + found.gained, WINDOW);
+            at.numbers[5] = (slot + found.gained) % ROWS;
+            if (better) { at.numbers[6] = error; at.numbers[10] = set; }
+            if (finite && !retreats) {
+                at.numbers[8] = since;
+                if (nearer) at.numbers[7] = found.size;
+            }
+            at.numbers[9] = set;
+            at.numbers[1] = retreats ? RETREATED : AGAIN;
+            if (terms.over(number, error) && !retreats) at.numbers[1] = ENDED;
+        }
+        blocks.meet();
+        if (at.numbers[1] != AGAIN) return;
+        guess = room().f(set);
+    }
+}
+
 template <class Pairs, int ROWS>
 __global__ void __launch_bounds__(BURST_THREADS, 1)
 alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const double* log_a, const double* log_b,
@@ -311,143 +486,25 @@ alternate(const typename Pairs::Place* x, const typename Pairs::Place* y, const 
           const double* first_past, double* moves, double* changes, double* work, double* numbers, unsigned* arrived,
           const AlternateTask task)
 {
-    typedef Advance<BURST_THREADS, ROWS> Step;
-    typedef LogMass<BURST_THREADS> Mass;
-    __shared__ union {
-        typename Step::Meet::Shared step;
-        typename Mass::Meet::Shared mass;
-    } shared;
-    constexpr int HEAD = 11, WINDOW = ROWS - 1;
-    const Grid grid = {arrived};
-    const Index n = task.n, m = task.m;
-    const double eps = task.eps, rho_a = task.rho_a, rho_b = task.rho_b;
-    const bool balanced = task.balanced != 0;
-    const int shares = task.shares < int(gridDim.x) ? task.shares : int(gridDim.x);  // a grid may get fewer blocks
-    const bool sharing = int(blockIdx.x) < shares;
-    const Pairs rows = {x, y, n, m, task.d, task.down, task.right, task.scale}, columns = rows.transposed();
-    const Side a_side = {log_a, rho_a, 1 + eps / rho_a, eps}, b_side = {log_b, rho_b, 1 + eps / rho_b, eps};
-    const Terms terms = {task.steps, task.tol, task.restless, {task.still, task.still_factor},
-                         {task.slow, task.slow_factor}, numbers + HEAD, task.known};
-    double* start = work + 2 * (n + 3 * m);
-    double *pairs = start + m, *k = pairs + 4 * m, *h = k + n, *partial = h + m;
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
-        numbers[2] = task.size;
-        numbers[3] = task.expected;
-        numbers[4] = task.directions;
-        numbers[5] = task.slot;
-        numbers[6] = task.lowest_error;
-        numbers[7] = task.lowest_norm;
-        numbers[8] = task.waited;
-        numbers[10] = -1;
-    }
-    constexpr int THREADS = BURST_THREADS;
-    EPSOT_EVERY(j, m, gridDim.x) {
-        start[j] = first_start[j];
-        h[j] = b_side.density(j, start[j]);
-    }
-    grid.meet();
-    const double* guess = first_f;
-#pragma unroll 1
-    for (int number = 0;; ++number) {
-        const int best = int(numbers[10]), set = best == 0 ? 1 : 0, count = int(numbers[4]), slot = int(numbers[5]);
-        double* f = work + set * (n + 3 * m);
-        double *g = f + n, *updated = g + m, *result = balanced ? updated : updated + m;
-        rows.softmin(h, guess, a_side.guess_scale(), eps, [&](Index i, double softmin) {
-            f[i] = a_side.damped(softmin);
-            k[i] = a_side.density(i, f[i]);
-        });
-        EPSOT_EVERY(j, m, gridDim.x) g[j] = start[j];
-        grid.meet();
-        columns.softmin(k, start, b_side.guess_scale(), eps, [&](Index j, double softmin) {
-            updated[j] = b_side.damped(softmin);
-        });
-        grid.meet();
-        if (!balanced) {  // move along the best constant shift
-            if (blockIdx.x == 0) {
-                double shift = 0;
-#pragma unroll 1
-                for (int side = 0; side < 2; ++side) {
-                    typename Mass::Meet meeting(shared.mass, partial, 1, Mass::PEAKS);
-                    const Mass of = {side ? log_b : log_a, side ? updated : f, side ? m : n, side ? rho_b : rho_a};
-#pragma unroll 1
-                    for (int stage = 0; stage < Mass::STAGES; ++stage) {
-                        meeting.open(stage);
-                        of.run(meeting, stage);
-                    }
-                    meeting.open(Mass::STAGES);
-                    shift += (side ? -of.result(meeting) : of.result(meeting)) / (1 / rho_a + 1 / rho_b);
-                    __syncthreads();  // everybody has read the totals
-                }
-                EPSOT_EVERY(j, m, 1) result[j] = updated[j] - shift;
-            }
-            grid.meet();
-        }
-        int kept = 0;
-        for (int back = 1; back <= count; ++back) kept |= 1 << (slot - back + ROWS) % ROWS;
-        typename Step::Meet meeting(shared.step, partial, shares, Step::PEAKS);
-        // The others do not read what block 0 may have written by now.
-        const double size = sharing ? numbers[2] : 0, expected = sharing ? numbers[3] : 0;
-        const double *past = number ? pairs + (number + 1) % 2 * (2 * m) : first_past;
-        const Step step = {b, weights, ease, g, result, past, {log_b, g, updated, 1 / eps + 1 / rho_b, rho_b}, moves,
-                           changes, m, eps, task.mass, balanced, task.eased != 0, number > 0 || task.moved, kept,
-                           count == WINDOW ? 1 << (slot + 1) % ROWS : 0, slot, size, expected,
-                           {task.bent, task.dependent, task.leap, task.longest}, pairs + number % 2 * (2 * m), start};
-#pragma unroll 1
-        for (int stage = 0; stage < Step::STAGES; ++stage) {
-            if (sharing) {
-                meeting.open(stage);
-                step.run(meeting, stage);
-            }
-            if (shares > 1) grid.meet();
-        }
-        if (sharing) {
-            meeting.open(Step::STAGES);
-            const double part = step.part(meeting);
-            EPSOT_EVERY(j, m, shares) {
-                start[j] = step.pair[j] - start[j] * part;
-                h[j] = b_side.density(j, start[j]);
-            }
-        }
-        if (blockIdx.x == 0 && threadIdx.x == 0) {
-            const typename Step::Verdict found = step.verdict(meeting, Step::STAGES);
-            const double error = step.error(meeting);
-            const bool better = error < numbers[6], nearer = found.size < numbers[7];
-            const int since = nearer ? 0 : better ? 0 : int(numbers[8]) + 1;
-            const bool finite = magnitude(error) < -minus_infinity(), retreats = finite && since >= task.patience;
-            numbers[0] = number + 1;
-            numbers[2] = found.size;
-            numbers[3] = step.expectation(meeting);
-            numbers[4] = smaller((found.misled ? 0 : count) + found.gained, WINDOW);
-            numbers[5] = (slot + found.gained) % ROWS;
-            if (better) { numbers[6] = error; numbers[10] = set; }
-            if (finite && !retreats) {
-                numbers[8] = since;
-                if (nearer) numbers[7] = found.size;
-            }
-            numbers[9] = set;
-            numbers[1] = retreats ? RETREATED : AGAIN;
-            if (terms.over(number, error) && !retreats) numbers[1] = ENDED;
-        }
-        grid.meet();
-        if (numbers[1] != AGAIN) return;
-        guess = f;
-    }
+    const AlternateArrays<typename Pairs::Place> at = {
+        x, y, log_a, log_b, b, weights, ease, first_f, first_start, first_past, moves, changes, work, numbers,
+        numbers + ALTERNATE_HEAD};
+    alternate_by<Pairs, ROWS>(Grid{arrived}, at, task);
 }
 
 // SelfTransport.step, again and again: f <- mean, updated <- next_f(f), mean <- (f + updated) / 2. If it is fresh, the
 // first mean is an update, not a mean.
 //
 // work: two means (n each), updated (n), two log-densities (n each), what blocks leave for each other. numbers: steps
-// made, the mean whose update is the last (0 or 1), whether to go on; then errors.
-template <class Pairs>
-__global__ void __launch_bounds__(BURST_THREADS, 1)
-average(const typename Pairs::Place* x, const double* log_a, const double* first_mean, double* work, double* numbers,
-        unsigned* arrived, const AverageTask task)
+// made, the mean whose update is the last (0 or 1), whether to go on.
+template <class Pairs, class Blocks>
+__device__ __forceinline__ void
+average_by(const Blocks& blocks, const typename Pairs::Place* x, const double* log_a, const double* first_mean,
+           double* work, double* numbers, double* errors, const AverageTask& task)
 {
-    typedef Violation<BURST_THREADS> Sums;
+    constexpr int THREADS = Blocks::THREADS;
+    typedef Violation<THREADS> Sums;
     __shared__ typename Sums::Meet::Shared shared;
-    constexpr int HEAD = 3, THREADS = BURST_THREADS;
-    const Grid grid = {arrived};
     const Index n = task.n;
     const double eps = task.eps, rho = task.rho;
     const bool fresh = task.fresh != 0;
@@ -455,24 +512,24 @@ average(const typename Pairs::Place* x, const double* log_a, const double* first
     const Pairs rows = {x, x, n, n, task.d, task.down, task.right, task.scale};
     const Side side = {log_a, rho, 1 + eps / rho, eps};
     const Rest rest = {task.still, task.still_factor};
-    const Terms terms = {task.steps, task.tol, -minus_infinity(), rest, rest, numbers + HEAD, task.known};
+    const Terms terms = {task.steps, task.tol, -minus_infinity(), rest, rest, errors, task.known};
     double *updated = work + 2 * n, *densities = updated + n, *partial = densities + 2 * n;
     const Index begin = fresh ? n : 0;
     EPSOT_EVERY(i, n, gridDim.x) {
         work[begin + i] = first_mean[i];
         densities[begin + i] = side.density(i, first_mean[i]);
     }
-    grid.meet();
+    blocks.meet();
 #pragma unroll 1
     for (int number = fresh ? -1 : 0;; ++number) {
         const Index now = (number & 1) * n, then = n - now;
         const double* mean = work + now;
-        rows.softmin(densities + now, mean, side.guess_scale(), eps, [&](Index i, double softmin) {
-            updated[i] = side.damped(softmin);
+        rows.template softmin<THREADS>(densities + now, mean, side.guess_scale(), eps, [&](Index i, double softmin) {
+            updated[i] = side.damped(i, softmin);
             work[then + i] = number < 0 ? updated[i] : (mean[i] + updated[i]) / 2;
             densities[then + i] = side.density(i, work[then + i]);
         });
-        grid.meet();
+        blocks.meet();
         if (number < 0) continue;
         typename Sums::Meet meeting(shared, partial, shares, Sums::PEAKS);
         const Sums sums = {{log_a, mean, updated, 1 / eps + 1 / rho, rho}, n};
@@ -482,7 +539,7 @@ average(const typename Pairs::Place* x, const double* log_a, const double* first
                 meeting.open(stage);
                 sums.run(meeting, stage);
             }
-            if (shares > 1) grid.meet();
+            if (shares > 1) blocks.meet();
         }
         if (blockIdx.x == 0) {
             meeting.open(Sums::STAGES);
@@ -492,9 +549,17 @@ average(const typename Pairs::Place* x, const double* log_a, const double* first
                 numbers[2] = terms.over(number, sums.error(meeting)) ? ENDED : AGAIN;
             }
         }
-        grid.meet();
+        blocks.meet();
         if (numbers[2] != AGAIN) return;
     }
+}
+
+template <class Pairs>
+__global__ void __launch_bounds__(BURST_THREADS, 1)
+average(const typename Pairs::Place* x, const double* log_a, const double* first_mean, double* work, double* numbers,
+        unsigned* arrived, const AverageTask task)
+{
+    average_by<Pairs>(Grid{arrived}, x, log_a, first_mean, work, numbers, numbers + AVERAGE_HEAD, task);
 }
 
 // Symmetric.step, or SelfTransport.step if `own`, at one temperature after the other, with nothing to decide:
@@ -502,14 +567,13 @@ average(const typename Pairs::Place* x, const double* log_a, const double* first
 //
 // work: two of each of f, g (n, m) and of the log-densities k, h (n, m), then the update (n, m); step number k reads
 // those of k % 2. Of a measure and itself f and k alone are used.
-template <class Pairs>
-__global__ void __launch_bounds__(BURST_THREADS, 1)
-descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const double* log_a, const double* log_b,
-        const double* first_f, const double* first_g, const double* temperatures, double* work, unsigned* arrived,
-        const DescendTask task)
+template <class Pairs, class Blocks>
+__device__ __forceinline__ void
+descend_by(const Blocks& blocks, const typename Pairs::Place* x, const typename Pairs::Place* y, const double* log_a,
+           const double* log_b, const double* first_f, const double* first_g, const double* temperatures, double* work,
+           const DescendTask& task)
 {
-    constexpr int THREADS = BURST_THREADS;
-    const Grid grid = {arrived};
+    constexpr int THREADS = Blocks::THREADS;
     const Index n = task.n, m = task.m, part = n + m;
     const bool own = task.own != 0, fresh = task.fresh != 0;
     const int steps = task.steps;
@@ -520,7 +584,7 @@ descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const do
         work[begin + i] = first;
         densities[begin + i] = LOG2_E * ((i < n ? log_a[i] : log_b[i - n]) + first / eps);
     }
-    grid.meet();
+    blocks.meet();
 #pragma unroll 1
     for (int number = fresh ? -1 : 0; number < steps; ++number) {
         const double eps = temperatures[number < 0 ? 0 : number];
@@ -532,15 +596,24 @@ descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const do
             const Index at = side ? n : 0, across = own || side ? 0 : n;
             const double rho = side ? task.rho_b : task.rho_a;
             const Side measure = {side ? log_b : log_a, rho, 1 + eps / rho, eps};
-            (side ? rows.transposed() : rows).softmin(
+            (side ? rows.transposed() : rows).template softmin<THREADS>(
                 densities + now + across, work + now + at, measure.guess_scale(), eps, [&](Index i, double softmin) {
-                    const double to = measure.damped(softmin), f = work[now + at + i];
+                    const double to = measure.damped(i, softmin), f = work[now + at + i];
                     const double mean = number < 0 ? to : (f + to) / 2;
                     updated[at + i] = to;
                     work[then + at + i] = mean;
                     densities[then + at + i] = LOG2_E * (measure.log_weights[i] + mean / next);
                 });
         }
-        grid.meet();
+        blocks.meet();
     }
+}
+
+template <class Pairs>
+__global__ void __launch_bounds__(BURST_THREADS, 1)
+descend(const typename Pairs::Place* x, const typename Pairs::Place* y, const double* log_a, const double* log_b,
+        const double* first_f, const double* first_g, const double* temperatures, double* work, unsigned* arrived,
+        const DescendTask task)
+{
+    descend_by<Pairs>(Grid{arrived}, x, y, log_a, log_b, first_f, first_g, temperatures, work, task);
 }

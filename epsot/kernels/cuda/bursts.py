@@ -37,19 +37,21 @@ class Fields:
         self.names = [name for _, names in kinds for name in names]
         self.layout = struct.Struct("@" + "".join(kind * len(names) for kind, names in kinds) + "0q")
         self.dtype = np.dtype((np.void, self.layout.size))
+        self.columns = np.dtype([(name, f"{kind}") for kind, names in kinds for name in names], align=True)
 
     def __call__(self, **values: float) -> np.ndarray:
         """The struct as one argument of a launch."""
         return np.frombuffer(self.layout.pack(*map(values.__getitem__, self.names)), self.dtype)
 
 
-ALTERNATE = Fields(
+ALTERNATE_FIELDS = (
     "n m d down right",
     "scale eps rho_a rho_b mass size expected lowest_error lowest_norm "
     "bent dependent leap longest tol restless still_factor slow_factor",
     "balanced eased moved directions slot waited patience shares steps still slow known",
 )
-AVERAGE = Fields("n d down right", "scale eps rho tol still_factor", "fresh shares steps still known")
+AVERAGE_FIELDS = ("n d down right", "scale eps rho tol still_factor", "fresh shares steps still known")
+ALTERNATE, AVERAGE = Fields(*ALTERNATE_FIELDS), Fields(*AVERAGE_FIELDS)
 DESCEND = Fields("n m d down right", "factor rho_a rho_b", "own fresh steps")
 
 

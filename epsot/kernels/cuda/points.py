@@ -18,6 +18,12 @@ from epsot.lazy import cached_property
 KINDS = {"square": 0, "euclidean": 1, "cityblock": 2}  # as in forms.cu
 
 
+def kind_of(cost: Cost, d: int) -> int:
+    """The kind of a cost, as in forms.cu; on a line a distance is the same without a square root."""
+    kind = KINDS[str(cost.kind)]
+    return KINDS["cityblock"] if d == 1 and kind == KINDS["euclidean"] else kind
+
+
 class Points(Fused, reference.Points):
     """The kernels of two clouds and a cost that has a `kind`.
 
@@ -42,10 +48,8 @@ class Points(Fused, reference.Points):
     def _join(self, x_cloud: Cloud, y_cloud: Cloud, cost: Cost) -> None:
         reference.Points.__init__(self, x_cloud.points, y_cloud.points, cost)
         self.x_cloud, self.y_cloud = x_cloud, y_cloud
-        self.factor, self.kind = float(cost.factor), KINDS[str(cost.kind)]
         self.dim = int(self.x.shape[1])
-        if self.dim == 1 and self.kind == KINDS["euclidean"]:  # the same without a square root
-            self.kind = KINDS["cityblock"]
+        self.factor, self.kind = float(cost.factor), kind_of(cost, self.dim)
 
     @property
     def device(self) -> Any:

@@ -29,6 +29,12 @@ burst   Many steps of a small problem in one launch. A pair of points in space c
         a pair needs two operations each, and a load for two rows that comes from the second level cache where warps
         are apart. Predicted from the compiled loop, not yet measured.
 
+items   Each item of a batch has a block, whose steps meet nobody else. All of it is float64, as the sweeps of a batch
+        are: some 40 operations a pair with the exponential, 0.6 of a clock. A step of 64 x 64 points is 8192 pairs,
+        5000 clocks or 3 microseconds of a multiprocessor, on which two blocks take turns; 30 steps of 10 000 such items
+        on 132 are 7 milliseconds. The sweeps write and read all logits some eight times, 1.3 milliseconds for each of
+        these steps, and go on until the slowest item is done. Predicted, not yet measured.
+
 Kernels that sum values in registers have fewer rows a thread. More than a few values of `tiled` points, and the
 coordinates of their gradients, are a second product of 4 x 4 results in each thread, 2 x 4 in float64.
 """
@@ -64,6 +70,9 @@ BURST_ENTRIES = (
 )  # of a matrix, whose columns are read a sector for every two numbers: 0.1 ms of a second level cache
 BURST_SHARE = 1024  # entries of a vector for each block that works on it between two sums ...
 BURST_SHARES = 8  # ... and so many blocks at most
+
+ITEM_THREADS = 128  # of a block that makes the steps of one item of a batch, as in burst.cu; two on each multiprocessor
+ITEM_PAIRS = 2**16  # of such an item; larger ones are better shared by all blocks
 
 
 class Shape(NamedTuple):
@@ -149,6 +158,11 @@ def burst_blocks(n: int, m: int, multiprocessors: int) -> int:
 def burst_shares(n: int, blocks: int) -> int:
     """Blocks among which a vector is shared between two sums; all have to meet more often where they are several."""
     return 1 if n <= 2 * BURST_SHARE else min(-(-n // BURST_SHARE), BURST_SHARES, blocks)
+
+
+def item_bursts(n: int, m: int) -> bool:
+    """Whether the items of a batch, of at most so many points, are worth a block each."""
+    return n * m <= ITEM_PAIRS
 
 
 def vector_blocks(n: int) -> int:

@@ -281,7 +281,7 @@ template <int THREADS, int ROWS> struct Advance {
                 double r = (result[j] - g[j]) / eps - shift, to = result[j];
                 if (eased) {
                     const double most = magnitude(r) > limits.longest ? magnitude(r) : limits.longest;
-                    const double wide = r / scale[j];
+                    const double wide = b[j] > 0 ? r / scale[j] : 0;  // where there is no weight nothing moves
                     r = magnitude(wide) > most ? (wide > 0 ? most : -most) : wide;
                     to = g[j] + eps * r;
                 }

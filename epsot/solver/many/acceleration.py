@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from epsot.arrays import to_numpy
+from epsot.arrays import Place, to_numpy
 from epsot.costs import Array
+from epsot.kernels.item_bursts import ManyIterates, Measured, Records
 from epsot.kernels.mixing import Memory, Weighed, advance, no_memory
-from epsot.problems.many import Chosen, Problems, merged
+from epsot.problems.many import Chosen, Problems, Record, merged
 from epsot.solver.acceleration import LARGE, LEAST, LONG, SLOW, STILL, TIED
-from epsot.solver.many.courses import GO_ON, Courses
+from epsot.solver.many.courses import GO_ON, Courses, Levels
 from epsot.solver.many.updates import Duals, Update, begun
 from epsot.solver.updates import PATIENCE, Pair
 from epsot.status import Status
@@ -103,6 +104,52 @@ class ConjugateResiduals(Update):
         errors, norms = to_numpy(problems.place.xp.stack([error, mixed.norm]))  # the one reading of the step
         state = state._replace(memory=mixed.memory)
         return self.measured(problems, state, plain, mixed.start, errors, norms)
+
+    def run(self, problems: Problems, state: State, levels: Levels) -> tuple[State, Measured]:
+        """Several mixed steps of each problem where the backend has them; of others one that is not of that kind."""
+        bursts = problems.bursts
+        if bursts is None:
+            return self.one(problems, state, levels)
+        if (levels.eps != state.ledger.eps).any():
+            state = self.new_levels(problems, state, levels.eps)
+        ledger, place = state.ledger, problems.place
+        usual = np.where(ledger.plain_steps > 0, 0, np.minimum(levels.left, ledger.next_check - ledger.steps - 1))
+        others = (levels.left > 0) & (usual < 1)
+        errors, counts = np.full((problems.count, 1), np.nan), np.zeros(problems.count, int)
+        if (usual > 0).any():
+            memory = state.memory._replace(known=state.memory.known & problems.a.on_device(~ledger.forgotten))
+            made = bursts.alternate(
+                weighed(problems, state), memory, state.plain, state.best,
+                Records(ledger.lowest_error, ledger.lowest_norm, ledger.waited), PATIENCE,
+                levels.rules(usual, STILL, SLOW),
+            )  # fmt: skip
+            state, (errors, counts) = self.absorb(problems, state, made), made.measured
+        if others.any():
+            numbers = np.flatnonzero(others)
+            chosen, rows = Chosen.of(numbers, place), np.zeros(problems.count, int)
+            rows[numbers] = np.arange(len(numbers))
+            if state.scale is None:  # they may be the first whose columns are eased
+                state = state._replace(scale=place.xp.ones_like(state.plain.g))
+            part = self.step(problems.take(chosen), chosen.of_record(state), levels.eps[numbers])
+            state = spread(others, Chosen.of(rows, place).of_record(part), state, place)
+            errors[numbers, 0], counts[numbers] = part.ledger.error, 1
+        return state, Measured(errors, counts)
+
+    @staticmethod
+    def absorb(problems: Problems, state: State, made: ManyIterates) -> State:
+        """After steps that the backend has made."""
+        ledger, record, retreats = state.ledger, made.record, made.retreats
+        ran, best = made.measured.made, Step(*made.best)
+        plain = merged(retreats & (record.error < np.inf), best, Step(*made.last), problems.place)
+        ledger = ledger._replace(
+            steps=ledger.steps + made.measured.counts, error=np.where(ran, made.measured.last, ledger.error),
+            lowest_error=record.error, lowest_norm=np.where(retreats, np.inf, record.norm),
+            waited=np.where(retreats, 0, record.waited).astype(int),
+            plain_steps=np.where(retreats, 1, ledger.plain_steps),
+            plain_length=np.where(retreats, 2, 1) * ledger.plain_length,
+            eased=ledger.eased & ~retreats, forgotten=np.where(ran, retreats, ledger.forgotten),
+        )  # fmt: skip
+        return state._replace(plain=plain, best=best, memory=made.memory, ledger=ledger)
 
     @staticmethod
     def measured(
@@ -236,6 +283,18 @@ def weighed(problems: Problems, state: State) -> Weighed:
         state.scale,
         b.on_device(eased)[:, None] if eased.any() else None,
     )
+
+
+def spread(mask: np.ndarray, part: State, state: State, place: Place) -> State:
+    """The entries of another state where a mask is true, both after the temperatures were new."""
+
+    def of(new: Record, old: Record) -> Record:
+        return merged(mask, new, old, place)
+
+    return state._replace(
+        plain=of(part.plain, state.plain), best=of(part.best, state.best), memory=of(part.memory, state.memory),
+        ledger=state.ledger.where(mask, part.ledger), scale=of(part.scale, state.scale),
+    )  # fmt: skip
 
 
 def centred(problems: Problems, start: Array, past: np.ndarray, eps: np.ndarray) -> Array:

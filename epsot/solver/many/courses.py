@@ -7,16 +7,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from epsot.kernels.bursts import Rest
+from epsot.kernels.item_bursts import Measured, StopRules
 from epsot.solver.loop import ENDS, Check
 from epsot.solver.schedule import Level
 from epsot.status import Status
 
 LONGEST = 17  # errors at a level of which any rule asks, the present one with them
 GO_ON = -1  # no verdict
+
+
+class Levels(NamedTuple):
+    """The present levels of some problems, arrays (B,)."""
+
+    eps: np.ndarray
+    left: np.ndarray  # iterations; none of problems that are done
+    tol: np.ndarray
+    give_up_above: np.ndarray
+    errors: np.ndarray  # (B, LONGEST)
+
+    def rules(self, steps: np.ndarray, still: Rest, slow: Rest) -> StopRules:
+        """Where so many steps end at the latest, and by which rules before."""
+        return StopRules(self.eps, steps, self.tol, still, slow, self.give_up_above, self.errors)
 
 
 class Courses:
@@ -82,6 +98,17 @@ class Courses:
     def arrived(self) -> np.ndarray:
         """Whether the present temperatures are those of the targets.  (B,)"""
         return np.asarray(self.eps == self.target)
+
+    def levels(self, ids: np.ndarray) -> Levels:
+        """Those of some problems."""
+        left = np.where(self.running, self.left, 0)
+        return Levels(self.eps[ids], left[ids], self.tol[ids], self.give_up_above[ids], self.errors[ids])
+
+    def take_all(self, ids: np.ndarray, measured: Measured) -> None:
+        """As many iterations more of some problems as were measured."""
+        for k in range(int(measured.counts.max(initial=0))):
+            here = measured.counts > k
+            self.take(ids[here], measured.errors[here, k])
 
     def take(self, ids: np.ndarray, errors: np.ndarray) -> None:
         """One iteration more of some problems, whose errors were measured."""

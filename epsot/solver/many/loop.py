@@ -1,6 +1,7 @@
 """The loop of many problems, each on its own schedule: what `epsot.solver.loop` is for one.
 
-An iteration is one of every problem that is not done. Those that are leave the sweeps when they have become many.
+An iteration is one of every problem that is not done, or as many of each as a backend makes at once. Those that are
+done leave the sweeps when they have become many.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def anneal(
             crowd = crowd.take(courses.running[crowd.ids])
         running = courses.running[crowd.ids]
         with np.errstate(all="ignore"):  # what one problem makes of infinities is no concern of the others
-            crowd, verdicts = advanced(update, crowd, courses, running)
+            crowd, verdicts = advanced(update, crowd, courses, running, watched=observe is not None)
         if observe is not None:
             try:
                 snapshot = Snapshot(update, problems, crowd, tuple(ended), courses.eps)
@@ -123,18 +124,24 @@ def anneal(
     return kept, errors
 
 
-def advanced(update: Update, crowd: Crowd, courses: Courses, running: np.ndarray) -> tuple[Crowd, np.ndarray]:
-    """After one iteration, and what it says of the levels of those that run."""
+def advanced(
+    update: Update, crowd: Crowd, courses: Courses, running: np.ndarray, *, watched: bool
+) -> tuple[Crowd, np.ndarray]:
+    """After one iteration, and what it says of the levels of those that run.
+
+    Where nobody watches it is as many, for each, as the update makes at once.
+    """
     ids = crowd.ids[running]
-    state = update.step(crowd.problems, crowd.state, courses.eps[crowd.ids])
-    crowd = crowd._replace(state=state)
     if not courses.measures:
         courses.skip(ids)
-        return crowd, np.full(len(ids), GO_ON)
-    courses.take(ids, update.errors(crowd.problems, state, courses.eps[crowd.ids])[running])
+        state = update.step(crowd.problems, crowd.state, courses.eps[crowd.ids])
+        return crowd._replace(state=state), np.full(len(ids), GO_ON)
+    run = update.one if watched else update.run
+    state, measured = run(crowd.problems, crowd.state, courses.levels(crowd.ids))
+    courses.take_all(crowd.ids, measured)
     verdicts = courses.judge(ids)
     found = update.verdict(crowd.problems, state, courses, crowd.ids)[running]
-    return crowd, np.where(verdicts == GO_ON, found, verdicts)
+    return crowd._replace(state=state), np.where(verdicts == GO_ON, found, verdicts)
 
 
 def retire(update: Update, crowd: Crowd, courses: Courses, done: np.ndarray) -> list[Ended]:

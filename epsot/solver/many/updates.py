@@ -10,8 +10,9 @@ import numpy as np
 
 from epsot.arrays import to_numpy
 from epsot.costs import Array
+from epsot.kernels.item_bursts import Measured
 from epsot.problems.many import Problems, merged
-from epsot.solver.many.courses import GO_ON, Courses
+from epsot.solver.many.courses import GO_ON, Courses, Levels
 from epsot.solver.updates import HALVING, Pair
 from epsot.status import Status
 
@@ -43,6 +44,15 @@ class Update(ABC):
     @abstractmethod
     def errors(self, problems: Problems, state: Any, eps: np.ndarray) -> np.ndarray:
         """The marginal errors after a step.  -> (B,)"""
+
+    def one(self, problems: Problems, state: Any, levels: Levels) -> tuple[Any, Measured]:
+        """One iteration of the problems that have any left, at levels with tolerances, and their errors."""
+        state = self.step(problems, state, levels.eps)
+        return state, Measured(self.errors(problems, state, levels.eps)[:, None], np.minimum(levels.left, 1))
+
+    def run(self, problems: Problems, state: Any, levels: Levels) -> tuple[Any, Measured]:
+        """The same, or more than one where nothing but the last error says that it is time to stop."""
+        return self.one(problems, state, levels)
 
     def verdict(self, problems: Problems, state: Any, courses: Courses, ids: np.ndarray) -> np.ndarray:
         """What the errors at their levels show of the problems, those of the courses with these numbers.  -> (B,)"""
@@ -150,6 +160,16 @@ class SelfTransport(Update):
         updated = problems.next_f(f, cold)
         state = SelfState(f, updated, (f + updated) / 2, np.zeros_like(state.cold), state.error)
         return state if self.extrapolate else state._replace(error=self.errors(problems, state, eps))
+
+    def run(self, problems: Problems, state: SelfState, levels: Levels) -> tuple[SelfState, Measured]:
+        bursts = problems.bursts
+        if bursts is None:
+            return self.one(problems, state, levels)
+        rules = levels.rules(levels.left, HALVING, HALVING)
+        f, updated, mean, measured = bursts.average(state.f, state.updated, state.mean, state.cold, rules)
+        made = measured.made
+        error = np.where(made, measured.last, state.error)
+        return SelfState(f, updated, mean, state.cold & ~made, error), measured
 
     def errors(self, problems: Problems, state: SelfState, eps: np.ndarray) -> np.ndarray:
         return to_numpy(problems.a.violation(state.f, state.updated, problems.a.on_device(eps)))
