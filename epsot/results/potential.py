@@ -15,10 +15,11 @@ import numpy as np
 
 from epsot.costs import Array
 from epsot.geometry import Geometry
+from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
 from epsot.lazy import cached_property
 from epsot.problems.instance import Instance
-from epsot.problems.problem import SEEN
+from epsot.problems.problem import SEEN, ULPS
 from epsot.solver.updates import Dual
 
 
@@ -30,11 +31,12 @@ class Potential:
     f: Array  # over the points of positive weight, as solved
     extension: Array  # next_f(g) there: f up to the error of the solve
     g: Array  # the potential of the other side that extends f
+    logit_error: float = 0.0  # of the exponents in which they were found, if that is known
 
     @classmethod
     def source(cls, instance: Instance, dual: Dual) -> Potential:
         """The side of f, of a solved instance."""
-        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)))
+        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)), dual.logit_error)
 
     @classmethod
     def target(cls, instance: Instance, dual: Dual) -> Potential:
@@ -93,7 +95,9 @@ class Potential:
         this one: what rounding does to all costs of a row, the extension takes back.
         """
         instance, problem = self.instance, self.instance.problem
-        if problem.rounding(self.f, self.g, instance.eps) < SEEN or instance.exact is problem:
+        exact = problem.precision <= DOUBLE
+        error = 0.0 if exact else self.logit_error or problem.logit_error(self.f, self.g, instance.eps)
+        if exact or ULPS * problem.exponent_error(error, instance.eps) < SEEN:
             return instance.core, problem.kernel, self.extension
         return instance.exact_core, instance.exact.kernel, instance.exact.next_f(self.g, instance.eps)
 
