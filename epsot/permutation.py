@@ -13,7 +13,6 @@ from epsot.arrays import as_count, is_batch_of, start_of
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
-from epsot.geometry.batches import as_many
 from epsot.geometry.clouds import PointClouds
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.points import PointCloud
@@ -159,9 +158,7 @@ def pool(geometry: PointCloud) -> PointClouds:
     """All points of both samples against themselves."""
     xp = geometry.place.xp
     points = xp.concat([geometry.x, geometry.y], axis=0)
-    clouds = as_many(geometry._derived(points, points))
-    assert isinstance(clouds, PointClouds)
-    return clouds
+    return PointClouds.of(geometry._derived(points, points))
 
 
 def relabelled(

@@ -179,11 +179,7 @@ class PointClouds(Geometries):
     def pull_back(self, slopes: Array, side: int) -> Array:
         if self.cost.family is self.cost:
             return slopes
-        rows, xp = (self.x, self.y)[side], self.place.xp
-        sizes = rows.sizes.reshape(-1)
-        index = np.repeat(rows.first.reshape(-1) - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
-        points = xp.take(rows.values, xp.asarray(index, device=self.place.device), axis=0)
-        return self.cost.pull_back(points, slopes)
+        return self.cost.pull_back((self.x, self.y)[side].in_order(self.place), slopes)
 
     def rounded(self) -> np.ndarray:
         kind, spans = self.cost.family.kind, self.diameters()

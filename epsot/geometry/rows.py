@@ -39,9 +39,8 @@ class Rows:
     def listed(cls, arrays: Sequence[Array], xp: Any) -> Rows:
         """Of a list of arrays."""
         sizes = np.array([array.shape[0] for array in arrays], np.int64)
-        first = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if arrays else sizes
         values = arrays[0] if len(arrays) == 1 else xp.concat(list(arrays), axis=0)
-        return cls(values, first, sizes, ragged=True)
+        return cls(values, offsets(sizes), sizes, ragged=True)
 
     @property
     def shape(self) -> Shape:
@@ -63,6 +62,18 @@ class Rows:
         """The array of one item, counted through all axes."""
         first, size = int(self.first.flat[k]), int(self.sizes.flat[k])
         return self.values[first : first + size, ...]
+
+    def in_order(self, place: Place) -> Array:
+        """What each item has, one after the other: anew for items that share it."""
+        sizes = self.sizes.reshape(-1)
+        index = np.repeat(self.first.reshape(-1) - offsets(sizes), sizes) + np.arange(int(sizes.sum()))
+        return place.xp.take(self.values, place.xp.asarray(index, device=place.device), axis=0)
+
+
+def offsets(sizes: np.ndarray) -> np.ndarray:
+    """Where each of some arrays that lie one after the other begins."""
+    flat = sizes.reshape(-1)
+    return np.concatenate([[0], np.cumsum(flat)[:-1]]).astype(np.int64) if len(flat) else flat
 
 
 def name_of(name: str, shape: Shape, k: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from epsot.arrays import Place, as_real, check_finite, is_ragged, rounding_of
 from epsot.geometry.batches import Geometries
-from epsot.geometry.rows import Rows, Shape, name_of, reduced
+from epsot.geometry.rows import Rows, Shape, name_of, offsets, reduced
 from epsot.kernels.batches import Floats, Layout
 from epsot.problems.instance import Instance, balancing, check_mass, check_workers, checked_weights, posed
 
@@ -92,12 +92,6 @@ class Batch:
         nowhere = np.zeros(self.shape, np.int64)
         none = Rows(None, nowhere, n, ragged=False), Rows(None, nowhere, m, ragged=False)
         return self.geometry.clouds or none
-
-
-def offsets(sizes: np.ndarray) -> np.ndarray:
-    """Where each of some arrays that lie one after the other begins."""
-    flat = sizes.reshape(-1)
-    return np.concatenate([[0], np.cumsum(flat)[:-1]]).astype(np.int64) if len(flat) else flat
 
 
 def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows:
@@ -206,8 +200,6 @@ def rounding_of_any(weights: Any) -> float:
 def scaled(rows: Rows, factors: Floats, place: Place) -> Rows:
     """Each item times a factor of its own, in memory of its own."""
     sizes = rows.sizes.reshape(-1)
-    index = np.repeat(rows.first.reshape(-1) - offsets(sizes), sizes) + np.arange(int(sizes.sum()))
-    xp = place.xp
-    values = xp.take(rows.values, xp.asarray(index, device=place.device))
-    values = values * xp.asarray(np.repeat(factors.reshape(-1), sizes), device=place.device)
+    each = place.xp.asarray(np.repeat(factors.reshape(-1), sizes), device=place.device)
+    values = rows.in_order(place) * each
     return Rows(values, offsets(sizes).reshape(rows.shape), rows.sizes, ragged=True)

@@ -10,7 +10,7 @@ from array_api_compat import is_array_api_obj
 
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
-from epsot.problems.batch import Batch, masses_of, offsets
+from epsot.problems.batch import Batch, masses_of
 
 
 def spread(numbers: np.ndarray, sizes: np.ndarray, place: Place) -> Array:
@@ -22,12 +22,7 @@ def spread(numbers: np.ndarray, sizes: np.ndarray, place: Place) -> Array:
 
 def flat_weights(batch: Batch, side: int) -> Array:
     """The weights of one side of all items, also where they share them."""
-    rows = (batch.a, batch.b)[side]
-    sizes = rows.sizes.reshape(-1)
-    total = int(sizes.sum())
-    index = np.repeat(rows.first.reshape(-1) - offsets(sizes), sizes) + np.arange(total)
-    xp = batch.place.xp
-    return xp.take(rows.values, xp.asarray(index, device=batch.place.device), axis=0)
+    return (batch.a, batch.b)[side].in_order(batch.place)
 
 
 def batch_masses(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
