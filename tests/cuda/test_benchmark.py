@@ -28,6 +28,7 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.guard
 def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(script, "peers", dict)
     monkeypatch.setattr(script, "SMALL_BLUR", 0.3)

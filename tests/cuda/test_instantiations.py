@@ -79,6 +79,7 @@ def test_every_kernel_runs(label: str, rng: np.random.Generator, monkeypatch: py
     assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}
 
 
+@pytest.mark.guard
 @pytest.mark.parametrize("label", [label for label in groups() if "bursts" in label])
 def test_every_burst_runs(label: str, rng: np.random.Generator) -> None:
     """`tests/kernels/test_bursts.py` looks at the steps one by one."""
@@ -106,6 +107,7 @@ def test_every_burst_runs(label: str, rng: np.random.Generator) -> None:
     assert set(groups()[label]) <= {name for name, _, _ in fake_cupy.launches}
 
 
+@pytest.mark.guard
 @pytest.mark.parametrize("label", [label for label in groups() if label.startswith("items")])
 def test_every_burst_of_items_runs(label: str, rng: np.random.Generator) -> None:
     """`tests/kernels/test_item_bursts.py` looks at their decisions."""

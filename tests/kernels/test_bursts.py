@@ -164,6 +164,7 @@ def test_matrices(dtype: Any, turned: bool, rng: np.random.Generator, monkeypatc
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.guard
 @pytest.mark.parametrize("shares", [1, 2])
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_the_order_of_lanes_does_not_matter(
@@ -187,9 +188,20 @@ def test_the_order_of_lanes_does_not_matter(
     same_in_both_orders(results)
 
 
-@pytest.mark.parametrize("what", ["clouds", "matrix"])
-@pytest.mark.parametrize("rho", [None, (0.5, 2.0)])
-@pytest.mark.parametrize("scaling", [0.5, 0.97])
+@pytest.mark.parametrize(
+    ("what", "rho", "scaling"),
+    [
+        ("clouds", (0.5, 2.0), 0.5),
+        ("matrix", None, 0.5),
+        *(
+            pytest.param(what, rho, 0.97, marks=pytest.mark.guard)
+            for what in ("clouds", "matrix")
+            for rho in (None, (0.5, 2.0))
+        ),
+        pytest.param("clouds", None, 0.5, marks=pytest.mark.guard),
+        pytest.param("matrix", (0.5, 2.0), 0.5, marks=pytest.mark.guard),
+    ],
+)
 def test_a_solve_without_a_tolerance_is_one_launch(
     what: str, rho: Any, scaling: float, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +319,7 @@ def test_when_a_burst_ends(rng: np.random.Generator) -> None:
     assert len(own.average(zero, False, terms(steps=1000)).errors) == shapes.BURST_STEPS
 
 
-@pytest.mark.parametrize(("blur", "tol"), [(0.002, 1e-6), (0.0005, 1e-4)])
+@pytest.mark.parametrize(("blur", "tol"), [(0.002, 1e-6), pytest.param(0.0005, 1e-4, marks=pytest.mark.guard)])
 def test_hard_problems(blur: float, tol: float, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters, where mixing fails, columns are eased and plain steps take over: all of that is the solver's."""
     centres = rng.random((6, 2))
@@ -385,8 +397,15 @@ def test_bursts_are_asked_for(monkeypatch: pytest.MonkeyPatch, rng: np.random.Ge
         assert (cuda.Points(x, x, HalfSquare()).bursts(a, a) is not None) == wanted
 
 
-@pytest.mark.parametrize("refused", ["", "alternate", "average", "descend"])
-@pytest.mark.parametrize("tol", [1e-5, None])
+@pytest.mark.parametrize(
+    ("refused", "tol"),
+    [
+        ("", 1e-5),
+        ("descend", None),
+        *(pytest.param(name, 1e-5, marks=pytest.mark.guard) for name in ("alternate", "average", "descend")),
+        *(pytest.param(name, None, marks=pytest.mark.guard) for name in ("", "alternate", "average")),
+    ],
+)
 def test_a_launch_that_is_refused(
     refused: str, tol: float | None, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

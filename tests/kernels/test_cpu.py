@@ -209,6 +209,7 @@ def clouds(
 
 
 f4, f8 = np.float32, np.float64
+EVERY = pytest.mark.every
 
 
 @pytest.mark.parametrize(
@@ -221,17 +222,17 @@ f4, f8 = np.float32, np.float64
         (ALL, Square(), f4, 2, 63, 7, 0.1, -1000.0),
         (ALL, HalfSquare(), f4, 2, 1, 1, 0.5, 1.0),
         (ALL, HalfSquare(), f4, 2, 2, 1, 0.5, 0.0),
-        ("softmin gradient", Euclidean(), f4, 3, 200, 1000, 1e-2, 1000.0),
-        ("softmin gradient", Euclidean(), f4, 3, 7, 65, 1e3, 0.0),
-        ("pair guess", Cityblock(), f4, 1, 1000, 65, 1e-3, 3.0),
+        pytest.param("softmin gradient", Euclidean(), f4, 3, 200, 1000, 1e-2, 1000.0, marks=EVERY),
+        pytest.param("softmin gradient", Euclidean(), f4, 3, 7, 65, 1e3, 0.0, marks=EVERY),
+        pytest.param("pair guess", Cityblock(), f4, 1, 1000, 65, 1e-3, 3.0, marks=EVERY),
         # low dimension, float64
         ("softmin gradient", HalfSquare(), f8, 1, 1000, 63, 1e-4, 0.0),
         ("softmin gradient", Square(), f8, 1, 65, 1000, 1e-2, 1000.0),
         ("apply", HalfSquare(), f8, 3, 64, 1000, 1e-3, 1000.0),
         ("self", Euclidean(), f8, 2, 1000, 65, 0.05, 0.0),
         ("self", Euclidean(), f8, 2, 63, 7, 1e-4, 1000.0),
-        ("cost_apply gradient", Euclidean(), f8, 1, 65, 200, 0.3, 0.0),
-        ("pair", Cityblock(), f8, 3, 65, 1000, 1e-3, 1000.0),
+        pytest.param("cost_apply gradient", Euclidean(), f8, 1, 65, 200, 0.3, 0.0, marks=EVERY),
+        pytest.param("pair", Cityblock(), f8, 3, 65, 1000, 1e-3, 1000.0, marks=EVERY),
         # high dimension
         (ALL, Euclidean(), f8, 17, 65, 200, 1e-3, 1000.0),
         (ALL, Euclidean(), f8, 5, 200, 63, 1e3, 0.0),
@@ -241,8 +242,8 @@ f4, f8 = np.float32, np.float64
         ("softmin guess self gradient", HalfSquare(), f4, 5, 1000, 7, 1e-4, 0.0),
         ("pair", HalfSquare(), f8, 5, 64, 65, 1e-4, 1000.0),
         ("pair", Square(), f8, 40, 7, 200, 1e-2, 0.0),
-        ("gradient cost_apply", Cityblock(), f4, 5, 65, 200, 1e-2, 1000.0),
-        ("gradient cost_apply", Cityblock(), f4, 17, 7, 63, 10.0, 0.0),
+        pytest.param("gradient cost_apply", Cityblock(), f4, 5, 65, 200, 1e-2, 1000.0, marks=EVERY),
+        pytest.param("gradient cost_apply", Cityblock(), f4, 17, 7, 63, 10.0, 0.0, marks=EVERY),
     ],
 )
 def test_points(

@@ -81,7 +81,15 @@ def assert_alike(ours: Outcomes, theirs: Outcomes, eps: np.ndarray, rows: np.nda
         np.testing.assert_allclose(getattr(ours, name)[rows], getattr(theirs, name)[rows], rtol=1e-5, atol=1e-10)
 
 
-@pytest.mark.parametrize("options", [{"tol": 1e-2}, {"tol": 1e-5}, {"tol": 1e-8, "max_iter": 200}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tol": 1e-2},
+        pytest.param({"tol": 1e-5}, marks=pytest.mark.guard),
+        pytest.param({"tol": 1e-8, "max_iter": 200}, marks=pytest.mark.guard),
+    ],
+    ids=str,
+)
 def test_random_batches(options: dict[str, Any]) -> None:
     """Strengths on none, one or both sides, weights of zero, points and matrices, self-transports, all kinds of eps."""
     alike = total = 0
@@ -107,6 +115,7 @@ def test_launches_are_few() -> None:
     assert len(fake_cupy.launches) == launched("alternate_items") == 1
 
 
+@pytest.mark.guard
 def test_branches_that_are_the_solver_s() -> None:
     """Temperatures far below the spacing: plain series, eased columns, a second descent, between the launches."""
     batch, seen = one_shape(3, count=12, n=9, m=9, d=1, blur=0.01), set()
@@ -204,7 +213,7 @@ def test_many_weights_on_one_support(rng: np.random.Generator, monkeypatch: pyte
     np.testing.assert_allclose(ours.f.data_, theirs.f.data_, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.guard)])
 def test_the_order_of_lanes_does_not_matter(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the bit; nor do more items than an axis of a grid has room for."""
     batch = one_shape(5, n=37, m=45)

@@ -46,7 +46,7 @@ def ours_of(theirs: reference.Points, limit: float | None = None) -> Any:
 
 
 @pytest.mark.parametrize("make", CLOUDS, scope="module")  # cloud by cloud
-@pytest.mark.parametrize("limit", [-3.0, -9.0])
+@pytest.mark.parametrize("limit", [-3.0, pytest.param(-9.0, marks=pytest.mark.guard)])
 def test_left_out_is_bounded(make: Any, limit: float, boxes: str) -> None:
     """With a coarse limit the sums are too small, by no more than twice that part, whatever the guess was."""
     eps = 4e-3
@@ -74,7 +74,7 @@ def test_the_budget_is_kept(boxes: str, monkeypatch: Any) -> None:
     np.testing.assert_allclose(-np.expm1(-found), 16 * 2.0**-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.guard)])
 @pytest.mark.parametrize("cost", [HalfSquare(), Euclidean(), Cityblock()], ids=repr)
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_costs_and_dimensions(cost: Cost, d: int, dtype: Any, monkeypatch: Any) -> None:
@@ -95,7 +95,7 @@ def test_costs_and_dimensions(cost: Cost, d: int, dtype: Any, monkeypatch: Any) 
 
 
 @pytest.mark.parametrize("make", CLOUDS, scope="module")  # cloud by cloud
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.guard)])
 def test_rounding_hides_what_is_left_out_by_default(make: Any, dtype: Any, boxes: str) -> None:
     """At the limit of the kernels the result is that of all pairs."""
     eps = 4e-3
@@ -140,6 +140,7 @@ def test_columns_are_prepared_once_a_call(boxes: str, rng: np.random.Generator) 
     assert names == ["prepare", "images"] * (boxes == "boxes") + ["reduce", "reduce"]
 
 
+@pytest.mark.guard
 def test_many_columns(rng: np.random.Generator) -> None:
     """Several groups of tiles, the last of them not full: more columns than go without boxes."""
     x, y = uniform(rng, 300, 2), uniform(rng, shapes.BOXES_FROM + 1000, 2)
