@@ -84,6 +84,10 @@ class PaddedBatch:
         self.observe: Observer | None = None
         self.rows, self.columns, self.place = a.layout, b.layout, a.place
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what only a solve needs, and what belongs to one process."""
+        return {**vars(self), "scales": None, "core_scale": None, "observe": None}
+
     @property
     def T(self) -> PaddedBatch:
         xp = self.place.xp

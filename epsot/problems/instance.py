@@ -16,7 +16,7 @@ from epsot.costs import Array
 from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.measure import Measure
 from epsot.problems.problem import SEEN, ULPS, Problem
 from epsot.problems.support import Support
@@ -26,7 +26,7 @@ ROUNDING = 2.0**-48  # of a sum of weights, relative to the whole mass
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Lean):
     """What a solve works on and what its result refers to."""
 
     geometry: Geometry  # the user's, whole

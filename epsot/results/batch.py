@@ -13,7 +13,7 @@ from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.kernels.batches import Layout, Solved
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.batch import Batch
 from epsot.results.flat import at_points, batch_masses, flat_weights, given, spread, weighted
 from epsot.results.result import SinkhornResult
@@ -21,7 +21,7 @@ from epsot.results.solved import Engine, checks_of, dual_of
 from epsot.status import STATUSES, Status
 
 
-class Results:
+class Results(Lean):
     """What both kinds of batch results share."""
 
     batch: Batch
@@ -167,6 +167,9 @@ class BatchResult(Results):
     singles: dict[int, SinkhornResult] = field(default_factory=dict)
     tol: float | None = None
     own: bool = False  # each is a measure with itself
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "singles": {k: self.singles[k] for k in self._alone}}
 
     def __getitem__(self, index: Any) -> SinkhornResult:
         return self._item(self._number(index))

@@ -33,6 +33,9 @@ class BatchDivergence(Results):
     same: np.ndarray  # items whose two measures are one
     singles: dict[int, DivergenceResult] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "singles": {}}
+
     def __getitem__(self, index: Any) -> DivergenceResult:
         return self._item(self._number(index))
 

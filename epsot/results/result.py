@@ -13,7 +13,7 @@ from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import PlanKernel
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
 from epsot.problems.problem import SEEN, UNSEEN, Problem
 from epsot.results import certificates
@@ -36,7 +36,7 @@ def told_apart(error: float, tol: float | None, digits: int) -> str:
     return f"{error:.{digits}e}"
 
 
-class Result:
+class Result(Lean):
     """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
 
     instance: Instance
