@@ -10,6 +10,7 @@ from typing import Any
 
 from epsot.costs import Cost
 from epsot.geometry import CostMatrix, PointCloud, extent
+from epsot.loading import load
 from epsot.objective import Objective
 from epsot.pairwise import PairwiseResult, pairwise
 from epsot.permutation import PermutationTestResult, permutation_test
@@ -43,6 +44,7 @@ __all__ = [
     "Status",
     "divergence",
     "extent",
+    "load",
     "pairwise",
     "permutation_test",
     "plot",

@@ -57,6 +57,12 @@ class Place(NamedTuple):
         """An array of the user as one of `xp`; what is none, and arrays of `xp`, stay as they are."""
         return view(name, array) if self.home is not None and is_array_api_obj(array) else array
 
+    def received(self, array: Any) -> Array:
+        """An array of any library as one of `xp`, on this device."""
+        if array_namespace(array) is self.xp and (is_numpy_array(array) or array.device == self.device):
+            return array
+        return self.xp.asarray(to_numpy(array), device=self.device)
+
     def handed_out(self, array: Array, dtype: Any = None, *, copy: bool = True) -> Array:
         """An array of `xp` as one of the user, in memory of its own unless `copy` is False."""
         array = self.xp.astype(array, array.dtype if dtype is None else dtype, copy=copy)

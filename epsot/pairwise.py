@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
 from epsot.arrays import Place, in_dtype, is_batch_of
 from epsot.costs import Array
@@ -33,7 +34,7 @@ class Block(NamedTuple):
 
 @device_aware
 @dataclass(frozen=True, repr=False, eq=False)
-class PairwiseResult:
+class PairwiseResult(Savable):
     """The values of all pairs, and how each has ended.
 
     Attributes
@@ -51,6 +52,16 @@ class PairwiseResult:
     place: Place
     dtype: Any
     table: Table
+
+    def _written(self) -> dict[str, Any]:
+        return {"dtype": str(self.dtype).rpartition(".")[2], **vars(self.table)}
+
+    @classmethod
+    def _read(cls, parts: dict[str, Any], place: Place) -> PairwiseResult:
+        tables = [parts[name] for name in ("value", "marginal_error", "status")]
+        if parts["dtype"] not in ("float32", "float64") or len({table.shape for table in tables}) > 1:
+            raise ValueError("tables of different shapes")
+        return cls(place, getattr(place.xp, parts["dtype"]), Table(*tables))
 
     @property
     def value(self) -> Array:

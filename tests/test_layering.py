@@ -19,7 +19,7 @@ LAYERS = [
     ["__main__"],
     ["demo", "info", "plot", "planar"],
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
-    ["objective"],
+    ["objective", "loading"],
     ["pairwise", "permutation"],
     ["transport"],
     ["arguments"],
@@ -29,6 +29,7 @@ LAYERS = [
     ["problems"],
     ["geometry"],
     ["kernels"],
+    ["archives"],
     ["costs", "status", "arrays", "libraries", "devices", "lazy"],
 ]
 HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch", "jax"]

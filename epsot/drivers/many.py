@@ -94,8 +94,14 @@ def nothing(batch: Batch, rows: Layout, columns: Layout) -> Solved:
     return Solved(f, g, f_more, g_more, none, none * 0, zero, zero, zero, zero, none * 0, np.empty(0), np.empty(0))
 
 
-def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | None = None) -> Engine | None:
-    """What solves the items at once, or each first measure with itself; None where only the single solver can."""
+def engine_of(
+    batch: Batch, *, own: bool, callback: Callable[[Any], object] | None = None, padded: bool = False
+) -> Engine | None:
+    """What solves the items at once, or each first measure with itself; None where only the single solver can.
+
+    A callback is called by items that are padded only.
+    """
+    padded = padded or callback is not None
     geometry, eps = batch.geometry, batch.eps.reshape(-1)
     rows, columns = batch.layouts()
     common = (batch.a.values, batch.b.values, eps, batch.rho_a.reshape(-1), batch.rho_b.reshape(-1))
@@ -103,19 +109,19 @@ def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | No
     points, cost = geometry.embedded(), geometry.family
     if points is not None and cost is not None:
         x, y = points
-        if callback is None:
+        if not padded:
             engine = kernels.point_batch(x, y, cost, rows, columns, *common, batch.workers)
     else:
         stored = geometry.stored("C_xx" if own else "C")
         if stored is None:
             return None
         matrix, first = stored
-        if callback is None:
+        if not padded:
             placed = rows._replace(points=first)
             engine = kernels.matrix_batch(matrix, placed, rows if own else columns, *common, batch.workers)
     if engine is None:
         pairs = int(rows.sizes.max(initial=0)) * int(rows.sizes.max(initial=0) if own else columns.sizes.max(initial=0))
-        if callback is None and pairs > LARGEST:
+        if not padded and pairs > LARGEST:
             return None
         a = Side(x, batch.a.values, rows, batch.rho_a.reshape(-1), batch.place)
         b = Side(y, batch.b.values, columns, batch.rho_b.reshape(-1), batch.place)

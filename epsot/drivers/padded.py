@@ -74,6 +74,8 @@ class Side:
 class PaddedBatch:
     """What solves a batch in the library of its arrays, as the compiled batches do for NumPy."""
 
+    kind = "padded"
+
     def __init__(
         self, a: Side, b: Side, cost: Cost | None, matrices: Array | None, eps: np.ndarray, scale: np.ndarray,
         scales: Callable[[], np.ndarray], core_scale: Callable[[int], float],

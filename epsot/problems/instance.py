@@ -250,6 +250,19 @@ def posed(
     return assemble(geometry, sides, (a, b), (mass_a, mass_b), strengths, eps, stored, workers, rounding)
 
 
+def posed_again(
+    geometry: Geometry, weights: tuple[Array, Array], masses: tuple[float, float], eps: float, rho: Any, *, own: bool
+) -> Instance:
+    """The problem that an instance was, of its whole weights and the masses that its solver saw."""
+    strengths = tuple(math.inf if z is None else z for z in (rho if isinstance(rho, tuple) else (rho, rho)))
+    source = Support.of(weights[0], geometry.place)
+    target = source if own else Support.of(weights[1], geometry.place)
+    found = assemble(
+        geometry, (source, target), weights, masses, (strengths[0], strengths[1]), eps, rho, None, rounding=1.0,
+    )  # fmt: skip
+    return replace(found, problem=replace(found.problem, own=True)) if own else found
+
+
 def assemble(
     geometry: Geometry,
     sides: tuple[Support, Support],

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
@@ -21,7 +22,7 @@ from epsot.results.solved import Engine, checks_of, dual_of
 from epsot.status import STATUSES, Status
 
 
-class Results(Lean):
+class Results(Lean, Savable):
     """What both kinds of batch results share."""
 
     batch: Batch
@@ -167,6 +168,15 @@ class BatchResult(Results):
     singles: dict[int, SinkhornResult] = field(default_factory=dict)
     tol: float | None = None
     own: bool = False  # each is a measure with itself
+
+    def _written(self) -> dict[str, Any]:
+        return {"batch": self.batch.written(), **self._solution()}
+
+    def _solution(self) -> dict[str, Any]:
+        """What a file holds beside the problems."""
+        alone = {str(k): {"own": (z := self.singles[k]).instance.problem.own, **z._solution()} for k in self._alone}
+        how = None if self.engine is None else self.engine.kind
+        return {"engine": how, "solved": self.solved._asdict(), "singles": alone, "tol": self.tol, "own": self.own}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "singles": {k: self.singles[k] for k in self._alone}}

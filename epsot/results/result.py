@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
@@ -16,14 +19,14 @@ from epsot.kernels import PlanKernel
 from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
 from epsot.problems.problem import SEEN, UNSEEN, Problem
-from epsot.results import certificates
+from epsot.results import certificates, stored
 from epsot.results.certificates import Certificate
 from epsot.results.plan import Plan
 from epsot.results.potential import Potential
 from epsot.results.whole import WholeKernel
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
-from epsot.status import Status
+from epsot.status import STATUSES, Status
 
 HUGE = 1e6  # temperatures that finite costs may span before they look like a way to forbid pairs
 
@@ -36,7 +39,7 @@ def told_apart(error: float, tol: float | None, digits: int) -> str:
     return f"{error:.{digits}e}"
 
 
-class Result(Lean):
+class Result(Lean, Savable):
     """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
 
     instance: Instance
@@ -158,6 +161,27 @@ class SinkhornResult(Result):
     nit: int
     history: tuple[Check, ...]
     tol: float | None = None
+
+    def _written(self) -> dict[str, Any]:
+        return {"instance": stored.instance_parts(self.instance), **self._solution()}
+
+    def _solution(self) -> dict[str, Any]:
+        """What a file holds beside the instance."""
+        return {
+            **stored.dual_parts(self.dual_pair), "status": int(self.status), "nit": self.nit, "tol": self.tol,
+            "history": np.array(self.history, np.float64).reshape(-1, 3),
+        }  # fmt: skip
+
+    @classmethod
+    def _read(cls, parts: dict[str, Any], place: Place) -> SinkhornResult:
+        return cls._solved(stored.instance_of(parts["instance"], place), parts)
+
+    @classmethod
+    def _solved(cls, instance: Instance, parts: dict[str, Any]) -> SinkhornResult:
+        """Of an instance and what a file holds beside it."""
+        history = tuple(Check(int(nit), eps, error) for nit, eps, error in parts["history"].tolist())
+        dual, status = stored.dual_of(parts, instance), STATUSES[parts["status"]]
+        return cls(instance, dual, status, int(parts["nit"]), history, parts["tol"])
 
     @property
     def place(self) -> Place:
