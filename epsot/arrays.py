@@ -171,6 +171,18 @@ def _name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
 
+def name_of_dtype(dtype: Any) -> str:
+    """float32 or float64, of any library, as files name them."""
+    return "float32" if "float32" in str(dtype) else "float64"
+
+
+def dtype_of_name(name: Any, place: Place) -> Any:
+    """The data type of that name."""
+    if name not in ("float32", "float64"):
+        raise ValueError(f"numbers of the type {name!r}")
+    return place.xp.empty(0, dtype=getattr(place.xp, name), device=place.device).dtype
+
+
 def check_finite(name: str, array: Array, what: str, place: Place) -> None:
     """Raise where an entry is NaN or infinite."""
     finite = place.xp.isfinite(array)

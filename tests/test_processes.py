@@ -471,7 +471,7 @@ def test_copies_of_other_libraries(library: str) -> None:
 
 
 def arrays_of(result: Any) -> int:
-    """The bytes of what a result is made of: points, weights with their logarithms, potentials and what extends them."""
+    """The bytes of what a result is made of: points, weights, their logarithms, potentials and what extends them."""
     parts = {id(part): part for part in getattr(result, "parts", (result,))}.values()
     found: dict[int, int] = {}
     for part in parts:

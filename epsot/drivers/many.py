@@ -95,7 +95,12 @@ def nothing(batch: Batch, rows: Layout, columns: Layout) -> Solved:
 
 
 def engine_of(
-    batch: Batch, *, own: bool, callback: Callable[[Any], object] | None = None, padded: bool = False
+    batch: Batch,
+    *,
+    own: bool,
+    callback: Callable[[Any], object] | None = None,
+    tol: float | None = None,
+    padded: bool = False,
 ) -> Engine | None:
     """What solves the items at once, or each first measure with itself; None where only the single solver can.
 
@@ -129,8 +134,21 @@ def engine_of(
         scale = geometry.rounded().reshape(-1)
         engine = PaddedBatch(a, b, cost, matrices, eps, scale, geometry.scale, lambda k: batch.instance(k).core.scale())
         if callback is not None:
-            engine.observe = lambda nit, at, shot: callback(BatchIntermediate(batch, nit, at, shot, (a, b)))
+            engine.observe = follower(callback, batch, (a, b), tol)
     return engine.source() if own and matrix is None else engine
+
+
+def follower(
+    callback: Callable[[Any], object], batch: Batch, sides: tuple[Side, Side], tol: float | None
+) -> Callable[[np.ndarray, np.ndarray, Any], object]:
+    """What tells a callback of the iterations of a batch."""
+    first: list[np.ndarray] = []  # the temperatures of the first iteration
+
+    def follow(nit: np.ndarray, eps: np.ndarray, snapshot: Any) -> object:
+        first[:] = first or [eps.copy()]
+        return callback(BatchIntermediate(batch, nit, eps, snapshot, sides, first[0], tol))
+
+    return follow
 
 
 def solve_part(
@@ -139,7 +157,7 @@ def solve_part(
     """The transports of all items, or each first measure with itself, but for those whose results are given."""
     options, singles = asked.options, dict(given or {})
     rows, columns = batch.layouts()
-    engine = engine_of(batch, own=own, callback=options.callback) if len(rows.sizes) else None
+    engine = engine_of(batch, own=own, callback=options.callback, tol=options.tol) if len(rows.sizes) else None
     solved = nothing(batch, rows, rows if own else columns)
     if engine is not None:
         told, start = asked.asked(batch), np.zeros(len(rows.sizes))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from epsot.archives import Savable
-from epsot.arrays import Place, in_dtype
+from epsot.arrays import Place, dtype_of_name, in_dtype, name_of_dtype
 from epsot.costs import Array
 from epsot.geometry.rows import Rows
 
@@ -45,7 +45,7 @@ class Record(Savable):
     def _written(self) -> dict[str, Any]:
         return {
             "nit": self.nit, "eps": self.eps, "marginal_error": self.marginal_error, "f": self.pair[0],
-            "g": self.pair[1], "dtype": str(self.dtype).rpartition(".")[2],
+            "g": self.pair[1], "dtype": name_of_dtype(self.dtype),
         }  # fmt: skip
 
     @classmethod
@@ -54,7 +54,7 @@ class Record(Savable):
         f, g = (xp.astype(place.received(parts[name]), xp.float64) for name in ("f", "g"))
         if f.ndim != 1 or g.ndim != 1:
             raise ValueError(f"potentials of shapes {f.shape} and {g.shape}")
-        return cls(nit, eps, error, (f, g), dtype_of(parts["dtype"], place), place)
+        return cls(nit, eps, error, (f, g), dtype_of_name(parts["dtype"], place), place)
 
     def __repr__(self) -> str:
         return f"Record(nit={self.nit}, eps={self.eps:.4g})"
@@ -94,7 +94,7 @@ class BatchRecord(Savable):
     def _written(self) -> dict[str, Any]:
         return {
             "nit": self.nit, "eps": self.eps, "marginal_error": self.marginal_error, "f": self.sides[0].written(),
-            "g": self.sides[1].written(), "dtype": str(self.dtype).rpartition(".")[2],
+            "g": self.sides[1].written(), "dtype": name_of_dtype(self.dtype),
         }  # fmt: skip
 
     @classmethod
@@ -103,14 +103,7 @@ class BatchRecord(Savable):
         f, g = (Rows.read(parts[name], place) for name in ("f", "g"))
         if len({f.shape, g.shape, nit.shape, eps.shape, error.shape}) > 1:
             raise ValueError("a record of a batch whose parts have different shapes")
-        return cls(nit, eps, error, (f, g), dtype_of(parts["dtype"], place), place)
+        return cls(nit, eps, error, (f, g), dtype_of_name(parts["dtype"], place), place)
 
     def __repr__(self) -> str:
         return f"BatchRecord(shape={self.shape}, nit up to {int(self.nit.max(initial=0))})"
-
-
-def dtype_of(name: Any, place: Place) -> Any:
-    """The data type of what is handed out."""
-    if name not in ("float32", "float64"):
-        raise ValueError(f"numbers of the type {name!r}")
-    return getattr(place.xp, name)

@@ -18,11 +18,12 @@ from epsot.lazy import Lean, cached_property
 from epsot.problems.batch import Batch
 from epsot.results.flat import at_points, batch_masses, flat_weights, given, spread, weighted
 from epsot.results.result import SinkhornResult
+from epsot.results.shown import Shown
 from epsot.results.solved import Engine, checks_of, dual_of
 from epsot.status import STATUSES, Status
 
 
-class Results(Lean, Savable):
+class Results(Lean, Savable, Shown):
     """What both kinds of batch results share."""
 
     batch: Batch
@@ -71,6 +72,9 @@ class Results(Lean, Savable):
         """How many items have ended how."""
         parts = [f"{int((self.status == s).sum())} of {self.status.size} {s.name}" for s in Status if s in self.status]
         return ", ".join(parts) or "no items"
+
+    def _lines(self) -> dict[str, object]:
+        return {"shape": self.shape, "status": self.message}
 
     def __repr__(self) -> str:
         name = type(self).__name__

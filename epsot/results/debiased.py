@@ -91,6 +91,10 @@ class DivergenceResult(Result):
         return None if None in errors else max(errors)  # type: ignore[type-var]
 
     @property
+    def _free_value(self) -> float | None:
+        return None if None in (part._free_value for part in self.parts) else float(self.value64)
+
+    @property
     def _iterations(self) -> str:
         return ", ".join(str(part.nit) for part in self.parts) + " (xy, xx, yy)"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_numpy_namespace
 
 from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
@@ -23,6 +24,7 @@ from epsot.results import certificates, stored
 from epsot.results.certificates import Certificate
 from epsot.results.plan import Plan
 from epsot.results.potential import Potential
+from epsot.results.shown import Shown, as_lines
 from epsot.results.whole import WholeKernel
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
@@ -39,7 +41,7 @@ def told_apart(error: float, tol: float | None, digits: int) -> str:
     return f"{error:.{digits}e}"
 
 
-class Result(Lean, Savable):
+class Result(Lean, Savable, Shown):
     """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
 
     instance: Instance
@@ -99,18 +101,27 @@ class Result(Lean, Savable):
             cure += "; if the largest costs stand for forbidden pairs, make them `+inf`"
         return cure
 
-    def __repr__(self) -> str:
-        n, m = self.instance.geometry.shape
-        rows = {
+    @property
+    def _free_value(self) -> float | None:
+        """The value, where it costs nothing: no sweep, and no reading from a device."""
+        raise TypeError("the value belongs to the subclass")
+
+    def _lines(self) -> dict[str, object]:
+        (n, m), value = self.instance.geometry.shape, self._free_value
+        blur = self.instance.geometry.blur(self.eps)
+        return {
             "shape": f"{n} x {m}",
             "status": f"{self.status.name} ({self.status.meaning})",
+            **({} if value is None else {"value": f"{value:.6g}"}),
             "marginal error": "not measured" if self._reached is None else told_apart(self._reached, self.tol, 3),
             "nit": self._iterations,
+            **({} if blur is None else {"blur": f"{blur:.6g}"}),
             "eps": f"{self.eps:.6g}",
             "rho": "balanced" if self.rho is None else self.rho,
         }
-        lines = [f"{name:>15}: {value}" for name, value in rows.items()]
-        return "\n".join([type(self).__name__, *lines])
+
+    def __repr__(self) -> str:
+        return as_lines(type(self).__name__, self._lines())
 
     def _cast(self, array: Array) -> Array:
         return in_dtype(array, self.instance.geometry.dtype, self.instance.place)  # a copy, the user's own
@@ -191,6 +202,11 @@ class SinkhornResult(Result):
     @property
     def _reached(self) -> float | None:
         return None if self.dual_pair.error is None else float(self.dual_pair.error)
+
+    @property
+    def _free_value(self) -> float | None:
+        known = "value64" in vars(self) or self.dual_pair.mass is not None
+        return float(self.value64) if known and is_numpy_namespace(self.place.xp) else None
 
     @cached_property
     def source(self) -> Potential:
