@@ -14,6 +14,7 @@ from epsot.loading import load
 from epsot.objective import Objective
 from epsot.pairwise import PairwiseResult, pairwise
 from epsot.permutation import PermutationTestResult, permutation_test
+from epsot.progress import ProgressBar
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
@@ -40,6 +41,7 @@ __all__ = [
     "Plan",
     "PointCloud",
     "PrecisionWarning",
+    "ProgressBar",
     "SinkhornResult",
     "Status",
     "divergence",

@@ -20,13 +20,14 @@ from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows
 from epsot.problems.batch import Batch
 from epsot.problems.instance import check_workers
+from epsot.results.shown import Shown
 from epsot.status import ConvergenceWarning, Status
 
 EQUAL = 1e-9  # of the statistic: values that differ by less are one
 
 
 @dataclass(frozen=True, repr=False)
-class PermutationTestResult(Savable):
+class PermutationTestResult(Savable, Shown):
     """The outcome of a permutation test, with the names of `scipy.stats.permutation_test`.
 
     Attributes
@@ -52,6 +53,14 @@ class PermutationTestResult(Savable):
     @classmethod
     def _read(cls, parts: dict[str, Any], place: Place) -> PermutationTestResult:
         return cls(*(parts[name] for name in ("statistic", "pvalue", "null_distribution", "success")))
+
+    def _lines(self) -> dict[str, object]:
+        return {
+            "statistic": f"{self.statistic:.6g}",
+            "p-value": f"{self.pvalue:.6g}",
+            "permutations": len(self.null_distribution),
+            "success": self.success,
+        }
 
     def __repr__(self) -> str:
         return (

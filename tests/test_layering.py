@@ -19,7 +19,7 @@ LAYERS = [
     ["__main__"],
     ["demo", "info", "plot", "planar"],
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
-    ["objective", "loading"],
+    ["objective", "loading", "progress"],
     ["pairwise", "permutation"],
     ["transport"],
     ["arguments"],
