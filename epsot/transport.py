@@ -87,11 +87,13 @@ def sinkhorn(
         update a temperature: `scaling` alone then trades speed for accuracy.
     max_iter : int
         The largest number of iterations, annealing included; one iteration updates both sides.
-    init : result of one of the four functions, optional
-        An earlier result to start from, of one problem or of as many. It never changes what is converged to.
+    init : result of one of the four functions, pair of potentials (f, g), or record of a callback, optional
+        What to start from, of one problem or of as many: an earlier result, loaded from a file or not, (n,) and (m,)
+        arrays of any library over these points, or what a callback has saved. It never changes what is converged to.
     callback : callable, optional
         ``callback(intermediate)`` after every iteration, with ``nit``, ``eps``, ``marginal_error``, ``f`` and ``g``;
-        raising StopIteration stops the solve.
+        raising StopIteration stops the solve. Its ``save(path)`` keeps it for ``init=epsot.load(path)``, its
+        ``progress`` in [0, 1] says how far the solve has come. See `epsot.ProgressBar`.
     workers : int, optional
         Threads of the CPU kernels: None or -1 is all usable cores, 1 is serial. Results do not depend on it.
 
