@@ -16,6 +16,9 @@ import pytest
 import epsot
 from epsot import archives
 from epsot.geometry import Geometry, Multiscale
+from tests.fuzz_checks import readings
+from tests.fuzz_problems import draw
+from tests.test_fuzz import common
 
 NUMBERS = ("value", "transport_cost", "dual", "primal", "gap", "f", "g", "grad_a", "grad_b")
 IN_POINTS = ("grad_x", "grad_y", "displacement")
@@ -472,3 +475,36 @@ def test_costs_and_geometries_of_ones_own(tmp_path: Path) -> None:
         epsot.load(tmp_path / "result")
     with pytest.raises(TypeError, match="is stored as 'points' already"):
         type("Points", (epsot.PointCloud,), {"stored_as": "points"})
+
+
+# Random problems
+
+
+def differences(problem: Any, path: Path) -> list[str]:
+    """What a loaded result says otherwise, of all that results say."""
+    try:
+        result = problem.solve(problem.start(), None)
+    except (ValueError, TypeError):
+        return []  # refused
+    result.save(path)
+    again = epsot.load(path)
+    found = readings(problem, result), readings(problem, again)
+    return [name for name in found[0] if outcome(found[0][name]) != outcome(found[1][name])]
+
+
+def outcome(read: Any) -> Any:
+    try:
+        z = read()
+    except (ValueError, TypeError) as error:
+        return str(error)
+    plain = not isinstance(z, str) and np.asarray(z).dtype != object
+    return np.asarray(z).tobytes() if plain else str(z)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_problems(tmp_path: Path) -> None:
+    """Those of the fuzzer whose kernels are few: forbidden pairs, weights of zero, far points, bad statuses."""
+    drawn = [(index, draw(21, index)) for index in range(60)]
+    for index, problem in drawn:
+        if common(problem) and not isinstance(problem.cost, epsot.Cost):
+            assert not differences(problem, tmp_path / "result"), index
