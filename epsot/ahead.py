@@ -39,7 +39,7 @@ def small(dtype: str) -> None:
     """In one call of compiled code, alone and in batches."""
     x, y = clouds(SMALL, 2, dtype)
     a = np.ones(SMALL, dtype)
-    a[:10] = 0
+    a[0] = 0
     for options in ({"tol": 1e-3}, {"tol": None}):
         use(epsot.sinkhorn_divergence(x, y, blur=0.1, **options))
     use(epsot.sinkhorn(x, y, a / a.sum(), blur=0.1, p=1))
