@@ -10,9 +10,11 @@ from typing import Any
 
 from epsot.costs import Cost
 from epsot.geometry import CostMatrix, PointCloud, extent
+from epsot.loading import load
 from epsot.objective import Objective
 from epsot.pairwise import PairwiseResult, pairwise
 from epsot.permutation import PermutationTestResult, permutation_test
+from epsot.progress import ProgressBar
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
@@ -39,10 +41,12 @@ __all__ = [
     "Plan",
     "PointCloud",
     "PrecisionWarning",
+    "ProgressBar",
     "SinkhornResult",
     "Status",
     "divergence",
     "extent",
+    "load",
     "pairwise",
     "permutation_test",
     "plot",

@@ -24,6 +24,7 @@ from epsot.arrays import (
     to_numpy,
 )
 from epsot.drivers.options import Options
+from epsot.drivers.starts import is_start
 from epsot.geometry import Geometry, Multiscale, PointCloud
 from epsot.geometry.batches import Geometries
 from epsot.geometry.clouds import PointClouds
@@ -32,9 +33,6 @@ from epsot.geometry.multiscale import pays
 from epsot.geometry.rows import name_of
 from epsot.libraries import as_numpy
 from epsot.problems.instance import check_workers, penalties
-from epsot.results.batch import Results
-from epsot.results.debiased import DivergenceResult
-from epsot.results.result import SinkhornResult
 
 BYTES, LEAST_PICTURE = ("uint8", "uint16", "bool"), 16  # data types of pictures, and pixels of a side
 
@@ -285,8 +283,11 @@ def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: An
         )
     if callback is not None:
         check_callback(callback)
-    if init is not None and not isinstance(init, SinkhornResult | DivergenceResult | Results):
-        raise TypeError(f"`init` must be an earlier result, got {type(init).__name__}")
+    if init is not None and not is_start(init):
+        raise TypeError(
+            "`init` must be an earlier result, a pair of potentials (f, g), or a record of a callback, got "
+            f"{type(init).__name__}"
+        )
     return Options(start, scaling, tol, max_iter, callback)
 
 

@@ -57,6 +57,12 @@ class Place(NamedTuple):
         """An array of the user as one of `xp`; what is none, and arrays of `xp`, stay as they are."""
         return view(name, array) if self.home is not None and is_array_api_obj(array) else array
 
+    def received(self, array: Any) -> Array:
+        """An array of any library as one of `xp`, on this device."""
+        if array_namespace(array) is self.xp and (is_numpy_array(array) or array.device == self.device):
+            return array
+        return self.xp.asarray(to_numpy(array), device=self.device)
+
     def handed_out(self, array: Array, dtype: Any = None, *, copy: bool = True) -> Array:
         """An array of `xp` as one of the user, in memory of its own unless `copy` is False."""
         array = self.xp.astype(array, array.dtype if dtype is None else dtype, copy=copy)
@@ -163,6 +169,18 @@ def rounding_of(weights: Any) -> float:
 def _name(dtype: Any) -> str:
     """The name of a data type, in which all libraries agree but for their own."""
     return str(dtype).rpartition(".")[2]
+
+
+def name_of_dtype(dtype: Any) -> str:
+    """float32 or float64, of any library, as files name them."""
+    return "float32" if "float32" in str(dtype) else "float64"
+
+
+def dtype_of_name(name: Any, place: Place) -> Any:
+    """The data type of that name."""
+    if name not in ("float32", "float64"):
+        raise ValueError(f"numbers of the type {name!r}")
+    return place.xp.empty(0, dtype=getattr(place.xp, name), device=place.device).dtype
 
 
 def check_finite(name: str, array: Array, what: str, place: Place) -> None:

@@ -213,6 +213,27 @@ def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
     raise ValueError(f"`cost` must be one of {names} or an instance of epsot.Cost, got {cost!r}")
 
 
+WRITTEN_COSTS: dict[str, type[Cost]] = {"half square": HalfSquare, **NAMED_COSTS}
+
+
+def name_of_cost(cost: Cost) -> str:
+    """Its name in files; TypeError where it has none."""
+    for name, known in WRITTEN_COSTS.items():
+        if type(cost) is known:
+            return name
+    raise TypeError(
+        f"a cost of your own, {cost!r}, cannot be saved: a file holds no code; keep `f` and `g`, and solve again with "
+        "`init=(f, g)`, or pickle the result"
+    )
+
+
+def cost_of_name(name: Any) -> Cost:
+    """The cost of a name in files."""
+    if name not in WRITTEN_COSTS:
+        raise ValueError(f"there is no cost of the name {name!r}")
+    return WRITTEN_COSTS[name]()
+
+
 SYMMETRIC = 1e-8  # relative to the largest cost: far above the rounding of float64, far below what is meant
 
 

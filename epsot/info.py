@@ -39,7 +39,7 @@ def info() -> dict[str, Any]:
 
     features = binding.get_host_cpu_features()
     folder = cache_folder()
-    cupy, gpu = _cupy()
+    cupy, gpu = cupy_and_device()
     return {
         "epsot": epsot.__version__,
         "python": platform.python_version(),
@@ -84,7 +84,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _cupy() -> tuple[Any, str]:
+def cupy_and_device() -> tuple[Any, str]:
     """CuPy, if it works, and the name of its first device."""
     try:
         import cupy

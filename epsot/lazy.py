@@ -32,3 +32,11 @@ class cached_property(Generic[T]):
         value = self.function(instance)
         instance.__dict__[self.name] = value  # the next look-up finds it there
         return value
+
+
+class Lean:
+    """What pickles and copies carry of an object: not the values computed on first use, which can be had again."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        cls = type(self)
+        return {name: z for name, z in vars(self).items() if not isinstance(getattr(cls, name, None), cached_property)}

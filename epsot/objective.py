@@ -131,6 +131,10 @@ class Objective:
         }  # fmt: skip
         check_options(self.y, **self._options)
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self._options.items() if value is not None)
+        return f"Objective({tuple(self.y.shape)}, wrt={self.wrt!r}, {told}, calls={self.calls})"
+
     @property
     def bounds(self) -> Any:
         """`scipy.optimize.Bounds` that keep weights non-negative, or None where nothing needs them."""

@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
-from epsot.arrays import Place, in_dtype, is_batch_of
+from epsot.arrays import Place, dtype_of_name, in_dtype, is_batch_of, name_of_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
+from epsot.drivers.options import until_the_end
 from epsot.drivers.pairs import Measures, Table, all_pairs, common_start
 from epsot.geometry.clouds import PointClouds
 from epsot.geometry.rows import Rows, name_of
 from epsot.problems.batch import masses_of, rounding_of_any, scaled, weights_of
 from epsot.problems.instance import balancing, check_mass, check_workers
+from epsot.results.shown import Shown
 from epsot.status import STATUSES, ConvergenceWarning, Status
 
 
@@ -30,10 +33,15 @@ class Block(NamedTuple):
     total: int
     value: np.ndarray  # (K, L), nan where a pair is still to come
 
+    @property
+    def progress(self) -> float:
+        """The part of the pairs that is done."""
+        return self.done / max(1, self.total)
+
 
 @device_aware
 @dataclass(frozen=True, repr=False, eq=False)
-class PairwiseResult:
+class PairwiseResult(Savable, Shown):
     """The values of all pairs, and how each has ended.
 
     Attributes
@@ -51,6 +59,16 @@ class PairwiseResult:
     place: Place
     dtype: Any
     table: Table
+
+    def _written(self) -> dict[str, Any]:
+        return {"dtype": name_of_dtype(self.dtype), **vars(self.table)}
+
+    @classmethod
+    def _read(cls, parts: dict[str, Any], place: Place) -> PairwiseResult:
+        tables = [parts[name] for name in ("value", "marginal_error", "status")]
+        if len({table.shape for table in tables}) > 1:
+            raise ValueError("tables of different shapes")
+        return cls(place, dtype_of_name(parts["dtype"], place), Table(*tables))
 
     @property
     def value(self) -> Array:
@@ -70,6 +88,10 @@ class PairwiseResult:
     def success(self) -> np.ndarray:
         found: np.ndarray = self.status == Status.CONVERGED
         return found
+
+    def _lines(self) -> dict[str, object]:
+        n, m = self.status.shape
+        return {"shape": f"{n} x {m}", "converged": int(self.success.sum())}
 
     def __repr__(self) -> str:
         n, m = self.status.shape
@@ -171,10 +193,11 @@ def pairwise(
     left, right = balanced(left, right, a, b, geometry.place, symmetric=symmetric)
     options = ManyOptions(asked, None)
     observe = None if callback is None else lambda done, total, table: callback(Block(done, total, table.value.copy()))
-    table = all_pairs(
-        geometry, left, right, eps, options, common_start(geometry, diameter, tol), symmetric=symmetric, debias=debias,
-        workers=workers, observe=observe,
-    )  # fmt: skip
+    with until_the_end(callback):
+        table = all_pairs(
+            geometry, left, right, eps, options, common_start(geometry, diameter, tol), symmetric=symmetric,
+            debias=debias, workers=workers, observe=observe,
+        )  # fmt: skip
     missed = (table.status >= Status.MAX_ITER) & (table.status <= Status.DIVERGED)
     if missed.any():
         worst = np.unravel_index(int(np.argmax(np.where(missed, table.marginal_error, -1.0))), missed.shape)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, scales_of_all
-from epsot.arrays import as_count, is_batch_of, start_of
+from epsot.arrays import Place, as_count, is_batch_of, start_of
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
@@ -19,13 +20,14 @@ from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows
 from epsot.problems.batch import Batch
 from epsot.problems.instance import check_workers
+from epsot.results.shown import Shown
 from epsot.status import ConvergenceWarning, Status
 
 EQUAL = 1e-9  # of the statistic: values that differ by less are one
 
 
-@dataclass(frozen=True)
-class PermutationTestResult:
+@dataclass(frozen=True, repr=False)
+class PermutationTestResult(Savable, Shown):
     """The outcome of a permutation test, with the names of `scipy.stats.permutation_test`.
 
     Attributes
@@ -44,6 +46,27 @@ class PermutationTestResult:
     pvalue: float
     null_distribution: np.ndarray
     success: bool
+
+    def _written(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def _read(cls, parts: dict[str, Any], place: Place) -> PermutationTestResult:
+        return cls(*(parts[name] for name in ("statistic", "pvalue", "null_distribution", "success")))
+
+    def _lines(self) -> dict[str, object]:
+        return {
+            "statistic": f"{self.statistic:.6g}",
+            "p-value": f"{self.pvalue:.6g}",
+            "permutations": len(self.null_distribution),
+            "success": self.success,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"PermutationTestResult(statistic={self.statistic:.6g}, pvalue={self.pvalue:.6g}, "
+            f"{len(self.null_distribution)} permutations)"
+        )
 
 
 @on_array_device

@@ -23,12 +23,12 @@ from epsot.arguments import (
 from epsot.devices import on_array_device
 from epsot.drivers.choice import Init, solve_divergence, solve_transport
 from epsot.drivers.many import ManyOptions, solve_divergences, solve_transports
-from epsot.drivers.options import Options
+from epsot.drivers.options import Options, until_the_end
+from epsot.drivers.starts import as_start, as_starts
 from epsot.geometry import Geometry
 from epsot.geometry.batches import Geometries, as_many
 from epsot.problems.batch import pose_batch
 from epsot.problems.instance import Instance, pose
-from epsot.results.batch import Results
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
@@ -87,11 +87,13 @@ def sinkhorn(
         update a temperature: `scaling` alone then trades speed for accuracy.
     max_iter : int
         The largest number of iterations, annealing included; one iteration updates both sides.
-    init : result of one of the four functions, optional
-        An earlier result to start from, of one problem or of as many. It never changes what is converged to.
+    init : result of one of the four functions, pair of potentials (f, g), or record of a callback, optional
+        What to start from, of one problem or of as many: an earlier result, loaded from a file or not, (n,) and (m,)
+        arrays of any library over these points, or what a callback has saved. It never changes what is converged to.
     callback : callable, optional
         ``callback(intermediate)`` after every iteration, with ``nit``, ``eps``, ``marginal_error``, ``f`` and ``g``;
-        raising StopIteration stops the solve.
+        raising StopIteration stops the solve. Its ``save(path)`` keeps it for ``init=epsot.load(path)``, its
+        ``progress`` in [0, 1] says how far the solve has come. See `epsot.ProgressBar`.
     workers : int, optional
         Threads of the CPU kernels: None or -1 is all usable cores, 1 is serial. Results do not depend on it.
 
@@ -404,12 +406,10 @@ def _run_many(
 ) -> Any:  # fmt: skip
     """`_run` of many problems: one warning names those that have missed the tolerance."""
     asked = as_options(0.0, init=init, **options)
-    if isinstance(init, Results) and init.shape != geometry.shape:
-        raise ValueError(
-            f"`init` must be a result of as many problems, {geometry.shape}, or of one, got those of {init.shape}"
-        )
     batch = pose_batch(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
-    result = drive(batch, ManyOptions(asked, scales.start), init)
+    init = as_starts(init, batch)
+    with until_the_end(asked.callback):
+        result = drive(batch, ManyOptions(asked, scales.start), init)
     missed = np.flatnonzero(((result.status >= Status.MAX_ITER) & (result.status <= Status.DIVERGED)).reshape(-1))
     if len(missed):
         warnings.warn(missed_message(result, missed), ConvergenceWarning, stacklevel=5)
@@ -436,14 +436,12 @@ def _run(
 ) -> AnyResult:  # fmt: skip
     """Check what is left to check, set the problem up, and warn the caller where the tolerance was not reached."""
     asked = as_options(scales.start, init=init, **options)
-    if isinstance(init, Results):
-        raise TypeError(
-            f"`init` must be the result of one problem, got a batch of shape {init.shape}; pass one item, `init[k]`"
-        )
     instance = pose(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
     if not scales.fixed and instance.core is not geometry:  # annealing starts at the scale of what has weight
         asked = replace(asked, start=min(asked.start, instance.core.scale()))
-    result = drive(instance, asked, init)
+    init = as_start(init, instance)
+    with until_the_end(asked.callback):
+        result = drive(instance, asked, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=5)
     return result

@@ -14,7 +14,7 @@ import pytest
 from scipy import ndimage
 
 import epsot
-from epsot import demo
+from epsot import ahead, demo
 from epsot.__main__ import main
 from epsot.info import info, report
 
@@ -215,3 +215,57 @@ def test_info_from_the_command_line() -> None:
     lines = dict(line.split("  ", 1) for line in run.stdout.splitlines())
     assert lines["python"].strip() == sys.version.split()[0]
     assert lines["kernel cache"].strip()
+
+
+# Kernels compiled ahead
+
+
+def solve_something() -> None:
+    epsot.sinkhorn(np.ones((3, 1)), np.zeros((2, 1)), blur=0.5)
+
+
+def compile_anew() -> None:
+    """A kernel that no earlier run has kept."""
+    from epsot.kernels.cpu.compiled import compiled
+
+    def _tripled(x):  # type: ignore[no-untyped-def]
+        return 3 * x
+
+    kernel: Any = compiled(_tripled)
+    kernel._cache.flush()
+    assert kernel(2) == 6
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_compile_says_what_it_does(
+    processes: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each problem; of several processes a last look finds what one has forgotten."""
+    problems = {"something": solve_something, "something else": solve_something}
+    if processes == 1:
+        problems["what nobody has"] = compile_anew
+    monkeypatch.setattr(ahead, "PROBLEMS", problems)
+    assert main(["compile", "--processes", str(processes)]) == 0
+    out = capsys.readouterr().out
+    assert f"compiling the usual kernels in {('one process', '2 processes')[processes - 1]}" in out
+    assert "something else" in out
+    if processes == 1:
+        assert "what nobody has                        1 compiled" in out
+        assert "compiled: 1, in" in out
+    else:
+        assert "all were compiled already" in out
+
+
+def test_compile_needs_a_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(ahead, "cache_folder", lambda: None)
+    assert main(["compile"]) == 1
+    assert "NUMBA_CACHE_DIR" in capsys.readouterr().err
+
+
+def test_the_problems_of_compile_are_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them, of fewer points; the kernels of the others are compiled under `every`."""
+    monkeypatch.setattr(ahead, "SMALL", 5)
+    monkeypatch.setattr(ahead, "MANY_COORDINATES", 8)
+    for name in ("small clouds and batches, float64", "cost matrices"):
+        assert ahead.prepare(name, ahead.PROBLEMS[name])[0] == name
+    assert ahead.cuda_problems(np)

@@ -297,7 +297,7 @@ OPTIONS_TABLE = rows(
     ("callback-name", {"callback": lambda *, nit: None}, TypeError, "`callback`", "one argument"),
     ("callback-true", {"callback": True}, TypeError, "`callback`", "callable", "True"),
     ("init-number", {"init": 3}, TypeError, "`init`", "earlier result", "int"),
-    ("init-potentials", {"init": (0 * A, 0 * B)}, TypeError, "`init`", "earlier result", "tuple"),
+    ("init-potential", {"init": (0 * A,)}, TypeError, "`init`", "earlier result", "tuple"),
     ("init-array", {"init": 0 * A}, TypeError, "`init`", "earlier result", "ndarray"),
     ("init-class", {"init": epsot.SinkhornResult}, TypeError, "`init`", "earlier result"),
     ("workers-0", {"workers": 0}, ValueError, "`workers`", "0"),
@@ -598,7 +598,7 @@ def test_a_warm_start_that_does_not_fit(solved: Any, solved_matrix: Any) -> None
         epsot.sinkhorn(np.ones((3, 1)), np.ones((4, 1)), blur=0.5, init=solved)
     x, y = strict.asarray(X), strict.asarray(Y)
     with raises(TypeError, "`init`", "library"):
-        epsot.sinkhorn(x, y, blur=0.5, init=solved)
+        epsot.sinkhorn(X, Y, blur=0.5, init=epsot.sinkhorn(x, y, blur=0.5))
     elsewhere = strict.Device("device1")
     there = epsot.sinkhorn(strict.asarray(X, device=elsewhere), strict.asarray(Y, device=elsewhere), blur=0.5)
     with raises(TypeError, "`init`", "device"):

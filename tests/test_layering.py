@@ -17,9 +17,9 @@ import epsot
 # from its own layer and from those below; a line of its own separates what must not know of what is above.
 LAYERS = [
     ["__main__"],
-    ["demo", "info", "plot", "planar"],
+    ["ahead", "demo", "info", "plot", "planar"],
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
-    ["objective"],
+    ["objective", "loading", "progress"],
     ["pairwise", "permutation"],
     ["transport"],
     ["arguments"],
@@ -29,6 +29,7 @@ LAYERS = [
     ["problems"],
     ["geometry"],
     ["kernels"],
+    ["archives"],
     ["costs", "status", "arrays", "libraries", "devices", "lazy"],
 ]
 HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch", "jax"]

@@ -472,6 +472,48 @@ def test_copies_of_other_libraries(library: str) -> None:
         assert bool(xp.all(other.grad_x == result.grad_x))
 
 
+def arrays_of(result: Any) -> int:
+    """The bytes of what a result is made of: points, weights, their logarithms, potentials and what extends them."""
+    parts = {id(part): part for part in getattr(result, "parts", (result,))}.values()
+    found: dict[int, int] = {}
+    for part in parts:
+        pair, problem, geometry = part.dual_pair, part.instance.problem, part.instance.geometry
+        sides = (problem.a, problem.b)
+        arrays = [*geometry.points, *(z for side in sides for z in (side.weights, side.log_weights))]
+        arrays += [pair.f, pair.g, *(pair.f_map or ()), *(pair.g_map or ())]
+        found |= {id(array): array.nbytes for array in arrays}
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("call", [epsot.sinkhorn, epsot.sinkhorn_divergence])
+def test_pickles_drop_what_was_derived(call: Any) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.random((500, 2)), rng.random((450, 2))
+    result = call(x, y, blur=0.1)
+    fresh = pickle.dumps(result)
+    assert len(fresh) < 1.2 * arrays_of(result)
+    result.plan @ np.ones(450), result.gap, result.displacement, result.grad_y, result.value, result.instance.exact
+    assert len(pickle.dumps(result)) < len(fresh) + 100
+    assert "plan" not in vars(copy.copy(getattr(result, "xy", result)))
+    assert len(pickle.dumps(result.plan)) < len(fresh)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_pickles_of_batches(watched: bool) -> None:
+    """What a callback has followed, too; with the items that were solved alone, without those that were looked at."""
+    rng = np.random.default_rng(4)
+    x, y, a = rng.random((3, 20, 2)), rng.random((25, 2)), rng.random((3, 20))
+    a[1] *= [*[1e-200] * 10, *[1.0] * 10]
+    options: dict[str, Any] = {"blur": 0.1, "callback": (lambda record: None) if watched else None}
+    for result in (epsot.sinkhorn(x, y, a, reach=1.0, **options), epsot.sinkhorn_divergence(x, y, blur=0.1)):
+        fresh = len(pickle.dumps(result))
+        desired = result.displacement, result.f, result[2].grad_x, result[1].gap
+        assert len(pickle.dumps(result)) < fresh + 100
+        for other in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+            for z, expected in zip((other.displacement, other.f, other[2].grad_x, other[1].gap), desired, strict=True):
+                np.testing.assert_array_equal(z, expected)
+
+
 def test_references_are_given_back() -> None:
     """A result is not part of a cycle: its arrays go as soon as it goes, without waiting for the collector."""
     import gc

@@ -10,7 +10,7 @@ from epsot.drivers import coarse_to_fine
 from epsot.drivers.at_once import solve_at_once
 from epsot.drivers.options import Options
 from epsot.drivers.stages import Stage, run_stage
-from epsot.drivers.starts import check_start, warm_start
+from epsot.drivers.starts import Given, Start, check_start, warm_start
 from epsot.problems.instance import Instance
 from epsot.problems.problem import Problem
 from epsot.results.debiased import DivergenceResult
@@ -22,7 +22,7 @@ from epsot.status import Status
 
 WIDE, LONG = 4, 4096  # columns for each row, and columns: from so many of both on, a solve goes from the other side
 
-Init = SinkhornResult | DivergenceResult | None
+Init = Start
 
 
 def solve_transport(instance: Instance, options: Options, init: Init) -> SinkhornResult:
@@ -38,12 +38,13 @@ def solve_transport(instance: Instance, options: Options, init: Init) -> Sinkhor
     init = init.xy if isinstance(init, DivergenceResult) else init
     if options.tol is None or not wide(instance):
         return run(update, instance, options, init)
-    if init is not None:
+    if isinstance(init, SinkhornResult):
         check_start(init, instance)  # an error is to show the problem as it was posed
     if options.callback is not None:
         callback = options.callback
         options = replace(options, callback=lambda record: callback(record.T))
-    result = run(update, instance.T, options, None if init is None else turned(init, init.instance.T))
+    past = turned(init, init.instance.T) if isinstance(init, SinkhornResult) else init and init.T
+    result = run(update, instance.T, options, past)
     return turned(result, instance)
 
 
@@ -82,7 +83,7 @@ def solve_divergence(instance: Instance, options: Options, init: Init) -> Diverg
 
 
 def run(
-    make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | None
+    make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | Given | None
 ) -> SinkhornResult:
     """The result of one problem."""
     if 0 in instance.core.shape:
@@ -93,7 +94,7 @@ def run(
 
 
 def settle(
-    make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | None
+    make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | Given | None
 ) -> Outcome:
     """Anneal from an earlier result; from none, too, where that has led nowhere: a start is to cost time at most."""
     warm = None if init is None else warm_start(init, instance, options)

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from epsot.arrays import Place
+from epsot.archives import Savable
+from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
+from epsot.drivers.options import Options
+from epsot.drivers.records import BatchRecord, Record
+from epsot.geometry.rows import Rows, offsets
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
 from epsot.results.flat import given
 from epsot.results.result import SinkhornResult
 from epsot.solver.many.loop import Snapshot
+from epsot.solver.schedule import QUICK
 from epsot.solver.updates import Dual, Update
 from epsot.status import Status
 
+COOLING = 0.5  # the part of a solve that its temperatures are: about that of the iterations
+LEAST = 2.0**-50  # an error below which nothing is asked for
+
+
+def cooled(eps: float, start: float, target: float) -> float:
+    """How far a temperature has come from the start to the target, in [0, 1], as its logarithm falls."""
+    if eps <= target or not target < start < math.inf:
+        return 1.0 if eps <= target else 0.0
+    return min(1.0, max(0.0, math.log(start / eps) / math.log(start / target)))
+
+
+def settled(error: float, tol: float) -> float:
+    """How far an error has come at the target, in [0, 1], as its logarithm falls from that of a rough plan to `tol`."""
+    tol = max(tol, LEAST)
+    if error <= tol or not error < QUICK:
+        return 1.0 if error <= tol else 0.0
+    return math.log(QUICK / error) / math.log(QUICK / tol)
+
 
 @device_aware
-class Intermediate:
-    """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`."""
+class Intermediate(Savable):
+    """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`.
+
+    `save` writes it to a file, from which a solve goes on: ``init=epsot.load(path)``.
+    """
 
     def __init__(
         self,
@@ -31,11 +58,12 @@ class Intermediate:
         update: Update,
         stage: Instance,
         instance: Instance,
+        options: Options,
         *,
         cells: bool,
         turned: bool = False,
     ) -> None:
-        self.nit, self.eps, self._cells, self._turned = nit, eps, cells, turned
+        self.nit, self.eps, self._options, self._cells, self._turned = nit, eps, options, cells, turned
         self._state, self._update, self._stage, self._instance = state, update, stage, instance
 
     @property
@@ -52,41 +80,106 @@ class Intermediate:
     def T(self) -> Intermediate:
         """Seen from the other side."""
         return Intermediate(
-            self.nit, self.eps, self._state, self._update, self._stage, self._instance, cells=self._cells,
-            turned=not self._turned,
+            self.nit, self.eps, self._state, self._update, self._stage, self._instance, self._options,
+            cells=self._cells, turned=not self._turned,
         )  # fmt: skip
 
+    @property
+    def progress(self) -> float:
+        """How far the solve has come, in [0, 1], by logarithms: half are its temperatures, the other half its error.
+
+        Without a tolerance there are only temperatures.
+        """
+        share, tol = cooled(self.eps, self._options.start, self._instance.eps), self._options.tol
+        if tol is None:
+            return share
+        if share < 1:
+            return COOLING * share
+        return COOLING + (1 - COOLING) * settled(self.marginal_error, tol)
+
+    def record(self) -> Record:
+        """What of this outlives the solve."""
+        pair = self._potential(self._turned), self._potential(not self._turned)
+        return Record(self.nit, self.eps, self.marginal_error, pair, self._instance.geometry.dtype, self.place)
+
+    @property
+    def _kind(self) -> str:
+        return Record.__name__
+
+    def _written(self) -> dict[str, Any]:
+        return self.record()._written()
+
+    def _cast(self, array: Array) -> Array:
+        return in_dtype(array, self._instance.geometry.dtype, self.place)
+
     def _potential(self, of_target: bool) -> Array:
-        """The potential of the source or of the target of the problem that is being solved."""
+        """The potential of the source or of the target of the problem that is being solved, in float64."""
         stage = replace(self._stage, eps=self.eps)
         result = SinkhornResult(stage, Dual(*self._update.pair(self._state)), Status.STOPPED, self.nit, ())
         if not self._cells:
-            return result.g if of_target else result.f
+            return result.target.potential if of_target else result.source.potential
         x, y = self._instance.geometry.points  # type: ignore[misc]  # those of which the cells are made
-        return result._cast(result.target.potential_at(y) if of_target else result.source.potential_at(x))
+        found: Array = result.target.potential_at(y) if of_target else result.source.potential_at(x)
+        return found
 
     @property
     def f(self) -> Array:
         """The potential of the source, (n,); from cells, its extension to the points."""
-        return self._potential(self._turned)
+        return self._cast(self._potential(self._turned))
 
     @property
     def g(self) -> Array:
         """The potential of the target, (m,); from cells, its extension to the points."""
-        return self._potential(not self._turned)
+        return self._cast(self._potential(not self._turned))
 
     def __repr__(self) -> str:
         return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"
 
 
-class BatchIntermediate:
+class BatchIntermediate(Savable):
     """The record that the callback of a batch gets after each iteration: `Intermediate` with batch axes first."""
 
     def __init__(
-        self, batch: Batch, nit: np.ndarray, eps: np.ndarray, snapshot: Snapshot, sides: tuple[Any, Any]
-    ) -> None:
+        self, batch: Batch, nit: np.ndarray, eps: np.ndarray, snapshot: Snapshot, sides: tuple[Any, Any],
+        start: np.ndarray, tol: float | None,
+    ) -> None:  # fmt: skip
         self.nit, self.eps = nit.reshape(batch.shape), eps.reshape(batch.shape)
-        self._batch, self._snapshot, self._sides = batch, snapshot, sides
+        self._batch, self._snapshot, self._sides, self._start, self._tol = batch, snapshot, sides, start, tol
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the batch."""
+        return self._batch.shape
+
+    @property
+    def progress(self) -> float:
+        """How far the solves have come, in [0, 1]: the mean of what `Intermediate.progress` is of each."""
+        scales = zip(self.eps.flat, self._start.flat, self._batch.eps.flat, strict=True)
+        shares = [cooled(float(eps), float(start), float(target)) for eps, start, target in scales]
+        if self._tol is None or not shares:
+            return sum(shares) / max(1, len(shares))
+        errors = self.marginal_error.flat if max(shares) == 1 else [math.inf] * len(shares)
+        ends = [settled(float(e), self._tol) if z == 1 else 0.0 for e, z in zip(errors, shares, strict=True)]
+        return (COOLING * sum(shares) + (1 - COOLING) * sum(ends)) / len(shares)
+
+    def record(self) -> BatchRecord:
+        """What of this outlives the solves."""
+        batch, pair, sides = self._batch, self._snapshot.pair, []
+        for side in (0, 1):
+            sizes, ragged = batch.geometry.sizes[side], batch.geometry.ragged[side]
+            first = offsets(sizes).reshape(sizes.shape)
+            values = self._sides[side].flat(pair[side])
+            sides.append(Rows(values, first, sizes, ragged, batch.geometry.lengths[side]))
+        return BatchRecord(
+            self.nit, self.eps.copy(), self.marginal_error, (sides[0], sides[1]), batch.geometry.dtype, batch.place,
+        )  # fmt: skip
+
+    @property
+    def _kind(self) -> str:
+        return BatchRecord.__name__
+
+    def _written(self) -> dict[str, Any]:
+        return self.record()._written()
 
     @property
     def marginal_error(self) -> np.ndarray:

@@ -94,8 +94,19 @@ def nothing(batch: Batch, rows: Layout, columns: Layout) -> Solved:
     return Solved(f, g, f_more, g_more, none, none * 0, zero, zero, zero, zero, none * 0, np.empty(0), np.empty(0))
 
 
-def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | None = None) -> Engine | None:
-    """What solves the items at once, or each first measure with itself; None where only the single solver can."""
+def engine_of(
+    batch: Batch,
+    *,
+    own: bool,
+    callback: Callable[[Any], object] | None = None,
+    tol: float | None = None,
+    padded: bool = False,
+) -> Engine | None:
+    """What solves the items at once, or each first measure with itself; None where only the single solver can.
+
+    A callback is called by items that are padded only.
+    """
+    padded = padded or callback is not None
     geometry, eps = batch.geometry, batch.eps.reshape(-1)
     rows, columns = batch.layouts()
     common = (batch.a.values, batch.b.values, eps, batch.rho_a.reshape(-1), batch.rho_b.reshape(-1))
@@ -103,19 +114,19 @@ def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | No
     points, cost = geometry.embedded(), geometry.family
     if points is not None and cost is not None:
         x, y = points
-        if callback is None:
+        if not padded:
             engine = kernels.point_batch(x, y, cost, rows, columns, *common, batch.workers)
     else:
         stored = geometry.stored("C_xx" if own else "C")
         if stored is None:
             return None
         matrix, first = stored
-        if callback is None:
+        if not padded:
             placed = rows._replace(points=first)
             engine = kernels.matrix_batch(matrix, placed, rows if own else columns, *common, batch.workers)
     if engine is None:
         pairs = int(rows.sizes.max(initial=0)) * int(rows.sizes.max(initial=0) if own else columns.sizes.max(initial=0))
-        if callback is None and pairs > LARGEST:
+        if not padded and pairs > LARGEST:
             return None
         a = Side(x, batch.a.values, rows, batch.rho_a.reshape(-1), batch.place)
         b = Side(y, batch.b.values, columns, batch.rho_b.reshape(-1), batch.place)
@@ -123,8 +134,21 @@ def engine_of(batch: Batch, *, own: bool, callback: Callable[[Any], object] | No
         scale = geometry.rounded().reshape(-1)
         engine = PaddedBatch(a, b, cost, matrices, eps, scale, geometry.scale, lambda k: batch.instance(k).core.scale())
         if callback is not None:
-            engine.observe = lambda nit, at, shot: callback(BatchIntermediate(batch, nit, at, shot, (a, b)))
+            engine.observe = follower(callback, batch, (a, b), tol)
     return engine.source() if own and matrix is None else engine
+
+
+def follower(
+    callback: Callable[[Any], object], batch: Batch, sides: tuple[Side, Side], tol: float | None
+) -> Callable[[np.ndarray, np.ndarray, Any], object]:
+    """What tells a callback of the iterations of a batch."""
+    first: list[np.ndarray] = []  # the temperatures of the first iteration
+
+    def follow(nit: np.ndarray, eps: np.ndarray, snapshot: Any) -> object:
+        first[:] = first or [eps.copy()]
+        return callback(BatchIntermediate(batch, nit, eps, snapshot, sides, first[0], tol))
+
+    return follow
 
 
 def solve_part(
@@ -133,7 +157,7 @@ def solve_part(
     """The transports of all items, or each first measure with itself, but for those whose results are given."""
     options, singles = asked.options, dict(given or {})
     rows, columns = batch.layouts()
-    engine = engine_of(batch, own=own, callback=options.callback) if len(rows.sizes) else None
+    engine = engine_of(batch, own=own, callback=options.callback, tol=options.tol) if len(rows.sizes) else None
     solved = nothing(batch, rows, rows if own else columns)
     if engine is not None:
         told, start = asked.asked(batch), np.zeros(len(rows.sizes))

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from epsot.solver.schedule import Level, annealing
+
+
+@contextmanager
+def until_the_end(callback: Any) -> Iterator[None]:
+    """Tell a callback that has a method `ended` that the call is over, however it has ended."""
+    try:
+        yield
+    finally:
+        ended = getattr(callback, "ended", None)
+        if callable(ended):
+            ended()
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ class Side:
 class PaddedBatch:
     """What solves a batch in the library of its arrays, as the compiled batches do for NumPy."""
 
+    kind = "padded"
+
     def __init__(
         self, a: Side, b: Side, cost: Cost | None, matrices: Array | None, eps: np.ndarray, scale: np.ndarray,
         scales: Callable[[], np.ndarray], core_scale: Callable[[int], float],
@@ -83,6 +85,10 @@ class PaddedBatch:
         self.core_scale = core_scale  # of an item: where annealing starts if only the points with weight count
         self.observe: Observer | None = None
         self.rows, self.columns, self.place = a.layout, b.layout, a.place
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what only a solve needs, and what belongs to one process."""
+        return {**vars(self), "scales": None, "core_scale": None, "observe": None}
 
     @property
     def T(self) -> PaddedBatch:

@@ -33,7 +33,7 @@ def run_stage(update: Update, state: Any, stage: Stage, instance: Instance, opti
         if callback is None:
             return None
         return lambda nit, eps, state: callback(
-            Intermediate(nit, eps, state, update, stage.instance, instance, cells=stage.cells)
+            Intermediate(nit, eps, state, update, stage.instance, instance, options, cells=stage.cells)
         )
 
     most = options.max_iter - 1 if stage.cells else options.max_iter  # one is left for the points themselves

@@ -10,6 +10,7 @@ import numpy as np
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import Kernel
+from epsot.lazy import Lean
 
 if TYPE_CHECKING:
     from epsot.geometry.multiscale import Resolutions
@@ -18,7 +19,55 @@ SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # half a unit in the last place of 1
 BLOCK_ELEMENTS = 2**20  # pairs whose costs are held at once
 
 
-class Geometry(ABC):
+class Written:
+    """What a file can hold of a geometry, or of many.
+
+    A structure that can be saved has a name in files, `stored_as`, gives its parts by `written`, and is made of them
+    again by `read`. A subclass has a name of its own or none: its parts may be more than those of its parent.
+    """
+
+    stored_as: ClassVar[str | None] = None
+    known: ClassVar[dict[str, Any]] = {}  # the classes of all names
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        name = vars(cls).get("stored_as")
+        if name is None:
+            cls.stored_as = None
+            return
+        other = Written.known.setdefault(name, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"{other.__module__}.{other.__qualname__} is stored as {name!r} already")
+        Written.known[name] = cls
+
+    def written(self) -> dict[str, Any]:
+        """The parts of which `read` makes it again: arrays, numbers, texts, None, lists and dictionaries of these."""
+        raise TypeError(
+            f"a {type(self).__name__} cannot be saved, for it has no `stored_as`, `written` and `read`; keep `f` and "
+            "`g`, and solve again with `init=(f, g)`, or pickle the result"
+        )
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> Any:
+        """Of parts, arrays of any library, which may be damaged: ValueError where they do not fit."""
+        raise TypeError(f"a {cls.__name__} is not read from files")
+
+
+def parts_of(geometry: Written) -> dict[str, Any]:
+    """What a file holds of a geometry, with its name; TypeError where it has none."""
+    parts = geometry.written() if geometry.stored_as is not None else Written.written(geometry)
+    return {"stored_as": geometry.stored_as, **parts}
+
+
+def of_parts(parts: dict[str, Any], place: Place) -> Any:
+    """The geometry that a file holds, in the library of a place."""
+    name = parts["stored_as"]
+    if name not in Written.known:
+        raise ValueError(f"the geometry {name!r} is not known; import the module that defines it")
+    return Written.known[name].read(parts, place)
+
+
+class Geometry(Written, Lean, ABC):
     """The cost between two sets of points, or of whatever else carries mass. It stores no temperature.
 
     A structure of its own defines the five abstract members. The others have answers that hold of a cost that is known

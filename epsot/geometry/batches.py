@@ -13,11 +13,11 @@ import numpy as np
 
 from epsot.arrays import Place
 from epsot.costs import Array, Cost
-from epsot.geometry.base import Geometry
+from epsot.geometry.base import Geometry, Written
 from epsot.geometry.rows import Rows, Shape
 
 
-class Geometries(ABC):
+class Geometries(Written, ABC):
     """A batch of geometries.
 
     Attributes

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from epsot.arrays import as_points, as_real, check_finite, common_place, is_ragged
-from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
+from epsot.arrays import Place, as_points, as_real, check_finite, common_place, is_ragged
+from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, cost_of_name, ground_cost, name_of_cost
 from epsot.devices import device_aware
 from epsot.geometry.batches import Geometries
 from epsot.geometry.guests import as_guest
@@ -22,6 +22,8 @@ class PointClouds(Geometries):
 
     Unless they are `paired`, the clouds of `x` and of `y` stand for themselves, and `pairs` says which belong together.
     """
+
+    stored_as = "many clouds"
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None, paired: bool = True) -> None:
         given, same = ground_cost(p, cost), x is y
@@ -96,6 +98,26 @@ class PointClouds(Geometries):
                 check_finite(item, rows.item(k), "coordinates", self.place)
                 self.cost.check(item, rows.item(k))
             raise
+
+    def written(self) -> dict[str, Any]:
+        y = None if self.y is self.x else self.y.written()
+        return {"x": self.x.written(), "y": y, "cost": name_of_cost(self.cost)}
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> PointClouds:
+        new = object.__new__(cls)
+        new.place, new.cost = place, cost_of_name(parts["cost"])
+        new.x = Rows.read(parts["x"], place)
+        new.y = new.x if parts["y"] is None else Rows.read(parts["y"], place)
+        new.dtype, xp = new.x.values.dtype, place.xp
+        if new.y.values.dtype != new.dtype or new.dtype not in (xp.float32, xp.float64):
+            raise ValueError(f"clouds of {new.dtype} and {new.y.values.dtype}")
+        if new.x.values.ndim != 2 or new.x.values.shape[1:] != new.y.values.shape[1:] or new.x.shape != new.y.shape:
+            raise ValueError("clouds that do not fit one another")
+        new._check("x", new.x)
+        new._check("y", new.y)
+        new._broadcast(new.x.shape)
+        return new
 
     def over(self, shape: Shape) -> PointClouds:
         new = object.__new__(PointClouds)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from epsot.arrays import as_real, common_place, is_ragged, to_numpy
+from epsot.arrays import Place, as_real, common_place, is_ragged, to_numpy
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.batches import Geometries
@@ -19,6 +19,7 @@ from epsot.geometry.rows import Shape, name_of
 class CostMatrices(Geometries):
     """Many cost matrices: what `CostMatrix` is for a matrix with leading axes, or a list of matrices."""
 
+    stored_as = "many matrices"
     degree = 1.0
     lengths = 0, 0
 
@@ -88,6 +89,21 @@ class CostMatrices(Geometries):
             for name in self._items:
                 message = message.replace(f"`{name}` must", f"`{name_of(name, self.shape, k)}` must")
             raise ValueError(message) from None
+
+    def written(self) -> dict[str, Any]:
+        xp, parts = self.place.xp, {}
+        for name, (own, matrices) in self._items.items():
+            stacked = not isinstance(matrices, list)
+            parts[name] = xp.reshape(matrices, (*own, *matrices.shape[1:])) if stacked else matrices
+        return {"shape": list(self.shape), "matrices": parts}
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> CostMatrices:
+        found = {
+            name: [place.received(C) for C in given] if isinstance(given, list) else place.received(given)
+            for name, given in parts["matrices"].items()
+        }
+        return cls(found.pop("C"), **found).over(tuple(parts["shape"]))
 
     def over(self, shape: Shape) -> CostMatrices:
         new = object.__new__(CostMatrices)

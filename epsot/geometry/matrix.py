@@ -50,6 +50,8 @@ class CostMatrix(Geometry):
            [0.  , 0.17, 0.33]])
     """
 
+    stored_as = "matrix"
+
     def __new__(cls, C: Any = None, **parts: Any) -> Any:
         """Of a matrix with leading axes, or of a list of matrices, many geometries: a `CostMatrices`."""
         if cls is CostMatrix and is_batch_of(C, 2):
@@ -67,6 +69,14 @@ class CostMatrix(Geometry):
 
     def __repr__(self) -> str:
         return f"CostMatrix(shape={self.shape}, dtype={self.dtype})"
+
+    def written(self) -> dict[str, Any]:
+        return {"C": self.C, "C_xx": self.C_xx, "C_yy": self.C_yy}
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> CostMatrix:
+        found = {name: None if (C := parts[name]) is None else place.received(C) for name in ("C", "C_xx", "C_yy")}
+        return cls(found.pop("C"), **found)
 
     def _checked(self, name: str, matrix: Any, size: int | None = None) -> Array:
         """A cost matrix, (n, m), or (size, size) and symmetric."""

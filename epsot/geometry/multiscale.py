@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from epsot.costs import Array, Cost
+from epsot.arrays import Place
+from epsot.costs import Array, Cost, cost_of_name
 from epsot.devices import device_aware
 from epsot.geometry.cells import Cells, Clusters, GridCells, cell_sizes
-from epsot.geometry.points import PointCloud
+from epsot.geometry.points import PointCloud, clouds_of
 from epsot.kernels import backend_of
 
 GRID_DIMENSIONS = 3
@@ -76,6 +77,8 @@ class Multiscale(PointCloud):
     True
     """
 
+    stored_as = "points at many scales"
+
     def __init__(
         self,
         x: Any,
@@ -115,6 +118,16 @@ class Multiscale(PointCloud):
                 f"{tuple(labels.shape)}"
             )
         return labels[:, None] if labels.ndim == 1 else labels
+
+    def written(self) -> dict[str, Any]:
+        return {**super().written(), "labels_x": self.labels_x, "labels_y": self.labels_y}
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> Multiscale:
+        labels: dict[str, Any] = {
+            name: None if (z := parts[name]) is None else place.received(z) for name in ("labels_x", "labels_y")
+        }
+        return cls(*clouds_of(parts, place), cost=cost_of_name(parts["cost"]), **labels)
 
     @classmethod
     def of(cls, cloud: PointCloud, labels_x: Any = None, labels_y: Any = None) -> Multiscale:

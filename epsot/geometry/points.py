@@ -11,7 +11,17 @@ from array_api_compat import is_numpy_array
 
 from epsot import kernels
 from epsot.arrays import Place, as_points, check_finite, common_place, is_batch_of, to_numpy
-from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost, ground_cost
+from epsot.costs import (
+    NAMED_COSTS,
+    Array,
+    Cost,
+    Euclidean,
+    HalfSquare,
+    check_cost,
+    cost_of_name,
+    ground_cost,
+    name_of_cost,
+)
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
 from epsot.geometry.guests import as_guest
@@ -33,6 +43,15 @@ def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
         folded = extreme(xp.reshape(cloud[: lines * LINE, :], (lines, LINE * d)), axis=0)
         cloud = xp.concat([xp.reshape(folded, (LINE, d)), cloud[lines * LINE :, :]], axis=0)
     return extreme(cloud, axis=0)
+
+
+def clouds_of(parts: dict[str, Any], place: Place) -> tuple[Array, Array]:
+    """The two clouds of a file: one array where the two were one, and otherwise two, also where they are equal."""
+    x = place.received(parts["x"])
+    if parts["y"] is None:
+        return x, x
+    y = place.received(parts["y"])
+    return x, place.xp.asarray(y, copy=True) if y is x else y
 
 
 @device_aware
@@ -69,6 +88,8 @@ class PointCloud(Geometry):
     np.float64(2.006931)
     """
 
+    stored_as = "points"
+
     def __new__(cls, x: Any = None, y: Any = None, **options: Any) -> Any:
         """Of points with leading axes, or of lists of clouds, many geometries: a `PointClouds`."""
         if cls is PointCloud and (is_batch_of(x, 2) or is_batch_of(y, 2)):
@@ -98,6 +119,13 @@ class PointCloud(Geometry):
             raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
         if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()):
             check_cost(self.cost, *(self._few(z, count) for z, count in zip((self.x, self.y), PROBED, strict=True)))
+
+    def written(self) -> dict[str, Any]:
+        return {"x": self.x, "y": None if self.y is self.x else self.y, "cost": name_of_cost(self.cost)}
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> PointCloud:
+        return cls(*clouds_of(parts, place), cost=cost_of_name(parts["cost"]))
 
     def _set(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y

@@ -42,6 +42,22 @@ class Rows:
         values = arrays[0] if len(arrays) == 1 else xp.concat(list(arrays), axis=0)
         return cls(values, offsets(sizes), sizes, ragged=True)
 
+    def written(self) -> dict[str, Any]:
+        """What a file holds of them."""
+        return {
+            "values": self.values, "first": self.first, "sizes": self.sizes, "ragged": self.ragged,
+            "length": self.length,
+        }  # fmt: skip
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> Rows:
+        """Of what a file holds; ValueError where an item lies outside of the array, which kernels do not look at."""
+        values, first, sizes = place.received(parts["values"]), parts["first"], parts["sizes"]
+        whole = first.shape == sizes.shape and first.dtype == sizes.dtype == np.int64
+        if not whole or np.any(first < 0) or np.any(sizes < 1) or np.any(sizes > values.shape[0] - first):
+            raise ValueError("the items of a batch lie outside of their array")
+        return cls(values, first, sizes, bool(parts["ragged"]), int(parts["length"]))
+
     @property
     def shape(self) -> Shape:
         return self.first.shape

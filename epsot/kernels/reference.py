@@ -18,7 +18,7 @@ from array_api_compat import array_namespace, is_numpy_array
 from epsot.costs import Array, Cost, check_shape
 from epsot.kernels.batches import WholeSolve
 from epsot.kernels.bursts import Bursts, Marginal
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 
 MAX_EXPONENT = 400.0  # of masses: what is beyond e^400 is hopeless, but must stay a number, also times a cost
 DIFFERENCES = 2**20  # numbers that are held at a time where differences are taken first
@@ -86,7 +86,7 @@ def times(P: Array, v: Array) -> Array:
     return out
 
 
-class Dense:
+class Dense(Lean):
     """Reductions over a cost that `cost_rows` gives row by row."""
 
     shape: tuple[int, int]

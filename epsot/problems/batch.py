@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from epsot.arrays import Place, as_real, check_finite, is_ragged, rounding_of
+from epsot.geometry.base import of_parts, parts_of
 from epsot.geometry.batches import Geometries
 from epsot.geometry.rows import Rows, Shape, name_of, offsets, reduced
 from epsot.kernels.batches import Floats, Layout
@@ -44,6 +45,29 @@ class Batch:
     rho_b: Floats
     rho_name: str
     workers: int | None
+
+    def written(self) -> dict[str, Any]:
+        """What a file holds of them."""
+        return {
+            "geometry": parts_of(self.geometry), "a": self.a.written(), "b": self.b.written(),
+            "uniform": list(self.uniform), "eps": self.eps, "rho_a": self.rho_a, "rho_b": self.rho_b,
+            "rho_name": self.rho_name,
+        }  # fmt: skip
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> Batch:
+        """Of what a file holds; ValueError where it does not fit."""
+        geometry = of_parts(parts["geometry"], place)
+        a, b = (Rows.read(parts[name], place) for name in ("a", "b"))
+        for name, rows, sizes in zip(("a", "b"), (a, b), geometry.sizes, strict=True):
+            if not np.array_equal(rows.sizes, sizes) or rows.values.dtype != place.xp.float64 or rows.values.ndim != 1:
+                raise ValueError(f"the weights `{name}` do not fit the points")
+            check_weights(name, rows, place)
+        eps, rho_a, rho_b = (parts[name] for name in ("eps", "rho_a", "rho_b"))
+        if not eps.shape == rho_a.shape == rho_b.shape == geometry.shape:
+            raise ValueError(f"a batch of shape {geometry.shape} with scales of {eps.shape}")
+        uniform = tuple(z if isinstance(z, np.ndarray) else bool(z) for z in parts["uniform"])
+        return cls(geometry, a, b, (uniform[0], uniform[1]), eps, rho_a, rho_b, str(parts["rho_name"]), None)
 
     @property
     def place(self) -> Place:

@@ -16,7 +16,7 @@ from epsot.costs import Array
 from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.measure import Measure
 from epsot.problems.problem import SEEN, ULPS, Problem
 from epsot.problems.support import Support
@@ -26,7 +26,7 @@ ROUNDING = 2.0**-48  # of a sum of weights, relative to the whole mass
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Lean):
     """What a solve works on and what its result refers to."""
 
     geometry: Geometry  # the user's, whole
@@ -248,6 +248,19 @@ def posed(
         Support.of(b, place) if given[1] else Support(m),
     )
     return assemble(geometry, sides, (a, b), (mass_a, mass_b), strengths, eps, stored, workers, rounding)
+
+
+def posed_again(
+    geometry: Geometry, weights: tuple[Array, Array], masses: tuple[float, float], eps: float, rho: Any, *, own: bool
+) -> Instance:
+    """The problem that an instance was, of its whole weights and the masses that its solver saw."""
+    strengths = tuple(math.inf if z is None else z for z in (rho if isinstance(rho, tuple) else (rho, rho)))
+    source = Support.of(weights[0], geometry.place)
+    target = source if own else Support.of(weights[1], geometry.place)
+    found = assemble(
+        geometry, (source, target), weights, masses, (strengths[0], strengths[1]), eps, rho, None, rounding=1.0,
+    )  # fmt: skip
+    return replace(found, problem=replace(found.problem, own=True)) if own else found
 
 
 def assemble(

@@ -14,11 +14,11 @@ from epsot.costs import Array
 from epsot.kernels import vectors_of
 from epsot.kernels.reference import bounded_exp
 from epsot.kernels.vectors import Directions, Vectors
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 
 
 @dataclass(frozen=True, eq=False)
-class Measure:
+class Measure(Lean):
     """Weights a with the penalty rho KL(P 1 | a); rho = inf is the constraint P 1 = a, and the limit of every formula.
 
     All arrays are float64 and one-dimensional. f is the potential of this side.

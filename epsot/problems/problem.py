@@ -19,7 +19,7 @@ from epsot.kernels import Kernel
 from epsot.kernels.bursts import Bursts, Refused
 from epsot.kernels.reference import bounded_exp, log_marginals
 from epsot.kernels.vectors import Directions, distance
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.measure import Measure
 
 ULPS = 8  # errors of exponents that a sum may show, at most ...
@@ -30,7 +30,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(Lean):
     """Two measures, and a kernel over their pairs."""
 
     kernel: Kernel

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from epsot.arrays import Place
 from epsot.costs import Array
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 
 
 @dataclass(frozen=True)
-class Support:
+class Support(Lean):
     """One side: which points the solver sees, and the way back.
 
     It sees none of weight zero, and unbalanced none without a partner, to which no pair of positive weights is allowed.

@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.kernels.batches import Layout, Solved
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.batch import Batch
 from epsot.results.flat import at_points, batch_masses, flat_weights, given, spread, weighted
 from epsot.results.result import SinkhornResult
+from epsot.results.shown import Shown
 from epsot.results.solved import Engine, checks_of, dual_of
 from epsot.status import STATUSES, Status
 
 
-class Results:
+class Results(Lean, Savable, Shown):
     """What both kinds of batch results share."""
 
     batch: Batch
@@ -70,6 +72,9 @@ class Results:
         """How many items have ended how."""
         parts = [f"{int((self.status == s).sum())} of {self.status.size} {s.name}" for s in Status if s in self.status]
         return ", ".join(parts) or "no items"
+
+    def _lines(self) -> dict[str, object]:
+        return {"shape": self.shape, "status": self.message}
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -167,6 +172,18 @@ class BatchResult(Results):
     singles: dict[int, SinkhornResult] = field(default_factory=dict)
     tol: float | None = None
     own: bool = False  # each is a measure with itself
+
+    def _written(self) -> dict[str, Any]:
+        return {"batch": self.batch.written(), **self._solution()}
+
+    def _solution(self) -> dict[str, Any]:
+        """What a file holds beside the problems."""
+        alone = {str(k): {"own": (z := self.singles[k]).instance.problem.own, **z._solution()} for k in self._alone}
+        how = None if self.engine is None else self.engine.kind
+        return {"engine": how, "solved": self.solved._asdict(), "singles": alone, "tol": self.tol, "own": self.own}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "singles": {k: self.singles[k] for k in self._alone}}
 
     def __getitem__(self, index: Any) -> SinkhornResult:
         return self._item(self._number(index))

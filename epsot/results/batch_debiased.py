@@ -33,6 +33,13 @@ class BatchDivergence(Results):
     same: np.ndarray  # items whose two measures are one
     singles: dict[int, DivergenceResult] = field(default_factory=dict)
 
+    def _written(self) -> dict[str, Any]:
+        xx, yy = self.xx._solution(), self.yy._solution()
+        return {"xy": self.xy._written(), "xx": xx, "yy": yy, "same": self.same}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "singles": {}}
+
     def __getitem__(self, index: Any) -> DivergenceResult:
         return self._item(self._number(index))
 

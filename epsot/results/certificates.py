@@ -12,7 +12,7 @@ from typing import Any
 
 from epsot.costs import Array
 from epsot.kernels.reference import bounded_exp
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
 from epsot.problems.problem import ULPS, Problem
 
@@ -20,7 +20,7 @@ UNRESOLVED = 0.1  # error of exponents by rounding, beyond which sums of exponen
 
 
 @dataclass(frozen=True, eq=False)
-class Certificate:
+class Certificate(Lean):
     """What a pair of potentials proves, in float64: `common` + `dual` <= the optimal value <= `common` + `primal`."""
 
     problem: Problem  # without that part of the cost that depends on one side only

@@ -50,6 +50,19 @@ class DivergenceResult(Result):
     xx: SinkhornResult
     yy: SinkhornResult
 
+    def _written(self) -> dict[str, Any]:
+        if self.xx is self.xy:  # one solve for all three
+            return {"xy": self.xy._written(), "xx": None, "yy": None}
+        return {"xy": self.xy._written(), "xx": self.xx._solution(), "yy": self.yy._solution()}
+
+    @classmethod
+    def _read(cls, parts: dict[str, Any], place: Place) -> DivergenceResult:
+        xy = SinkhornResult._read(parts["xy"], place)
+        if parts["xx"] is None:
+            return cls(xy, xy, xy)
+        xx, yy = xy.instance.source(), xy.instance.T.source()
+        return cls(xy, SinkhornResult._solved(xx, parts["xx"]), SinkhornResult._solved(yy, parts["yy"]))
+
     @property
     def place(self) -> Place:
         """Where the work is done."""
@@ -76,6 +89,10 @@ class DivergenceResult(Result):
     def _reached(self) -> float | None:
         errors = [part._reached for part in self.parts]
         return None if None in errors else max(errors)  # type: ignore[type-var]
+
+    @property
+    def _free_value(self) -> float | None:
+        return None if None in (part._free_value for part in self.parts) else float(self.value64)
 
     @property
     def _iterations(self) -> str:

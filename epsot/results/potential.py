@@ -17,14 +17,14 @@ from epsot.costs import Array
 from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
 from epsot.problems.problem import SEEN, ULPS
 from epsot.solver.updates import Dual
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Potential:
+class Potential(Lean):
     """In float64, over the whole support. Points without a partner have a slope of zero: nothing moves there."""
 
     instance: Instance

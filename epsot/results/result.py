@@ -8,22 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from array_api_compat import is_numpy_namespace
+
+from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import PlanKernel
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
 from epsot.problems.problem import SEEN, UNSEEN, Problem
-from epsot.results import certificates
+from epsot.results import certificates, stored
 from epsot.results.certificates import Certificate
 from epsot.results.plan import Plan
 from epsot.results.potential import Potential
+from epsot.results.shown import Shown, as_lines
 from epsot.results.whole import WholeKernel
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
-from epsot.status import Status
+from epsot.status import STATUSES, Status
 
 HUGE = 1e6  # temperatures that finite costs may span before they look like a way to forbid pairs
 
@@ -36,7 +41,7 @@ def told_apart(error: float, tol: float | None, digits: int) -> str:
     return f"{error:.{digits}e}"
 
 
-class Result:
+class Result(Lean, Savable, Shown):
     """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
 
     instance: Instance
@@ -96,18 +101,27 @@ class Result:
             cure += "; if the largest costs stand for forbidden pairs, make them `+inf`"
         return cure
 
-    def __repr__(self) -> str:
-        n, m = self.instance.geometry.shape
-        rows = {
+    @property
+    def _free_value(self) -> float | None:
+        """The value, where it costs nothing: no sweep, and no reading from a device."""
+        raise TypeError("the value belongs to the subclass")
+
+    def _lines(self) -> dict[str, object]:
+        (n, m), value = self.instance.geometry.shape, self._free_value
+        blur = self.instance.geometry.blur(self.eps)
+        return {
             "shape": f"{n} x {m}",
             "status": f"{self.status.name} ({self.status.meaning})",
+            **({} if value is None else {"value": f"{value:.6g}"}),
             "marginal error": "not measured" if self._reached is None else told_apart(self._reached, self.tol, 3),
             "nit": self._iterations,
+            **({} if blur is None else {"blur": f"{blur:.6g}"}),
             "eps": f"{self.eps:.6g}",
             "rho": "balanced" if self.rho is None else self.rho,
         }
-        lines = [f"{name:>15}: {value}" for name, value in rows.items()]
-        return "\n".join([type(self).__name__, *lines])
+
+    def __repr__(self) -> str:
+        return as_lines(type(self).__name__, self._lines())
 
     def _cast(self, array: Array) -> Array:
         return in_dtype(array, self.instance.geometry.dtype, self.instance.place)  # a copy, the user's own
@@ -159,6 +173,27 @@ class SinkhornResult(Result):
     history: tuple[Check, ...]
     tol: float | None = None
 
+    def _written(self) -> dict[str, Any]:
+        return {"instance": stored.instance_parts(self.instance), **self._solution()}
+
+    def _solution(self) -> dict[str, Any]:
+        """What a file holds beside the instance."""
+        return {
+            **stored.dual_parts(self.dual_pair), "status": int(self.status), "nit": self.nit, "tol": self.tol,
+            "history": np.array(self.history, np.float64).reshape(-1, 3),
+        }  # fmt: skip
+
+    @classmethod
+    def _read(cls, parts: dict[str, Any], place: Place) -> SinkhornResult:
+        return cls._solved(stored.instance_of(parts["instance"], place), parts)
+
+    @classmethod
+    def _solved(cls, instance: Instance, parts: dict[str, Any]) -> SinkhornResult:
+        """Of an instance and what a file holds beside it."""
+        history = tuple(Check(int(nit), eps, error) for nit, eps, error in parts["history"].tolist())
+        dual, status = stored.dual_of(parts, instance), STATUSES[parts["status"]]
+        return cls(instance, dual, status, int(parts["nit"]), history, parts["tol"])
+
     @property
     def place(self) -> Place:
         """Where the work is done."""
@@ -167,6 +202,11 @@ class SinkhornResult(Result):
     @property
     def _reached(self) -> float | None:
         return None if self.dual_pair.error is None else float(self.dual_pair.error)
+
+    @property
+    def _free_value(self) -> float | None:
+        known = "value64" in vars(self) or self.dual_pair.mass is not None
+        return float(self.value64) if known and is_numpy_namespace(self.place.xp) else None
 
     @cached_property
     def source(self) -> Potential:

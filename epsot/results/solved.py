@@ -13,6 +13,7 @@ from epsot.solver.updates import Dual
 class Engine(Protocol):
     """What has solved a batch, and computes what is asked of all items at once; all arrays are flat."""
 
+    kind: str  # "compiled" or "padded"
     rows: Layout
     columns: Layout
 

@@ -12,12 +12,12 @@ from typing import Any
 from epsot.costs import Array
 from epsot.kernels import Kernel
 from epsot.kernels.reference import take_rows
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
 
 
 @dataclass(frozen=True, eq=False)
-class WholeKernel:
+class WholeKernel(Lean):
     """`kernels.Kernel` over whole supports. Log-densities are -inf at what the solver does not see."""
 
     instance: Instance

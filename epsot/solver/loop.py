@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from epsot.status import Status
 logger = logging.getLogger("epsot")
 
 Observer = Callable[[int, float, Any], object]
+SILENCE = 10.0  # seconds at one temperature after which the log says how it goes
 ENDS = (Status.STOPPED, Status.DIVERGED)  # statuses that end a solve at any temperature
 
 
@@ -70,6 +72,7 @@ class Course:
         self.target = schedule[-1].eps
         self.history: list[Check] = []
         self.running = True
+        self.told = time.monotonic()  # when something was logged
         self._enter(0)
 
     @property
@@ -108,15 +111,22 @@ class Course:
     def go_on(self, verdict: Status | None) -> None:
         """Stay at the level, or leave it, after what was found of it; the schedule may end."""
         if verdict is None and self.left > 0:
+            if time.monotonic() - self.told > SILENCE:
+                self._tell(", going on")
             return
         self.status = self.status if verdict is None else verdict
-        if logger.isEnabledFor(logging.INFO):
-            reached = f", marginal error {self.history[-1].marginal_error:.1e}" if self.history else ""
-            logger.info("eps %.3e: iteration %d%s", self.level.eps, self.nit, reached)
+        self._tell()
         if self.status in ENDS or (self.arrived and self.status in (Status.CONVERGED, Status.STALLED)):
             self.running = False
         else:
             self._enter(self.number + 1)
+
+    def _tell(self, more: str = "") -> None:
+        """How far the present temperature has come, at INFO."""
+        if logger.isEnabledFor(logging.INFO):
+            reached = f", marginal error {self.history[-1].marginal_error:.1e}" if self.history else ""
+            logger.info("eps %.3e: iteration %d%s%s", self.level.eps, self.nit, reached, more)
+            self.told = time.monotonic()
 
     def _enter(self, number: int) -> None:
         """The first level from this one on that has iterations left; where there is none, the schedule ends."""

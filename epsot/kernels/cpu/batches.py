@@ -120,6 +120,8 @@ class Batch:
     eps, rho_a, rho_b : (B,) arrays in float64
     """
 
+    kind = "compiled"
+
     def __init__(
         self, x: Array, y: Array | None, cost: Cost | None, rows: Layout, columns: Layout, a: Array, b: Array,
         eps: Array, rho_a: Array, rho_b: Array, workers: int | None = None,

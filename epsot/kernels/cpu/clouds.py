@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from epsot.kernels.cpu.compiled import compiled
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.tree import NO_TREE, Tree, halves, plant
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 
 Array = NDArray[Any]
 
@@ -87,7 +87,7 @@ def _sort_compactly(points, order):  # type: ignore[no-untyped-def]
 sort_compactly = compiled(_sort_compactly)
 
 
-class Cloud:
+class Cloud(Lean):
     """One cloud, as rows and as columns of a cost.
 
     Attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,9 @@ from numba.core import caching
 
 Kernel = Callable[..., Any]
 FunctionCache: Any = caching.FunctionCache
+NullCache: Any = caching.NullCache
+
+logger = logging.getLogger("epsot.kernels")  # of its own: who follows a solve at INFO has it made step by step
 
 
 @cache
@@ -31,18 +35,35 @@ class Cache(FunctionCache):  # type: ignore[misc]
     """Numba's, which takes every file for a whole one: a truncated file would end each solve from then on."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The machine code for some types, None where there is none that can be read."""
+        """The machine code for some types, None where there is none that can be read: then it is made."""
+        found = None
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # whatever unpickling and linking make of damaged bytes
             with suppress(OSError):
                 self.flush()  # what is saved next begins a new index
-            return None
+        if found is None:
+            logger.info("compiling %s, once per machine", self._py_func.__name__.strip("_"))
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep machine code, where there is room for it."""
         with suppress(OSError):
             super().save_overload(sig, data)
+
+
+class NoCache(NullCache):  # type: ignore[misc]
+    """Where no folder can be written."""
+
+    def __init__(self, function: Kernel) -> None:
+        self.function = function
+
+    def load_overload(self, sig: Any, target_context: Any) -> None:
+        """Nothing is kept."""
+        logger.info(
+            "compiling %s, in every process: no folder can be written, set NUMBA_CACHE_DIR",
+            self.function.__name__.strip("_"),
+        )
 
 
 def inlined(function: Kernel, **more: Any) -> Kernel:
@@ -77,7 +98,9 @@ def compiled(function: Kernel, **more: Any) -> Kernel:
     function.__qualname__ += "_" + sources_stamp()  # the name of the cache file
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", **more}
     kernel: Any = numba.njit(**options)(function)
-    with suppress(RuntimeError, OSError):
+    try:
         kernel._cache = Cache(function)  # what `cache=True` does, with a class of our own
+    except (RuntimeError, OSError):
+        kernel._cache = NoCache(function)
     compiled_kernel: Kernel = kernel
     return compiled_kernel

@@ -10,7 +10,7 @@ from epsot.costs import Array
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.modules import launch
 from epsot.kernels.cuda.shapes import BOX_THREADS, FRAME, GROUP, NEAR_TILE, PLAIN_THREADS
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 
 NEAR_DIMENSIONS = 3
 
@@ -24,7 +24,7 @@ def identity(cupy: Any, size: int) -> Array:
     return cupy.arange(size, dtype=np.int64)
 
 
-class Middle:
+class Middle(Lean):
     """The mean of the points of a problem, for those who need one."""
 
     def __init__(self, x: Array, y: Array) -> None:
@@ -37,7 +37,7 @@ class Middle:
         return total / max(1, self.x.shape[0] + self.y.shape[0])
 
 
-class Cloud:
+class Cloud(Lean):
     """One cloud, as rows and as columns of a cost.
 
     Attributes

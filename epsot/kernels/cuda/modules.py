@@ -12,6 +12,7 @@ from typing import Any
 from epsot.kernels.bursts import Refused
 
 logger = logging.getLogger("epsot")
+kernels_logger = logging.getLogger("epsot.kernels")
 refusals: set[int] = set()  # devices whose driver has refused to run all blocks of a grid at once
 FILES = (
     "numbers.cu", "forms.cu", "near.cu", "tiled.cu", "stored.cu", "product.cu", "reduce.cu", "pair.cu", "order.cu",
@@ -36,6 +37,8 @@ def source() -> str:
 @cache
 def function(cupy: Any, name: str) -> Any:
     """The kernel of a C++ name, for any device: CuPy loads it where it is launched."""
+    if function.cache_info().currsize == 0:
+        kernels_logger.info("CUDA kernels: compiling those that CuPy has not kept, once per machine")
     try:
         return cupy.RawModule(code=source(), options=OPTIONS, name_expressions=(name,)).get_function(name)
     except (ImportError, OSError, RuntimeError) as error:
