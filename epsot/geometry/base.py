@@ -14,6 +14,7 @@ from epsot.lazy import Lean
 
 if TYPE_CHECKING:
     from epsot.geometry.multiscale import Resolutions
+    from epsot.geometry.tangents import Tangents
 
 SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # half a unit in the last place of 1
 BLOCK_ELEMENTS = 2**20  # pairs whose costs are held at once
@@ -131,6 +132,10 @@ class Geometry(Written, Lean, ABC):
         """The same costs, with kernels that compute in float64."""
         return self
 
+    def in_float32(self) -> Geometry:
+        """Nearly the same costs, with kernels that compute in float32, where these are faster; else this geometry."""
+        return self
+
     def split(self) -> tuple[Geometry, Array, Array] | None:
         """A geometry of smaller costs C' and u, v with C[i, j] = C'[i, j] + u[i] + v[j]; None where none is known."""
         return None
@@ -199,6 +204,14 @@ class Geometry(Written, Lean, ABC):
         """sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]), in the points of the user.  -> (n, d)"""
         raise TypeError(f"a {type(self).__name__} has no points to differentiate in; use PointCloud, or `plan`: "
                         "dOT / dC = P")  # fmt: skip
+
+    def tangents(self, kernel: Any, k: Array, h: Array, eps: float, guess: Array | None = None) -> Tangents:
+        """What becomes of the sums of P[i, j] = exp(k[i] + h[j] - C[i, j] / eps) as points move.
+
+        `guess`: of softmin(h, eps), as a kernel takes it.
+        """
+        raise TypeError(f"a {type(self).__name__} has no points to differentiate in; use PointCloud, or the blocks of "
+                        "`a` and `b`")  # fmt: skip
 
     def transported(self, kernel: Any, k: Array, h: Array, eps: float) -> Array:
         """<P, C> of P[i, j] = exp(k[i] + h[j] - C[i, j] / eps), 0-d: over all pairs, in blocks of rows."""

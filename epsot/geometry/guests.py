@@ -43,11 +43,20 @@ class Guest(Cost):
     def gradient(self, x: Array, y: Array) -> Array:
         return self._between(self.cost.gradient, x, y)
 
+    def hessian_product(self, x: Array, y: Array, v: Array, w: Array) -> Array:
+        return self._between(self.cost.hessian_product, x, y, v, w)
+
     def embed(self, x: Array) -> Array:
         return self._between(self.cost.embed, x)
 
     def pull_back(self, x: Array, gradient: Array) -> Array:
         return self._between(self.cost.pull_back, x, gradient)
+
+    def push_forward(self, x: Array, v: Array) -> Array:
+        return self._between(self.cost.push_forward, x, v)
+
+    def pull_back_change(self, x: Array, gradient: Array, v: Array) -> Array:
+        return self._between(self.cost.pull_back_change, x, gradient, v)
 
     def check(self, name: str, x: Array) -> None:
         self.cost.check(name, self.place.handed_out(x, copy=False))
@@ -69,10 +78,13 @@ class Guest(Cost):
         return out.astype(arrays[0].dtype, copy=False)  # JAX may have float32 alone
 
 
+THROUGH = ("epsot", "scipy")  # that call this package for somebody
+
+
 def depth_of_caller() -> int:
-    """How many frames up the code is that called this package, for `warnings.warn` in the function that asks."""
+    """How many frames up the code is that called this package, maybe by SciPy, for `warnings.warn` in a function."""
     frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "epsot":
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in THROUGH:
         frame, depth = frame.f_back, depth + 1
     return depth
 

@@ -25,9 +25,11 @@ from epsot.costs import (
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
 from epsot.geometry.guests import as_guest
+from epsot.geometry.tangents import MOMENTS, EmbeddedTangents, PairTangents, SquareTangents, Tangents
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
+SINGLE_RANGE = 1e15  # coordinates whose squares float32 holds
 FAR = 4.0  # times the radius of a cloud: from such a distance on its centre is worth knowing
 PROBED = (3, 4)  # points of the two clouds on which a cost of the user's own is tried
 LINE = 64  # points side by side in a reduction over all: lines of two or three numbers are 20 times as slow in NumPy
@@ -234,6 +236,21 @@ class PointCloud(Geometry):
         """sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_1 C(x[i], y[j]): of embedded points, pulled back.  -> (n, d)"""
         return self.cost.pull_back(self.x, kernel.cost_gradient(k, h, eps))
 
+    def tangents(self, kernel: PointsKernel, k: Array, h: Array, eps: float, guess: Array | None = None) -> Tangents:
+        """What becomes of the sums of a plan as points move: by its moments for squares, else pair by pair."""
+        xp, family = self.place.xp, self.cost.family
+        x, y = (xp.astype(z, xp.float64) for z in (self.x, self.y))
+        embedded = (x, y) if family is self.cost else (self.cost.embed(x), self.cost.embed(y))
+        arguments = kernel, (k, h, eps), *embedded, self.place, guess
+        inner: Tangents
+        if family.kind == "square" and self.x.shape[1] <= MOMENTS:
+            # second moments are large beside what is left of them: float32 has no digits for that
+            exact = kernel if self.precision <= DOUBLE else kernels.points(*embedded, family, kernel.workers)
+            inner = SquareTangents(family.factor, exact, *arguments)
+        else:
+            inner = PairTangents(family, *arguments)
+        return inner if family is self.cost else EmbeddedTangents(self.cost, x, y, inner, xp)
+
     def transported(self, kernel: PointsKernel, k: Array, h: Array, eps: float) -> Array:
         """<P, C>, 0-d. Of a homogeneous cost two sweeps for gradients give it: p C = <x, grad_1 C> + <y, grad_2 C>.
 
@@ -267,6 +284,19 @@ class PointCloud(Geometry):
         new = self._derived(x, x if self.y is self.x else xp.astype(self.y, xp.float64))
         new._with_corners(self, [0, 1, 2, 3])
         new.dtype = xp.float64
+        return new
+
+    def in_float32(self) -> PointCloud:
+        """The same points around the middle of all in float32, where a kernel has it and they are in its range."""
+        xp, same = self.place.xp, self.cost.family is self.cost
+        if self.cost.family.kind is None or self.dtype == xp.float32 or not np.abs(self._corners).max() < SINGLE_RANGE:
+            return self
+        low, high = self._corners[:2].min(axis=0), self._corners[2:].max(axis=0)
+        middle = (low + high) / 2 if same else 0 * low  # directions have an origin
+        shift = xp.asarray(middle, dtype=xp.float64, device=self.place.device)
+        x = xp.astype(self.x - shift, xp.float32)
+        new = self._derived(x, x if self.y is self.x else xp.astype(self.y - shift, xp.float32))
+        new.dtype = xp.float32
         return new
 
     def split(self) -> tuple[PointCloud, Array, Array] | None:

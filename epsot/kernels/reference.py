@@ -3,7 +3,7 @@
 All reductions run over the second index; the other side is `T`. Everything returned is float64. A log-weight of -inf
 is a point of weight zero; an empty reduction is +inf for `softmin` and 0 for the sums.
 
-The other backends repeat these names, arguments and meanings. `guess`, an estimate of the returned softmin (the
+The other backends repeat these names, arguments and meanings. `guess`, an estimate of the softmin (the
 previous potential), may change the speed of a backend and its last bits, never the result.
 """
 
@@ -135,8 +135,11 @@ class Dense(Lean):
         xp = array_namespace(k, h)
         return bounded_exp(take_rows(k, rows)[:, None] + (h[None, :] - self.cost_rows(rows) / eps), xp)
 
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
-        """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j].  (n,), (m,), (m, q) -> (n, q)"""
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
+        """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j].  (n,), (m,), (m, q) -> (n, q)
+
+        `guess` is that of softmin(h, eps), around which a backend may sum.
+        """
         return times(self.plan_rows(slice(None), k, h, eps), v)
 
     def cost_apply(self, v: Array) -> Array:

@@ -39,7 +39,7 @@ class Tiled(reference.Dense):
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         return self.by_rows(h, lambda rows: -eps * reference.logsumexp(h[None, :] - self.cost_rows(rows) / eps))
 
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
         return self.by_rows(h, lambda rows: reference.times(self.plan_rows(rows, k, h, eps), v), v.shape[1])
 
     def cost_apply(self, v: Array) -> Array:

@@ -106,7 +106,9 @@ class Results(Lean, Savable, Shown):
 
     def _listed(self, name: str) -> Any:
         """Any object of every item: a list, or of several axes an array of objects."""
-        found = self._each(name)
+        return self._arranged(self._each(name))
+
+    def _arranged(self, found: list[Any]) -> Any:
         if len(self.shape) == 1:
             return found
         out = np.empty(len(found), object)
@@ -137,6 +139,11 @@ class Results(Lean, Savable, Shown):
     @property
     def plan(self) -> Any:
         return self._listed("plan")
+
+    def hessian(self, of: Any = "x", along: Any = None, *, tol: float = 1e-10, max_iter: int = 1000) -> Any:
+        """The second derivatives of every item, as `SinkhornResult.hessian`: a list, or an array of objects."""
+        found = [self._item(k).hessian(of, along, tol=tol, max_iter=max_iter) for k in range(math.prod(self.shape))]
+        return self._arranged(found)
 
     @property
     def history(self) -> Any:

@@ -9,6 +9,7 @@ from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.problems.instance import Instance
+from epsot.results.curvature import SWAPPED, Effort
 from epsot.results.plan import Plan
 from epsot.results.result import Result, SinkhornResult
 from epsot.solver.loop import Check
@@ -193,6 +194,16 @@ class DivergenceResult(Result):
     @property
     def plan(self) -> Plan:
         return self.xy.plan
+
+    def second_product(self, of: str, along: str, V: Array, effort: Effort) -> Array:
+        out = self.xy.second_product(of, along, V, effort)
+        same = (of in ("x", "a")) == (along in ("x", "a"))
+        if same:
+            own, names = (self.xx, (of, along)) if of in ("x", "a") else (self.yy, (SWAPPED[of], SWAPPED[along]))
+            out = out - effort.enough(own.self_curvature).product(*names, V, effort)
+        if of in ("a", "b") and along in ("a", "b"):  # (eps / 2) (mass(a) - mass(b))^2
+            out = out + (self.eps if same else -self.eps) * self.place.xp.sum(V, axis=0)
+        return out
 
     def potential(self, points: Any) -> Array:
         """F at other points, (r, d) -> (r,)."""

@@ -5,7 +5,7 @@ Inside, all is float64; what is handed out has the namespace, device and dtype o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
+from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import PlanKernel
 from epsot.lazy import Lean, cached_property
@@ -22,14 +23,18 @@ from epsot.problems.instance import Instance
 from epsot.problems.problem import SEEN, UNSEEN, Problem
 from epsot.results import certificates, stored
 from epsot.results.certificates import Certificate
+from epsot.results.curvature import Curvature, Effort
+from epsot.results.hessian import TwiceDifferentiable
 from epsot.results.plan import Plan
 from epsot.results.potential import Potential
+from epsot.results.self_curvature import SelfCurvature
 from epsot.results.shown import Shown, as_lines
 from epsot.results.whole import WholeKernel
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 from epsot.status import STATUSES, Status
 
+MANY_PAIRS = 2**20  # from which a sweep in float32 takes less time than asking for it
 HUGE = 1e6  # temperatures that finite costs may span before they look like a way to forbid pairs
 
 
@@ -41,7 +46,7 @@ def told_apart(error: float, tol: float | None, digits: int) -> str:
     return f"{error:.{digits}e}"
 
 
-class Result(Lean, Savable, Shown):
+class Result(TwiceDifferentiable, Lean, Savable, Shown):
     """What both kinds of result share: casting, the outcome in words, and a short `repr`."""
 
     instance: Instance
@@ -346,6 +351,39 @@ class SinkhornResult(Result):
         k = instance.side_a.scatter(problem.a.log_weights + self.dual_pair.f / eps, none, none)
         h = instance.side_b.scatter(problem.b.log_weights + self.dual_pair.g / eps, none, none)
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, geometry.points or (None, None))
+
+    def _curved(self, kind: type[Curvature]) -> Curvature:
+        instance, problem = self.instance, self._sweeping
+        core = instance.core if problem is instance.problem else instance.exact_core
+        potentials = self.source, self.target
+        curved = kind(instance, problem, core, potentials)
+        if self._in_float32 is not None:
+            curved.coarse = kind(instance, *self._in_float32, potentials)
+        return curved
+
+    @cached_property
+    def _in_float32(self) -> tuple[Problem, Geometry] | None:
+        """The problem in float32, and its geometry, where that is worth it and sees what float64 does."""
+        instance, problem, (n, m) = self.instance, self.instance.problem, self.instance.core.shape
+        core = instance.core.in_float32() if n * m >= MANY_PAIRS else instance.core
+        if core is instance.core:
+            return None
+        kernel = core.kernel(problem.kernel.workers)
+        single = replace(problem, kernel=kernel, precision=core.precision, scale=core.rounded())
+        return (single, core) if single.rounding(self.dual_pair.f, self.dual_pair.g, self.eps) < SEEN else None
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        """What second derivatives are made of."""
+        return self._curved(Curvature)
+
+    @cached_property
+    def self_curvature(self) -> Curvature:
+        """That of half of the value, of one measure on both sides."""
+        return self._curved(SelfCurvature)
+
+    def second_product(self, of: str, along: str, V: Array, effort: Effort) -> Array:
+        return effort.enough(self.curvature).product(of, along, V, effort)
 
     def potential(self, points: Any) -> Array:
         """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual."""

@@ -37,11 +37,11 @@ class WholeKernel(Lean):
         kept = self.core.softmin(h, eps, None if guess is None else rows.restrict(guess))
         return rows.scatter(kept, self._outside(lambda kernel: kernel.softmin(h, eps)), self.instance.place.xp.inf)
 
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
         """out[i] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j].  (n,), (m,), (m, q) -> (n, q)"""
         rows, columns, xp = self.instance.side_a, self.instance.side_b, self.instance.place.xp
         h, v = columns.restrict(h), columns.restrict(v)
-        kept = self.core.apply(rows.restrict(k), h, eps, v)
+        kept = self.core.apply(rows.restrict(k), h, eps, v, None if guess is None else rows.restrict(guess))
         outside = self._outside(lambda kernel: kernel.apply(xp.take(k, rows.dropped), h, eps, v))
         return rows.scatter(kept, outside, 0.0)
 

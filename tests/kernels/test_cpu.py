@@ -71,6 +71,13 @@ def check_softmin(case: Case) -> None:
 def check_guess(case: Case) -> None:
     """Whatever the guess, the result is the softmin."""
     wanted = case.theirs.softmin(case.h, case.eps)
+    for guess in guesses(case):
+        within(case.ours.softmin(case.h, case.eps, guess), wanted, case.eps * case.rounding)
+
+
+def guesses(case: Case) -> list[np.ndarray]:
+    """Of the softmin, from the best to hopeless ones."""
+    wanted = case.theirs.softmin(case.h, case.eps)
     good = np.where(np.isfinite(wanted), wanted, 0.0)
     near = good + case.eps * case.rng.normal(size=len(good))
     mixed = near.copy()
@@ -78,8 +85,7 @@ def check_guess(case: Case) -> None:
     mixed[1::5] = np.nan
     mixed[2::7] = np.inf
     bad = [good - 500 * case.eps, good + 500 * case.eps, np.full_like(good, np.inf), np.full_like(good, -np.inf)]
-    for guess in (good, near, mixed, *bad, np.full_like(good, np.nan)):
-        within(case.ours.softmin(case.h, case.eps, guess), wanted, case.eps * case.rounding)
+    return [good, near, mixed, *bad, np.full_like(good, np.nan)]
 
 
 def check_pair(case: Case) -> None:
@@ -114,6 +120,8 @@ def check_apply(case: Case) -> None:
     for scales in (np.ones(1), np.array([1.0, 1e-60, 1e30]), np.ones(case_dimension(case) + 1)):
         v = case.rng.normal(size=(m, len(scales))) * scales
         within(case.ours.apply(k, h, eps, v), P @ v, case.rounding * (P @ np.abs(v)))
+        for guess in guesses(case):
+            within(case.ours.apply(k, h, eps, v, guess), P @ v, case.rounding * (P @ np.abs(v)))
     assert case.ours.apply(k, h, eps, np.zeros((m, 0))).shape == (n, 0)
     v = case.rng.normal(size=(m, 2)) * [1, 0]
     np.testing.assert_array_equal(case.ours.apply(k, h, eps, v)[:, 1], 0)

@@ -34,6 +34,7 @@ def same(ours: Any, theirs: Any, k: Any, h: Any, rng: np.random.Generator) -> No
     for mine, other in zip(ours.softmin_pair(k, h, EPS), theirs.softmin_pair(k, h, EPS), strict=True):
         close(mine, other, 1e-14)
     close(ours.apply(k, h, EPS, v), theirs.apply(k, h, EPS, v), 1e-13)
+    close(ours.apply(k, h, EPS, v, rng.normal(size=n)), theirs.apply(k, h, EPS, v), 1e-13)
     close(ours.cost_apply(v[:, 0]), theirs.cost_apply(v[:, 0]), 1e-13)
     for rows in (slice(None), slice(1, 4), np.asarray([n - 1, 0])):
         close(ours.plan_rows(rows, k, h, EPS), theirs.plan_rows(rows, k, h, EPS), 1e-14)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epsot.kernels.cpu import online, reductions
+from epsot.kernels.cpu import around, online, reductions
 from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED
 from epsot.kernels.cpu.clouds import LOG2_E, NO_ORDER, log_weights, padded, values_by_group, writable
 from epsot.kernels.cpu.parts import combined, joined, parts_of, softmin_of_sums
@@ -262,14 +262,30 @@ class Fused(Dense):
         np.minimum(out, MAX_EXPONENT, out=out)
         return np.exp(out, out=out)
 
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
         (n, m), q = self.shape, v.shape[1]
         if 0 in (n, m, q):
             return np.zeros((n, q))
         values, size = values_by_group(v, self.order, self.operands[0].dtype)
         out = np.empty((n, values.shape[1] // GROUP))
-        self.sum_online(online.APPLY, k, h, eps, values, out)
+        if guess is None or self.parts(self.blocks) > 1:
+            self.sum_online(online.APPLY, k, h, eps, values, out)
+        else:
+            self.sum_around(k, self.weights(h, eps), eps, values, guess, out)
         return out[:, :q] * size
+
+    def sum_around(
+        self, k: Array, columns: tuple[Any, ...], eps: float, values: Array, guess: Array, out: Array
+    ) -> None:
+        """What `apply` computes, around a guess of softmin, from what `weights` gave of h."""
+        kernel = around.value_sums(self.form, self.kind, self.dim)
+        k, guess = writable(k, np.float64), writable(guess, np.float64)
+        common = (*self.operands, *columns, self.capacity, self.spare, k, guess, LOG2_E / eps, values)
+        lost: list[int] = []
+        self.over_blocks(lambda begin, end: lost.append(kernel(*common, begin, end, out)), self.blocks)
+        if any(lost):
+            index = self.operands[2]
+            self.sum_around_maxima(online.APPLY, columns, k, eps, index[np.isnan(out[index, 0])], values, out)
 
     def sum_online(self, mode: int, k: Array, h: Array, eps: float, values: Array, out: Array) -> None:
         weights, *rest = self.weights(h, eps, NOTHING if mode == online.COST else None)

@@ -121,8 +121,8 @@ class Exchanged:
     def at_once(self, a: Marginal, b: Marginal, eps: float) -> None:
         """No whole solves, on a device: many steps are a burst."""
 
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
-        return self._call(self.kernel.apply, k, h, eps, v)
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
+        return self._call(self.kernel.apply, k, h, eps, v, guess)
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array:
         return self._call(self.kernel.cost_gradient, k, h, eps)

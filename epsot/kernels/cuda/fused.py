@@ -242,7 +242,7 @@ class Fused(Dense):
         return self.reduce("SUMS", h, eps, k, out, mode=MARKED)
 
     @on_device
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
         (n, m), q = self.shape, v.shape[1]
         if 0 in (n, m, q):
             return self.empty_sum(0.0, n, q)
