@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 
 from epsot import kernels
+from epsot.kernels.cpu.compiled import sources_stamp
 from epsot.kernels.cuda import modules
 
 
@@ -17,6 +21,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """What `tests/cuda` compiles is kept in pytest's cache, which `pytest --cache-clear` empties."""
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("EPSOT_EMULATION", str(config.cache.mkdir("epsot-compiled")))  # type: ignore[union-attr]
+        if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput"):
+            compile_ahead(config)
+
+
+def compile_ahead(config: pytest.Config) -> None:
+    """Before all tests the usual kernels are compiled, in processes that give back what memory that takes.
+
+    Two processes of tests would each compile them, and keep a gigabyte.
+    """
+    cache, stamp = config.cache, [sources_stamp(), numba.__version__, sys.version]
+    if cache is None or kernels.jit_is_off() or config.option.collectonly or cache.get("epsot/compiled", None) == stamp:
+        return
+    command = [sys.executable, "-m", "epsot", "compile", "--processes", "2"]
+    if subprocess.run(command, cwd=config.rootpath, check=False).returncode == 0:  # it says why
+        cache.set("epsot/compiled", stamp)
 
 
 class Measures(NamedTuple):
