@@ -203,5 +203,5 @@ def test_start_from_a_batch(entry: Any, rng: np.random.Generator) -> None:
         called(entry, {name: z[:3] for name, z in given.together.items()}, init=first)
     with pytest.raises(TypeError, match=r"batch of shape \(4,\); pass one item, `init\[k\]`"):
         called(entry, given.alone[0], init=first)
-    with pytest.raises(TypeError, match="`init` must be an earlier result, .* got list"):
+    with pytest.raises(TypeError, match=r"`init` must be an earlier result, .* got list"):
         called(entry, given.together, init=[first[k] for k in range(4)])
