@@ -501,6 +501,7 @@ def outcome(read: Any) -> Any:
     return np.asarray(z).tobytes() if plain else str(z)
 
 
+@pytest.mark.every
 @pytest.mark.filterwarnings("ignore")
 def test_random_problems(tmp_path: Path) -> None:
     """Those of the fuzzer whose kernels are few: forbidden pairs, weights of zero, far points, bad statuses."""
