@@ -76,7 +76,7 @@ class Workplace:
         self.memory = Memory(
             np.zeros((1, ROWS, m)), np.zeros((1, ROWS, m)), np.zeros((2, 1, 2, m)), np.zeros(m), np.zeros(m),
             np.zeros((STAGES - 1, 1, VALUES)), np.zeros((STAGES - 1, VALUES)), np.zeros(5), np.zeros(5, np.int64),
-            np.zeros(2), np.zeros((3, m)), np.zeros((2, ROWS)),
+            np.zeros(2), np.zeros((2, m)), np.zeros(ROWS, np.int64), np.zeros((2, ROWS)),
         )  # fmt: skip
         self.ends = Ends(
             np.zeros((3, n)), np.zeros((3, m)), np.zeros((3, m)), np.zeros((3, m)), np.zeros(m), np.zeros((2, m)),

@@ -138,7 +138,7 @@ def _transport_items(
     cursor, tol, max_iter = 0, asked.tol, asked.max_iter
     for p in range(begin, end):
         eps = items.eps[p]
-        a, b, fine, start = open_item(items, p, asked, rules, room, place, memory, False)
+        a, b, fine, start = open_item(items, p, asked, room, place, memory, ends, False)
         numbers[p, STATUS], numbers[p, FIRST], numbers[p, START] = UNSETTLED, cursor, start
         if not fine:
             continue
@@ -182,7 +182,7 @@ def _self_items(
     cursor = 0
     for p in range(begin, end):
         eps = items.eps[p]
-        a, _, fine, start = open_item(items, p, asked, rules, room, place, memory, True)
+        a, _, fine, start = open_item(items, p, asked, room, place, memory, ends, True)
         numbers[p, STATUS], numbers[p, FIRST], numbers[p, START] = UNSETTLED, cursor, start
         if not fine:
             continue
@@ -215,7 +215,7 @@ def _schedule_items(
     own = items.own
     for p in range(begin, end):
         eps = items.eps[p]
-        a, b, fine, start = open_item(items, p, asked, rules, room, place, memory, own)
+        a, b, fine, start = open_item(items, p, asked, room, place, memory, ends, own)
         numbers[p, STATUS], numbers[p, START] = UNSETTLED, start
         if not fine:
             continue

@@ -194,7 +194,25 @@ def _usual(side, least):
 usual = uncounted(_usual)
 
 
-def _open_item(items, p, asked, rules, room, place, memory, own):
+def _clear_padding(a, b, room, memory, ends):
+    """What pads the lines of a solve, which the items before may have written."""
+    for i in range(a.size, a.width):  # rows of nothing, whose factors are 0
+        for j in range(b.width):
+            room.matrix[i, j] = 0.0
+    for turn in range(3):
+        for i in range(a.size, a.width):
+            ends.f[turn, i] = 0.0
+        for j in range(b.size, b.width):
+            ends.g[turn, j] = ends.updated[turn, j] = ends.result[turn, j] = 0.0
+    for j in range(b.size, b.width):
+        ends.start[j] = memory.weights[j] = 0.0
+        memory.scale[j] = 1.0
+
+
+clear_padding = uncounted(_clear_padding)
+
+
+def _open_item(items, p, asked, room, place, memory, ends, own):
     """Both sides of an item, its costs where they are usual, whether they are, and where annealing starts."""
     n, mass, least = read_side(items.a, items.first[2, p], items.sizes[0, p], place.kept_a, place.a)
     a = Side(place.a[0], place.a[1], n, padded(n), mass, items.rho[0, p])
@@ -214,13 +232,7 @@ def _open_item(items, p, asked, rules, room, place, memory, own):
         start = start if asked.fixed else scale
     fine &= start <= RANGE * items.eps[p]
     room.state[0] = 0.0
-    for i in range(n, padded(n)):  # rows of nothing, whose factors are 0
-        for j in range(padded(m)):
-            room.matrix[i, j] = 0.0
-    for turn in range(2):
-        for part in range(2):
-            for j in range(m, padded(m)):
-                memory.pairs[turn, 0, part, j] = 0.0
+    clear_padding(a, b, room, memory, ends)
     return a, b, fine, start
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.chunks import compare, settle_comparison
-from epsot.kernels.cpu.compiled import uncounted
+from epsot.kernels.cpu.compiled import spliced, uncounted
 from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns
 from epsot.kernels.cpu.lines import logarithms
 from epsot.kernels.cpu.mixing import mix, rescale
@@ -32,7 +32,10 @@ class Levels(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Potentials that are kept: the step at hand and the best one in turn, and the best of a lower temperature."""
+    """Potentials that are kept: the step at hand and the best one in turn, and the best of a lower temperature.
+
+    They are padded by 0.
+    """
 
     f: Any  # (3, n)
     g: Any  # (3, m)
@@ -89,7 +92,7 @@ def _rests(errors, begin, end, steps, factor):
     return least >= factor * errors[end - steps - 1]
 
 
-rests = uncounted(_rests)
+rests = spliced(_rests)
 
 
 def _logit_error(f, g, a, b, eps):
@@ -187,16 +190,13 @@ ease = uncounted(_ease)
 
 def _violation_of(side, f, next_f, eps, room, memory):
     """The marginal error of one side; the mass of the plan is left in numbers[1]."""
-    n = side.size
-    line = memory.partial[0, 0]
-    compare(
-        side.logs[:n], f[:n], next_f[:n], 1.0 / eps + 1.0 / side.rho, side.rho, 0, room.lines[0], room.lines[1], line
-    )
+    line, slope = memory.partial[0, 0], 1.0 / eps + 1.0 / side.rho
+    compare(side.logs, f, next_f, slope, side.rho, 0, side.width, room.lines[0], room.lines[1], line)
     settle_comparison(memory.partial[0, :1], memory.numbers)
     return memory.numbers[0]
 
 
-violation_of = uncounted(_violation_of)
+violation_of = spliced(_violation_of)
 
 
 def _copy(z, count, out):
