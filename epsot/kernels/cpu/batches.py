@@ -68,6 +68,7 @@ class Workplace:
         self.room = Room(
             np.empty((n, m)), np.zeros((n, m), dtype), np.zeros(n), np.zeros(m), np.zeros(m, dtype), np.zeros(n, dtype),
             np.zeros(m, dtype), np.zeros(m, dtype), np.ones(n), np.zeros((4, longer)), np.zeros(1),
+            np.zeros(2),
         )  # fmt: skip
         self.place = Place(
             np.zeros((n, d)), np.zeros((d, m)), np.zeros(d), np.zeros(n, np.int64), np.zeros(m, np.int64),
