@@ -15,7 +15,7 @@ from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.chunks import compare, settle_comparison
 from epsot.kernels.cpu.compiled import spliced, uncounted
 from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns
-from epsot.kernels.cpu.lines import logarithms
+from epsot.kernels.cpu.lines import bounds, logarithms, product
 from epsot.kernels.cpu.mixing import mix, rescale
 from epsot.kernels.cpu.resident import LOG_2, alternate, damping, padded, update_self
 
@@ -95,13 +95,12 @@ def _rests(errors, begin, end, steps, factor):
 rests = spliced(_rests)
 
 
-def _logit_error(f, g, a, b, eps):
+def _logit_error(f, g, a, b, eps, ends):
     """Of exponents by the rounding of f and g to float64."""
-    largest_f = largest_g = 0.0
-    for i in range(a.size):
-        largest_f = max(largest_f, abs(f[i]))
-    for j in range(b.size):
-        largest_g = max(largest_g, abs(g[j]))
+    bounds(f, a.width, ends)
+    largest_f = max(-ends[0], ends[1])
+    bounds(g, b.width, ends)
+    largest_g = max(-ends[0], ends[1])
     return 2.0**-53 * (largest_f * (1.0 / eps + 1.0 / a.rho) + largest_g * (1.0 / eps + 1.0 / b.rho))
 
 
@@ -124,12 +123,7 @@ mass_called_for = uncounted(_mass_called_for)
 def _shift(a, b, f, g):
     """The best constant: `Problem.dual_shift`."""
     if a.rho == np.inf and b.rho == np.inf:
-        of_f = of_g = 0.0
-        for i in range(a.size):
-            of_f += a.weights[i] * f[i]
-        for j in range(b.size):
-            of_g += b.weights[j] * g[j]
-        return (of_g - of_f) / (a.mass + b.mass)
+        return (product(b.weights, g, b.width) - product(a.weights, f, a.width)) / (a.mass + b.mass)
     low_f, low_g, of_f, of_g = np.inf, np.inf, 0.0, 0.0
     for i in range(a.size):
         low_f = min(low_f, f[i])
@@ -306,7 +300,7 @@ def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, te
                 status = CONVERGED
                 break
             if rests(errors, begin, nit, rules.still_steps, rules.still_factor):
-                rounding = rules.precision + logit_error(f, g, a, b, eps)
+                rounding = rules.precision + logit_error(f, g, a, b, eps, room.ends)
                 if error <= rules.ulps * rounding:
                     return UNSETTLED, nit, set_, error
             stuck = plain > 0 or rests(errors, begin, nit, rules.slow_steps, rules.slow_factor)
@@ -330,14 +324,14 @@ def _settle_self(room, memory, rules, a, eps, tol, max_iter, warm, f, updated, m
     -> status, iterations, error
     """
     n, error = a.size, np.inf
-    if not warm:
-        copy(mean, n, f)
-        update_self(room, a, f, mean, eps)
-    for nit in range(max_iter):
+    for nit in range(0 if warm else -1, max_iter):
         if nit == len(errors):
             return UNSETTLED, nit, error
         copy(mean, n, f)
         update_self(room, a, f, updated, eps)
+        if nit < 0:
+            copy(updated, n, mean)
+            continue
         error = violation_of(a, f, updated, eps, room, memory)
         for i in range(n):
             mean[i] = (f[i] + updated[i]) / 2.0
@@ -347,7 +341,7 @@ def _settle_self(room, memory, rules, a, eps, tol, max_iter, warm, f, updated, m
         if error <= tol:
             return CONVERGED, nit + 1, error
         resting = rests(errors, 0, nit + 1, rules.halving_steps, rules.halving_factor)
-        if resting and error <= rules.ulps * (rules.precision + logit_error(f, f, a, a, eps)):
+        if resting and error <= rules.ulps * (rules.precision + logit_error(f, f, a, a, eps, room.ends)):
             return UNSETTLED, nit + 1, error
     return MAX_ITER, max_iter, error
 
