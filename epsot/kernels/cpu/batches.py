@@ -33,9 +33,10 @@ from epsot.kernels.cpu.items import (
     Place,
     Request,
 )
+from epsot.kernels.cpu.levels import Levels
 from epsot.kernels.cpu.mixing import Memory
 from epsot.kernels.cpu.resident import Room
-from epsot.kernels.cpu.solves import Ends, Levels
+from epsot.kernels.cpu.solves import Ends
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE
 from epsot.kernels.cpu.threads import MOST_THREADS, run, usable_workers
 

@@ -14,6 +14,7 @@ from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.compiled import compiled, uncounted
 from epsot.kernels.cpu.item_slopes import column_slopes, row_slopes, spread_out
 from epsot.kernels.cpu.items import ERROR, FIRST, MASS, NIT, START, STATUS, VALUE, open_item, start_from
+from epsot.kernels.cpu.levels import schedule
 from epsot.kernels.cpu.lines import product
 from epsot.kernels.cpu.resident import damping, update_both, update_self
 from epsot.kernels.cpu.solves import (
@@ -22,7 +23,6 @@ from epsot.kernels.cpu.solves import (
     anneal,
     logit_error,
     mass_called_for,
-    schedule,
     settle_self,
     shift,
     violation_of,
