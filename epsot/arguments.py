@@ -225,7 +225,10 @@ def many_by_temperature(geometry: Geometries, a: Any, b: Any, eps: Any, rho: Any
 
 def is_picture(array: Any) -> bool:
     """Whether this is an array of bytes of the shape of a picture, or of many."""
-    if str(getattr(array, "dtype", "")).rpartition(".")[2] not in BYTES or array.ndim < 2:
+    dtype = getattr(array, "dtype", "")
+    if getattr(dtype, "itemsize", 1) > 2:  # as most clouds of a long list: a name takes microseconds to make
+        return False
+    if str(dtype).rpartition(".")[2] not in BYTES or array.ndim < 2:
         return False
     shape = tuple(array.shape)
     *_, height, width = shape[:-1] if array.ndim > 2 and shape[-1] <= 4 else shape

@@ -27,12 +27,9 @@ class PointClouds(Geometries):
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None, paired: bool = True) -> None:
         given, same = ground_cost(p, cost), x is y
-        listed = {"x": x, "y": y}
-        arrays = {
-            f"{name}[{k}]" if is_ragged(z) else name: item
-            for name, z in listed.items()
-            for k, item in enumerate(z if is_ragged(z) else [z])
-        }
+        arrays: dict[str, Any] = {}
+        for name, z in (("x", x), ("y", y)):
+            arrays.update({f"{name}[{k}]": item for k, item in enumerate(z)} if is_ragged(z) else {name: z})
         self.place = common_place(**arrays)
         self.cost = as_guest(given, self.place)
         xp = self.place.xp
@@ -73,7 +70,7 @@ class PointClouds(Geometries):
                         f"{clouds[0].shape[1]} coordinates"
                     )
             dtype = self.place.xp.result_type(*(cloud.dtype for cloud in clouds))
-            return Rows.listed([self.place.xp.astype(cloud, dtype) for cloud in clouds], self.place.xp)
+            return Rows.listed([self.place.xp.astype(cloud, dtype, copy=False) for cloud in clouds], self.place.xp)
         array = as_real(name, points, self.place)
         if array.ndim < 2:
             array = as_points(name, array, self.place)

@@ -41,7 +41,7 @@ def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
     """extreme(cloud, axis=0), over lines of many points, then over the points of one.  (n, d) -> (d,)"""
     n, d = cloud.shape
     lines = n // LINE
-    if lines > 0 and is_numpy_array(cloud):
+    if lines > 1 and is_numpy_array(cloud):
         folded = extreme(xp.reshape(cloud[: lines * LINE, :], (lines, LINE * d)), axis=0)
         cloud = xp.concat([xp.reshape(folded, (LINE, d)), cloud[lines * LINE :, :]], axis=0)
     return extreme(cloud, axis=0)

@@ -2,7 +2,8 @@
 
 From the top: `points` and `matrix` are the two public classes, `fused` what they share; `reductions` and `online` hold
 the kernels, `blocks` their phases, `sweeps`, `place`, `products` and `stored` the inner loops, made of `vectors`.
-`between` is what happens to vectors between two sweeps; `advance` and `chunks` hold its kernels, `lines` their loops.
+`between` is what happens to vectors between two sweeps; `advance` and `chunks` hold its kernels, `passes`
+and `lines` their loops.
 """
 
 from epsot.kernels.cpu.matrix import Matrix

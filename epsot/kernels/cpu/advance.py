@@ -2,7 +2,7 @@
 
 The stages are those of `cuda/vectors.cu`: the error and the mean residual; the products of the residual, and of its
 change, with the directions; the change made orthogonal to these, and the way along them; the largest part of the way;
-the step.
+the step. Each stage is a pass over the lines of a chunk, or two.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import math
 
 import numpy as np
 
-from epsot.kernels.cpu.chunks import ERROR, compare, extent, settle_comparison
-from epsot.kernels.cpu.compiled import compiled, inlined
-from epsot.kernels.cpu.lines import add_rows, largest, products
-from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, LONGEST, WINDOW
+from epsot.kernels.cpu.chunks import ERROR, compare, extent, put_aside, settle_comparison
+from epsot.kernels.cpu.compiled import compiled, uncounted
+from epsot.kernels.cpu.lines import products
+from epsot.kernels.cpu.passes import lengthened, mean, new_direction, residues, stepped
+from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, WINDOW
 
 ROWS = WINDOW + 1  # where the next direction goes no other lies, so that it can be given up
 SUMS, SIZES, LENGTH, PEAK, STEP = range(5)  # the stages
 STAGES = 5
 VALUES = 1 + 2 * ROWS  # of a chunk, at most
 MEAN = 4  # beside what belongs to the comparison
+LINES = 10  # of working memory: two of the stages, and eight of what is not padded
 
 
 def _settle(partial, totals, stage):
@@ -36,7 +38,7 @@ def _settle(partial, totals, stage):
         settle_comparison(lines, out)
 
 
-settle = compiled(_settle)
+settle = compiled(_settle, _nrt=False, forceinline=True)
 
 
 def _verdict(totals, rows, oldest, moved, past_size, expected, stage):
@@ -54,132 +56,7 @@ def _verdict(totals, rows, oldest, moved, past_size, expected, stage):
     return size, norm, misled, gained, kept, used
 
 
-verdict = inlined(_verdict)
-
-
-def _mean(b, g, result, eps, count, width, change, padded, out):
-    """<b, (result - g) / eps>"""
-    for j in range(count):
-        change[j] = (result[j] - g[j]) / eps
-    for j in range(width):
-        padded[j] = 0.0
-    for j in range(count, width):
-        change[j] = 0.0
-    for j in range(count):
-        padded[j] = b[j]
-    products(change, padded, padded, width, out, MEAN)
-
-
-mean = inlined(_mean)
-
-
-def _residuals(scale, g, result, eps, shift, eased, to, residual):
-    """The plain result and its residual r = (result - g) / eps - shift, which `eased` divides by the scale."""
-    for j in range(len(g)):
-        residual[j] = (result[j] - g[j]) / eps - shift
-    if eased:
-        for j in range(len(g)):
-            r, wide = residual[j], residual[j] / scale[j]
-            most = max(LONGEST, abs(r))
-            residual[j] = wide if abs(wide) <= most else math.copysign(most, wide)
-        for j in range(len(g)):
-            to[j] = g[j] + eps * residual[j]
-    else:
-        for j in range(len(g)):
-            to[j] = result[j]
-
-
-residuals = inlined(_residuals)
-
-
-def _weigh(weights, z, count, width, out):
-    """out = weights z, padded by 0."""
-    for j in range(count):
-        out[j] = weights[j] * z[j]
-    for j in range(count, width):
-        out[j] = 0.0
-
-
-weigh = inlined(_weigh)
-
-
-def _subtract(z, past, out):
-    for j in range(len(out)):
-        out[j] = z[j] - past[j]
-
-
-subtract = inlined(_subtract)
-
-
-def _sizes(weights, past, changes, residual, moved, rows, count, width, lines, out):
-    """<r, r>, and <c, change> and <c, r> for every direction c, weighted; `past`: the last residual."""
-    weighted, change = lines[0], lines[1]
-    weigh(weights, residual, count, width, weighted)
-    products(residual, weighted, weighted, width, out, 0)
-    if moved:
-        subtract(residual, past, lines[2, :width])
-        weigh(weights, lines[2], count, width, change)
-    else:
-        for j in range(width):
-            change[j] = 0.0
-    for k in range(len(changes)):
-        if rows >> k & 1:
-            products(changes[k], change, weighted, width, out, 1 + 2 * k)
-
-
-sizes = inlined(_sizes)
-
-
-def _orthogonalised(
-    weights, past, moves, changes, pair, shares, slot, count, width, weighted, out
-):  # fmt: skip
-    """The new direction and its parts in the others, times `shares`, into its slot; <change, change>, <r, change>."""
-    move, change = moves[slot, :width], changes[slot, :width]
-    subtract(pair[0], past[0], move)
-    subtract(pair[1], past[1], change)
-    add_rows(move, moves, shares, width)
-    add_rows(change, changes, shares, width)
-    weigh(weights, change, count, width, weighted)
-    products(weighted, change, pair[1], width, out, 0)
-
-
-orthogonalised = inlined(_orthogonalised)
-
-
-def _scaled(move, change, norm):
-    for j in range(len(move)):
-        move[j] /= norm
-    for j in range(len(change)):
-        change[j] /= norm
-
-
-scaled = inlined(_scaled)
-
-
-def _way(moves, shares, anew, count, width, line, start):
-    """start += sum_k shares[k] moves[k], from 0 if `anew` -> the largest part of it."""
-    for j in range(width):
-        line[j] = 0.0
-    if not anew:
-        for j in range(count):
-            line[j] = start[j]
-    add_rows(line, moves, shares, width)
-    for j in range(count):
-        start[j] = line[j]
-    for j in range(width):
-        line[j] = abs(line[j])
-    return largest(line, width)
-
-
-way = inlined(_way)
-
-
-def _step(to, part, start):
-    for j in range(len(start)):
-        start[j] = to[j] - start[j] * part
-
-
-step = inlined(_step)
+verdict = uncounted(_verdict)
 
 
 def _conclude(totals, size, share, misled, gained, used, numbers):
@@ -193,30 +70,47 @@ def _conclude(totals, size, share, misled, gained, used, numbers):
     numbers[3], numbers[4] = misled, gained
 
 
-conclude = inlined(_conclude)
+conclude = uncounted(_conclude)
 
 
-def _shares_of(totals, kept, used, share, slot, now, shares):
-    """shares[0]: what a stage adds of every row; shares[1]: of every direction on the way, as far as it is known."""
-    for k in range(shares.shape[1]):
-        shares[0, k] = shares[1, k] = 0.0
-        if kept >> k & 1:
-            shares[1, k] = totals[SIZES, 2 + 2 * k]
-            if now <= LENGTH:
-                shares[0, k] = -totals[SIZES, 1 + 2 * k]
-            elif not used >> k & 1:
-                shares[0, k] = -shares[1, k]
+def _listed(bits, order):
+    """The numbers of the bits that are set.  -> how many"""
+    count = 0
+    for k in range(len(order)):
+        order[count] = k
+        count += bits >> k & 1
+    return count
+
+
+listed = uncounted(_listed)
+
+
+def _shares_of(totals, kept, used, gained, slot, share, now, order, shares):
+    """Which rows a stage adds, shares[0] of each, and shares[1] of it on the way, as far as that is known.
+
+    -> how many rows
+    """
+    bits = kept
     if now > LENGTH:
-        shares[0, slot] = share
+        bits = kept & ~used | (1 << slot if gained else 0)
+    count = listed(bits, order)
+    for i in range(count):
+        k = order[i]
+        shares[1, i] = totals[SIZES, 2 + 2 * k]
+        if now <= LENGTH:
+            shares[0, i] = -totals[SIZES, 1 + 2 * k]
+        else:
+            shares[0, i] = share if gained and k == slot else -shares[1, i]
+    return count
 
 
-shares_of = inlined(_shares_of)
+shares_of = uncounted(_shares_of)
 
 
 def _advance(
     log_b, b, weights, scale, g, updated, result, past, moves, changes, eps, slope, rho, mass, balanced, eased, moved,
-    rows, oldest, slot, past_size, expected, pair, start, partial, totals, numbers, stage, last, begin, end,
-    lines, shares,
+    rows, oldest, slot, past_size, expected, pair, start, partial, totals, numbers, m, stage, last, begin, end,
+    lines, order, shares,
 ):  # fmt: skip
     """The stages `stage`, ... < last of `Directions.advance`; more than one only over all chunks.
 
@@ -224,48 +118,69 @@ def _advance(
     `slot`, which is none of them, and takes the place of `oldest`, a bit or 0. past, pair: (chunks, 2, length), a
     result and its residual, the last and these. All four are padded by 0. numbers: the error, the norm, the expected
     norm, whether the old directions mislead, whether there is a new one. An error that is not finite ends it.
-    lines (3, CHUNK or the padded length) and shares (2, ROWS) are working memory.
+    The vectors have m numbers, and may be padded as `passes` wants it: else the end of the last chunk is put aside.
+    lines (LINES, CHUNK; 2 suffice where all is padded), order (ROWS,) and shares (2, ROWS) are working memory.
     """
-    m = len(g)
-    size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, stage)
-    share = 0.0
+    size, share, norm, misled, gained, kept, used, known = 0.0, 0.0, 0.0, False, False, rows, rows, 0
+    chunk = end - 1
+    first, count, width = extent(chunk, m)
+    aside = first + width > len(g)
+    if aside:
+        for z, fill, k in (
+            (log_b, -np.inf, 2), (b, 0.0, 3), (weights, 0.0, 4), (scale, 1.0, 5), (g, 0.0, 6), (updated, 0.0, 7),
+            (result, 0.0, 8), (start, 0.0, 9),
+        ):  # fmt: skip
+            put_aside(z, first, count, width, fill, lines[k])
     for now in range(stage, last):
-        if now == stage or now == LENGTH or now == PEAK:  # noqa: SIM109 - what is known has changed
-            size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, now)
-            share = totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0
-            shares_of(totals, kept, used, share, slot, now, shares)
         if now > SUMS and not math.isfinite(totals[SUMS, ERROR]):
             break
+        if now == stage or now != STEP:  # what is known has changed
+            size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, now)
+            share = totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0
+            known = shares_of(totals, kept, used, gained, slot, share, now, order, shares)
         for chunk in range(begin, end):
             first, count, width = extent(chunk, m)
-            points, line = slice(first, first + count), partial[min(now, PEAK), chunk]
-            to, residual = pair[chunk, 0], pair[chunk, 1]
+            line, to, residual = partial[min(now, PEAK), chunk], pair[chunk, 0], pair[chunk, 1]
+            logs, plain, weight, by = log_b, b, weights, scale
+            here, new, there, way = g, updated, result, start
+            if aside and chunk == end - 1:
+                first, logs, plain, weight, by = 0, lines[2], lines[3], lines[4], lines[5]
+                here, new, there, way = lines[6], lines[7], lines[8], lines[9]
             if now == SUMS:
-                compare(log_b, g, updated, slope, rho, chunk, lines[0], lines[1], line)
+                compare(logs, here, new, slope, rho, first, width, lines[0], lines[1], line)
                 if balanced:
-                    mean(b[points], g[points], result[points], eps, count, width, lines[0], lines[1], line)
+                    line[MEAN] = mean(plain, here, there, eps, first, width)
             elif now == SIZES:
                 shift = totals[SUMS, MEAN] / mass if balanced else 0.0
-                residuals(scale[points], g[points], result[points], eps, shift, eased, to, residual)
-                sizes(weights[points], past[chunk, 1], changes[chunk], residual, moved, rows, count, width, lines, line)
+                line[0] = residues(
+                    weight, by, here, there, eps, shift, eased, moved, past[chunk, 1], first, count, width, to,
+                    residual, lines[0], lines[1],
+                )  # fmt: skip
+                for i in range(known):
+                    products(changes[chunk, order[i]], lines[1], lines[0], width, line, 1 + 2 * order[i])
+            elif now == LENGTH and moved:
+                new_direction(
+                    weight, pair[chunk], past[chunk], moves[chunk], changes[chunk], order, shares, known, slot, first,
+                    width, way, line,
+                )  # fmt: skip
             elif now == LENGTH:
-                if moved:
-                    orthogonalised(
-                        weights[points], past[chunk], moves[chunk], changes[chunk], pair[chunk], shares[0], slot, count,
-                        width, lines[0], line,
-                    )  # fmt: skip
-                way(moves[chunk], shares[1], True, count, width, lines[0], start[points])
+                for j in range(first, first + width):
+                    way[j] = 0.0
             elif now == PEAK:
-                if gained:
-                    scaled(moves[chunk, slot], changes[chunk, slot], norm)
-                line[0] = way(moves[chunk], shares[0], False, count, width, lines[0], start[points])
-            elif now == STEP:
+                line[0] = lengthened(
+                    moves[chunk], changes[chunk], slot, gained, norm, order, shares, known, first, width, way
+                )
+            else:
                 furthest = totals[PEAK, 0]
-                step(to, 1.0 if furthest <= LEAP * eps else LEAP * eps / furthest, start[points])
+                stepped(to, 1.0 if furthest <= LEAP * eps else LEAP * eps / furthest, first, width, way)
         if now < STEP and end - begin == partial.shape[1]:
             settle(partial, totals, now)
+    if aside:
+        first, count, width = extent(end - 1, m)
+        for j in range(count):
+            start[first + j] = lines[9, j]
     if begin == 0 and last == STAGES:
         conclude(totals, size, share, misled, gained, used, numbers)
 
 
-advance = compiled(_advance)
+advance = compiled(_advance, _nrt=False, forceinline=True)

@@ -33,9 +33,10 @@ from epsot.kernels.cpu.items import (
     Place,
     Request,
 )
+from epsot.kernels.cpu.levels import Levels
 from epsot.kernels.cpu.mixing import Memory
 from epsot.kernels.cpu.resident import Room
-from epsot.kernels.cpu.solves import Ends, Levels
+from epsot.kernels.cpu.solves import Ends
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE
 from epsot.kernels.cpu.threads import MOST_THREADS, run, usable_workers
 
@@ -68,6 +69,7 @@ class Workplace:
         self.room = Room(
             np.empty((n, m)), np.zeros((n, m), dtype), np.zeros(n), np.zeros(m), np.zeros(m, dtype), np.zeros(n, dtype),
             np.zeros(m, dtype), np.zeros(m, dtype), np.ones(n), np.zeros((4, longer)), np.zeros(1),
+            np.zeros(2),
         )  # fmt: skip
         self.place = Place(
             np.zeros((n, d)), np.zeros((d, m)), np.zeros(d), np.zeros(n, np.int64), np.zeros(m, np.int64),
@@ -76,7 +78,7 @@ class Workplace:
         self.memory = Memory(
             np.zeros((1, ROWS, m)), np.zeros((1, ROWS, m)), np.zeros((2, 1, 2, m)), np.zeros(m), np.zeros(m),
             np.zeros((STAGES - 1, 1, VALUES)), np.zeros((STAGES - 1, VALUES)), np.zeros(5), np.zeros(5, np.int64),
-            np.zeros(2), np.zeros((3, m)), np.zeros((2, ROWS)),
+            np.zeros(2), np.zeros((2, m)), np.zeros(ROWS, np.int64), np.zeros((2, ROWS)),
         )  # fmt: skip
         self.ends = Ends(
             np.zeros((3, n)), np.zeros((3, m)), np.zeros((3, m)), np.zeros((3, m)), np.zeros(m), np.zeros((2, m)),

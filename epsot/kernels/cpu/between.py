@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from epsot.kernels import vectors
 from epsot.kernels.cpu import chunks
-from epsot.kernels.cpu.advance import ROWS, STAGES, STEP, SUMS, VALUES, advance, settle
+from epsot.kernels.cpu.advance import LINES, ROWS, STAGES, STEP, SUMS, VALUES, advance, settle
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import padded, writable
 from epsot.kernels.cpu.threads import run, usable_workers
@@ -30,9 +30,9 @@ def chunk_count(n: int) -> int:
     return -(-n // CHUNK)
 
 
-def working_memory() -> tuple[Array, Array]:
+def working_memory() -> tuple[Array, Array, Array]:
     """What `advance` needs, of one thread."""
-    return np.empty((3, CHUNK)), np.empty((2, ROWS))
+    return np.empty((LINES, CHUNK)), np.empty(ROWS, np.int64), np.empty((2, ROWS))
 
 
 def over_chunks(kernel: Callable[[int, int], object], count: int, workers: int) -> bool:
@@ -79,7 +79,7 @@ class Directions(vectors.Directions):
             self.log_b, self.b, self.weights, self.scale if eased else self.b, g, updated, result, past,
             self.moves, self.changes, eps, 1 / eps + 1 / self.rho, self.rho, self.mass, self.balanced, eased, moved,
             sum(self.kept), self.kept[0] if self.count == WINDOW else 0, self.slot, self.size, self.expected,
-            pair, start, self.partial, self.totals, self.numbers,
+            pair, start, self.partial, self.totals, self.numbers, len(g),
         )  # fmt: skip
         if self.partial.shape[1] <= TASK:
             advance(*arguments, SUMS, STAGES, 0, self.partial.shape[1], *working_memory())

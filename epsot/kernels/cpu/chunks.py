@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from epsot.kernels.cpu.compiled import compiled, inlined
+from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
 from epsot.kernels.cpu.lines import LINE, largest, misses, sum_of_exponentials
+from epsot.kernels.cpu.passes import exponents
 from epsot.kernels.reference import MAX_EXPONENT
 
 CHUNK = 1024  # points: the three lines that a kernel needs stay in the L1 cache
@@ -36,41 +37,31 @@ def _extent(chunk, n):
     return first, count, -(-count // LINE) * LINE
 
 
-extent = inlined(_extent)
+extent = uncounted(_extent)
 
 
-def _log_marginal(log_a, f, rho, count, width, out):
-    """log a - f / rho, padded by -inf."""
-    if rho < np.inf:
-        for j in range(count):
-            out[j] = log_a[j] - f[j] / rho
-    else:
-        for j in range(count):
-            out[j] = log_a[j]
-    for j in range(count, width):
-        out[j] = -np.inf
-
-
-log_marginal = inlined(_log_marginal)
-
-
-def _compare(log_a, f, next_f, slope, rho, chunk, exponent, larger, line):
-    """How p differs from m in a chunk: TOP, MISSED, OF_PLAN and CALLED_FOR, over the largest of their terms."""
-    first, count, width = extent(chunk, len(f))
-    log_a, f, next_f = log_a[first : first + count], f[first : first + count], next_f[first : first + count]
-    log_marginal(log_a, f, rho, count, width, larger)
+def _put_aside(z, first, count, width, fill, line):
+    """line = z[first : first + count], padded."""
     for j in range(count):
-        exponent[j] = 0.0 if f[j] == next_f[j] else (f[j] - next_f[j]) * slope
+        line[j] = z[first + j]
     for j in range(count, width):
-        exponent[j] = 0.0
-    for j in range(count):
-        larger[j] += exponent[j] if exponent[j] > 0.0 else 0.0
-    top = largest(larger, width)
+        line[j] = fill
+
+
+put_aside = uncounted(_put_aside)
+
+
+def _compare(log_a, f, next_f, slope, rho, first, width, exponent, larger, line):
+    """How p differs from m: TOP, MISSED, OF_PLAN and CALLED_FOR, over the largest of their terms.
+
+    Over numbers that are padded, log_a by -inf and potentials by 0.
+    """
+    top = exponents(log_a, f, next_f, slope, rho, first, width, exponent, larger)
     line[TOP] = top
     misses(exponent, larger, width, top if top > -np.inf else 0.0, line, MISSED)
 
 
-compare = inlined(_compare)
+compare = spliced(_compare)
 
 
 def _settle_comparison(partial, out):
@@ -81,7 +72,7 @@ def _settle_comparison(partial, out):
     top = top if top > -np.inf else 0.0
     missed = of_plan = called_for = 0.0
     for chunk in range(len(partial)):
-        share = math.exp(partial[chunk, TOP] - top)
+        share = 1.0 if partial[chunk, TOP] == top else math.exp(partial[chunk, TOP] - top)
         missed += share * partial[chunk, MISSED]
         of_plan += share * partial[chunk, OF_PLAN]
         called_for += share * partial[chunk, CALLED_FOR]
@@ -90,14 +81,21 @@ def _settle_comparison(partial, out):
     out[MASS] = math.exp(min(top, MAX_EXPONENT)) * of_plan
 
 
-settle_comparison = compiled(_settle_comparison)
+settle_comparison = compiled(_settle_comparison, _nrt=False, forceinline=True)
 
 
 def _violation(log_a, f, next_f, slope, rho, partial, out, begin, end):
     """The lines of `partial` and, where these are all chunks, out[ERROR] and out[MASS]."""
-    lines = np.empty((2, CHUNK))
+    lines = np.empty((5, CHUNK))
     for chunk in range(begin, end):
-        compare(log_a, f, next_f, slope, rho, chunk, lines[0], lines[1], partial[chunk])
+        first, count, width = extent(chunk, len(f))
+        logs, here, there = log_a, f, next_f
+        if width > count:
+            put_aside(log_a, first, count, width, -np.inf, lines[2])
+            put_aside(f, first, count, width, 0.0, lines[3])
+            put_aside(next_f, first, count, width, 0.0, lines[4])
+            first, logs, here, there = 0, lines[2], lines[3], lines[4]
+        compare(logs, here, there, slope, rho, first, width, lines[0], lines[1], partial[chunk])
     if end - begin == len(partial):
         settle_comparison(partial, out)
 
@@ -117,6 +115,21 @@ def _settle_log_mass(partial, out):
 
 
 settle_log_mass = compiled(_settle_log_mass)
+
+
+def _log_marginal(log_a, f, rho, count, width, out):
+    """log a - f / rho, padded by -inf."""
+    if rho < np.inf:
+        for j in range(count):
+            out[j] = log_a[j] - f[j] / rho
+    else:
+        for j in range(count):
+            out[j] = log_a[j]
+    for j in range(count, width):
+        out[j] = -np.inf
+
+
+log_marginal = uncounted(_log_marginal)
 
 
 def _log_mass(log_a, f, rho, partial, out, begin, end):

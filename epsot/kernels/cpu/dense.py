@@ -7,9 +7,12 @@ their power is taken. Lines are padded to a multiple of `WIDTH`: what pads them 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from epsot.kernels.cpu.lines import ABREAST, slots, total
 from epsot.kernels.cpu.sweeps import CITYBLOCK, DOUBLE, EUCLIDEAN, SQUARE, Arrays, accumulate, steps
@@ -157,6 +160,116 @@ def add_columns(typing: Any, squared: Any, matrix: Any, r: Any, factors: Any, wi
         return context.get_dummy_value()
 
     return types.void(squared, matrix, r, factors, width, sums), codegen
+
+
+@intrinsic
+def factors_around(
+    typing: Any, z: Any, scale: Any, reference: Any, weights: Any, first: Any, width: Any, ends: Any, out: Any
+) -> Any:
+    """out[j] = weights[j] 2^p[j], p[j] = z[j] scale - reference[j], 0 without weight; ends = max p, max -p, or 0.
+
+    Over width numbers from `first` on. The powers are at most 2^1023.
+    """
+    real = out.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, narrow = Arrays(context, builder, signature, arguments), Vectors(builder, real)
+        v = Vectors(builder, types.float64, narrow.lanes)
+        first, factor, zero = a.values[4], v.splat(a.values[1]), v.constant(0.0)
+        places = parts_of(narrow)
+        found = [slots(v, len(places)) for _ in range(2)]
+        with steps(builder, a.values[5], WIDTH) as step:
+            j = builder.add(first, step)
+            weights = [v.load(a.at(3, j, place)) for place in places]
+            exponents = []
+            for k, place in enumerate(places):
+                value = builder.fsub(builder.fmul(v.load(a.at(0, j, place)), factor), v.load(a.at(2, j, place)))
+                value = builder.select(builder.fcmp_ordered(">", weights[k], zero), value, zero)
+                exponents.append(value)
+                for slots_of, part in zip(found, (value, builder.fsub(zero, value)), strict=True):
+                    builder.store(v.maximum(part, builder.load(slots_of[k])), slots_of[k])
+            for place, weight, value in zip(places, weights, v.exp2(exponents, True), strict=True):
+                narrow.store(narrow.narrowed(builder.fmul(weight, value)), a.at(7, j, place))
+        for k, slots_of in enumerate(found):
+            best = builder.load(slots_of[0])
+            for slot in slots_of[1:]:
+                best = v.maximum(best, builder.load(slot))
+            builder.store(v.largest(best), a.at(6, INDEX(k)))
+        return context.get_dummy_value()
+
+    return types.void(z, scale, reference, weights, first, width, ends, out), codegen
+
+
+@intrinsic
+def trusted(typing: Any, sums: Any, weights: Any, least: Any, most: Any, first: Any, width: Any) -> Any:
+    """Whether least < sums[j] <= most wherever there is weight, over width numbers from `first` on."""
+    real = sums.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        narrow = Vectors(builder, real, v.lanes)
+        low, high, zero = v.splat(a.values[2]), v.splat(a.values[3]), v.constant(0.0)
+        bits = ir.IntType(v.lanes)
+        doubtful = cgutils.alloca_once(builder, bits)
+        builder.store(bits(0), doubtful)
+        with steps(builder, a.values[5], v.lanes) as step:
+            j = builder.add(a.values[4], step)
+            value = v.widened(narrow.load(a.at(0, j)))
+            fine = builder.and_(builder.fcmp_ordered("<", low, value), builder.fcmp_ordered("<=", value, high))
+            counts = builder.fcmp_ordered(">", v.load(a.at(1, j)), zero)
+            missed = builder.bitcast(builder.and_(counts, builder.not_(fine)), bits)
+            builder.store(builder.or_(builder.load(doubtful), missed), doubtful)
+        return builder.icmp_unsigned("==", builder.load(doubtful), bits(0))
+
+    return types.boolean(sums, weights, least, most, first, width), codegen
+
+
+@intrinsic
+def inverses(typing: Any, sums: Any, weights: Any, first: Any, width: Any, out: Any) -> Any:
+    """out[i] = weights[i] / sums[i], 0 without weight, over width numbers from `first` on.  -> max 1 / sums"""
+    real = out.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, narrow = Arrays(context, builder, signature, arguments), Vectors(builder, real)
+        v = Vectors(builder, types.float64, narrow.lanes)
+        one, zero, places = v.constant(1.0), v.constant(0.0), parts_of(narrow)
+        best = slots(v, len(places))
+        with steps(builder, a.values[3], WIDTH) as step:
+            i = builder.add(a.values[2], step)
+            for slot, place in zip(best, places, strict=True):
+                weight = v.load(a.at(1, i, place))
+                value = builder.fdiv(one, v.load(a.at(0, i, place)))
+                value = builder.select(builder.fcmp_ordered(">", weight, zero), value, zero)
+                builder.store(v.maximum(value, builder.load(slot)), slot)
+                narrow.store(narrow.narrowed(builder.fmul(weight, value)), a.at(4, i, place))
+        found = builder.load(best[0])
+        for slot in best[1:]:
+            found = v.maximum(found, builder.load(slot))
+        return v.largest(found)
+
+    return types.float64(sums, weights, first, width, out), codegen
+
+
+@intrinsic
+def softmins(typing: Any, sums: Any, reference: Any, weights: Any, unit: Any, first: Any, width: Any, out: Any) -> Any:
+    """out[i] = (reference[i] - log2 sums[i]) unit, 0 without weight, over width numbers from `first` on."""
+    real = sums.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        narrow = Vectors(builder, real, v.lanes)
+        unit, zero = v.splat(a.values[3]), v.constant(0.0)
+        bits = v.constant(-1.0 / math.log(2.0))
+        with steps(builder, a.values[5], WIDTH) as step:
+            places = [builder.add(builder.add(a.values[4], step), INDEX(part)) for part in range(0, WIDTH, v.lanes)]
+            logs = v.logarithms([v.widened(narrow.load(a.at(0, i))) for i in places])
+            for i, log in zip(places, logs, strict=True):
+                value = builder.fmul(v.fma(log, bits, v.load(a.at(1, i))), unit)
+                counts = builder.fcmp_ordered(">", v.load(a.at(2, i)), zero)
+                v.store(builder.select(counts, value, zero), a.at(6, i))
+        return context.get_dummy_value()
+
+    return types.void(sums, reference, weights, unit, first, width, out), codegen
 
 
 @intrinsic

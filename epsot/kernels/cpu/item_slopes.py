@@ -12,6 +12,7 @@ import numpy as np
 from epsot.kernels.cpu.compiled import compiled, uncounted
 from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns, powers, powers_of_row, row_products
 from epsot.kernels.cpu.items import STORED, read_costs, read_side
+from epsot.kernels.cpu.lines import product
 from epsot.kernels.cpu.resident import (
     BLOCK,
     LEAST_32,
@@ -92,16 +93,13 @@ def _extend_items(items, room, place, begin, end, base, out):
 extend_items = compiled(_extend_items, _nrt=False)
 
 
-def _spread_out(place, items, n, m):
+def _spread_out(place, items, a, b):
     """Coordinates from the mean of the columns, where differences of sums lose least."""
     for k in range(items.x.shape[1]):
-        centre = 0.0
-        for j in range(m):
-            centre += place.lines[k, j]
-        centre /= m
-        for i in range(n):
+        centre = product(b.weights, place.lines[k], b.width) / b.mass
+        for i in range(a.size):
             place.x[i, k] -= centre
-        for j in range(m):
+        for j in range(b.size):
             place.lines[k, j] -= centre
 
 

@@ -14,18 +14,15 @@ from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.compiled import compiled, uncounted
 from epsot.kernels.cpu.item_slopes import column_slopes, row_slopes, spread_out
 from epsot.kernels.cpu.items import ERROR, FIRST, MASS, NIT, START, STATUS, VALUE, open_item, start_from
-from epsot.kernels.cpu.resident import (
-    damping,
-    update_both,
-    update_self,
-)
+from epsot.kernels.cpu.levels import schedule
+from epsot.kernels.cpu.lines import product
+from epsot.kernels.cpu.resident import damping, update_both, update_self
 from epsot.kernels.cpu.solves import (
     CONVERGED,
     SCHEDULE_ENDED,
     anneal,
     logit_error,
     mass_called_for,
-    schedule,
     settle_self,
     shift,
     violation_of,
@@ -71,11 +68,9 @@ mass_of_plan = uncounted(_mass_of_plan)
 
 def _share_of_value(side, f):
     """<a, f>, or rho <a, 1 - exp(-f / rho)>"""
-    total = 0.0
     if side.rho == np.inf:
-        for i in range(side.size):
-            total += side.weights[i] * f[i]
-        return total
+        return product(side.weights, f, side.width)
+    total = 0.0
     for i in range(side.size):
         total += side.weights[i] * math.expm1(-f[i] / side.rho)
     return -side.rho * total
@@ -97,9 +92,9 @@ def _representable(side, f):
 representable = uncounted(_representable)
 
 
-def _resolved(status, f, g, a, b, rules, eps, tol):
+def _resolved(status, f, g, a, b, rules, eps, tol, ends):
     """Whether the solver would leave it at this: `verification.verified` finds nothing to look at."""
-    error = 2.0 * logit_error(f, g, a, b, eps)
+    error = 2.0 * logit_error(f, g, a, b, eps, ends)
     if not (math.isfinite(error) and representable(a, f) and representable(b, g)):
         return False
     if status != CONVERGED and rules.precision + error > rules.unresolved:
@@ -138,7 +133,7 @@ def _transport_items(
     cursor, tol, max_iter = 0, asked.tol, asked.max_iter
     for p in range(begin, end):
         eps = items.eps[p]
-        a, b, fine, start = open_item(items, p, asked, rules, room, place, memory, False)
+        a, b, fine, start = open_item(items, p, asked, room, place, memory, ends, False)
         numbers[p, STATUS], numbers[p, FIRST], numbers[p, START] = UNSETTLED, cursor, start
         if not fine:
             continue
@@ -150,7 +145,7 @@ def _transport_items(
             room, memory, rules, a, b, levels, count, max_iter, ends, errors[cursor:], eps_of[cursor:]
         )
         f, g, updated = ends.f[chosen], ends.g[chosen], ends.updated[chosen]
-        if status == UNSETTLED or not resolved(status, f, g, a, b, rules, eps, tol):
+        if status == UNSETTLED or not resolved(status, f, g, a, b, rules, eps, tol, room.ends):
             continue
         cursor += nit
         c = shift(a, b, f, g) if a.rho == np.inf and b.rho == np.inf else 0.0
@@ -166,7 +161,7 @@ def _transport_items(
         left(b.size, place.kept_b, g, items.first[5, p], out[1])
         left(b.size, place.kept_b, updated, items.first[5, p], out[3])
         if asked.slopes:
-            spread_out(place, items, a.size, b.size)
+            spread_out(place, items, a, b)
             row_slopes(items, p, room, place, a, b, f, g, f, eps, slopes[0])
             column_slopes(items, p, room, place, a, b, f, updated, eps, slopes[1])
     return cursor
@@ -182,7 +177,7 @@ def _self_items(
     cursor = 0
     for p in range(begin, end):
         eps = items.eps[p]
-        a, _, fine, start = open_item(items, p, asked, rules, room, place, memory, True)
+        a, _, fine, start = open_item(items, p, asked, room, place, memory, ends, True)
         numbers[p, STATUS], numbers[p, FIRST], numbers[p, START] = UNSETTLED, cursor, start
         if not fine:
             continue
@@ -192,7 +187,7 @@ def _self_items(
             room, memory, rules, a, eps, asked.tol, asked.max_iter, items.warm[p], f, updated, ends.f[2],
             errors[cursor:], eps_of[cursor:],
         )  # fmt: skip
-        if status == UNSETTLED or not resolved(status, f, f, a, a, rules, eps, asked.tol):
+        if status == UNSETTLED or not resolved(status, f, f, a, a, rules, eps, asked.tol, room.ends):
             continue
         cursor += nit
         mass = memory.numbers[1]
@@ -200,7 +195,7 @@ def _self_items(
         left(a.size, place.kept_a, f, items.first[4, p], out[0])
         left(a.size, place.kept_a, updated, items.first[4, p], out[2])
         if asked.slopes:
-            spread_out(place, items, a.size, a.size)
+            spread_out(place, items, a, a)
             row_slopes(items, p, room, place, a, a, f, f, updated, eps, slopes[0])
     return cursor
 
@@ -215,7 +210,7 @@ def _schedule_items(
     own = items.own
     for p in range(begin, end):
         eps = items.eps[p]
-        a, b, fine, start = open_item(items, p, asked, rules, room, place, memory, own)
+        a, b, fine, start = open_item(items, p, asked, room, place, memory, ends, own)
         numbers[p, STATUS], numbers[p, START] = UNSETTLED, start
         if not fine:
             continue
@@ -232,7 +227,7 @@ def _schedule_items(
             update_both(room, a, b, f, g, next_f, next_g, eps)
         mass = mass_of_plan(a, f, next_f, eps)
         error = max(violation_of(a, f, next_f, eps, room, memory), violation_of(b, g, next_g, eps, room, memory))
-        if not math.isfinite(error) or not resolved(SCHEDULE_ENDED, f, g, a, b, rules, eps, -1.0):
+        if not math.isfinite(error) or not resolved(SCHEDULE_ENDED, f, g, a, b, rules, eps, -1.0, room.ends):
             continue
         c = shift(a, b, f, g) if a.rho == np.inf and b.rho == np.inf and not own else 0.0
         value = share_of_value(a, f) + share_of_value(b, g) - eps * (mass - a.mass * b.mass)

@@ -12,14 +12,9 @@ import numpy as np
 
 from epsot.kernels.cpu.compiled import uncounted
 from epsot.kernels.cpu.dense import costs_of
-from epsot.kernels.cpu.lines import logarithms
-from epsot.kernels.cpu.resident import (
-    Side,
-    padded,
-)
-from epsot.kernels.cpu.solves import (
-    copy,
-)
+from epsot.kernels.cpu.lines import bounds, logarithms
+from epsot.kernels.cpu.resident import Side, padded
+from epsot.kernels.cpu.solves import copy
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE
 
 STORED = 3  # the kind of a cost that is given pair by pair
@@ -66,8 +61,8 @@ class Place(NamedTuple):
     """The memory of one thread, beside the `Room`."""
 
     x: Any  # (n, d) coordinates of the rows
-    lines: Any  # (d, m) and of the columns
-    centre: Any  # (d,)
+    lines: Any  # (d, m) and of the columns, padded by the first
+    centre: Any  # (d,) numbers, one a coordinate
     kept_a: Any  # int64: the points with weight
     kept_b: Any
     a: Any  # (2, n): weights and their logarithms
@@ -118,7 +113,7 @@ def _read_costs(items, p, n, m, place, room):
         for j in range(m):
             place.lines[k, j] = items.y[first + place.kept_b[j], k]
         for j in range(m, padded(m)):
-            place.lines[k, j] = 0.0
+            place.lines[k, j] = place.lines[k, 0]
     if items.kind == SQUARE:
         for i in range(n):
             costs_of(SQUARE, place.x, i, place.lines, 0.5 * items.factor, padded(m), costs)
@@ -134,30 +129,31 @@ def _read_costs(items, p, n, m, place, room):
 read_costs = uncounted(_read_costs)
 
 
-def _extent_of(x, n, lines, m, d, sums):
+def _extent_of(x, n, lines, m, extents, line, ends):
     """The diagonal of the box around the points at hand; the squares are added in the order of NumPy."""
+    d = len(extents)
     largest = 0.0
-    for turn in range(2):
-        for k in range(8):
-            sums[k] = 0.0
-        total = 0.0
-        for k in range(d):
-            low, high = x[0, k], x[0, k]
-            for i in range(1, n):
-                low, high = min(low, x[i, k]), max(high, x[i, k])
-            for j in range(m):
-                low, high = min(low, lines[k, j]), max(high, lines[k, j])
-            extent = high / 2.0 - low / 2.0
-            if turn == 0:
-                largest = max(largest, extent)
-            elif d < 8 or k >= d - d % 8:
-                total += (extent / largest) ** 2
-            else:
-                sums[k % 8] += (extent / largest) ** 2
-                if k == d - d % 8 - 1:
-                    total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
-        if largest == 0.0:
-            return 0.0
+    for k in range(d):
+        for i in range(n):
+            line[i] = x[i, k]
+        for i in range(n, padded(n)):
+            line[i] = line[0]
+        bounds(line, padded(n), ends)
+        low, high = ends[0], ends[1]
+        bounds(lines[k], padded(m), ends)
+        extents[k] = max(high, ends[1]) / 2.0 - min(low, ends[0]) / 2.0
+        largest = max(largest, extents[k])
+    if largest == 0.0:
+        return 0.0
+    whole, total = d - d % 8 if d >= 8 else 0, 0.0
+    for part in range(8):
+        line[part] = 0.0
+    for k in range(whole):
+        line[k % 8] += (extents[k] / largest) ** 2
+    if whole > 0:
+        total = ((line[0] + line[1]) + (line[2] + line[3])) + ((line[4] + line[5]) + (line[6] + line[7]))
+    for k in range(whole, d):
+        total += (extents[k] / largest) ** 2
     return 2.0 * largest * math.sqrt(total)
 
 
@@ -168,7 +164,7 @@ def _scale_of(items, n, m, place, room):
     """The temperature at which annealing starts: `Geometry.scale` of the points at hand."""
     costs = room.costs
     if items.kind == SQUARE or items.kind == EUCLIDEAN:
-        extent = extent_of(place.x, n, place.lines, m, items.x.shape[1], room.lines[0])
+        extent = extent_of(place.x, n, place.lines, m, place.centre, room.lines[0], room.ends)
         return extent * extent if items.kind == SQUARE else extent
     low, high = np.inf, -np.inf
     if items.kind == CITYBLOCK:
@@ -194,7 +190,25 @@ def _usual(side, least):
 usual = uncounted(_usual)
 
 
-def _open_item(items, p, asked, rules, room, place, memory, own):
+def _clear_padding(a, b, room, memory, ends):
+    """What pads the lines of a solve, which the items before may have written."""
+    for i in range(a.size, a.width):  # rows of nothing, whose factors are 0
+        for j in range(b.width):
+            room.matrix[i, j] = 0.0
+    for turn in range(3):
+        for i in range(a.size, a.width):
+            ends.f[turn, i] = 0.0
+        for j in range(b.size, b.width):
+            ends.g[turn, j] = ends.updated[turn, j] = ends.result[turn, j] = 0.0
+    for j in range(b.size, b.width):
+        ends.start[j] = memory.weights[j] = 0.0
+        memory.scale[j] = 1.0
+
+
+clear_padding = uncounted(_clear_padding)
+
+
+def _open_item(items, p, asked, room, place, memory, ends, own):
     """Both sides of an item, its costs where they are usual, whether they are, and where annealing starts."""
     n, mass, least = read_side(items.a, items.first[2, p], items.sizes[0, p], place.kept_a, place.a)
     a = Side(place.a[0], place.a[1], n, padded(n), mass, items.rho[0, p])
@@ -214,13 +228,7 @@ def _open_item(items, p, asked, rules, room, place, memory, own):
         start = start if asked.fixed else scale
     fine &= start <= RANGE * items.eps[p]
     room.state[0] = 0.0
-    for i in range(n, padded(n)):  # rows of nothing, whose factors are 0
-        for j in range(padded(m)):
-            room.matrix[i, j] = 0.0
-    for turn in range(2):
-        for part in range(2):
-            for j in range(m, padded(m)):
-                memory.pairs[turn, 0, part, j] = 0.0
+    clear_padding(a, b, room, memory, ends)
     return a, b, fine, start
 
 

@@ -59,28 +59,19 @@ def products(typing: Any, row: Any, u: Any, v: Any, width: Any, out: Any, at: An
 
 
 @intrinsic
-def add_rows(typing: Any, out: Any, rows: Any, shares: Any, width: Any) -> Any:
-    """out[j] += sum_k shares[k] rows[k, j]; a row whose share is 0 is not read."""
+def product(typing: Any, u: Any, v: Any, width: Any) -> Any:
+    """sum_j u[j] v[j]"""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
-        line, count = a.width(1), builder.extract_value(a.values[1].shape, 0)
-        sums = slots(v, ABREAST)
-        with steps(builder, a.values[3], ABREAST * v.lanes) as j:
-            at = [INDEX(part * v.lanes) for part in range(ABREAST)]
-            for slot, ahead in zip(sums, at, strict=True):
-                builder.store(v.load(a.at(0, j, ahead)), slot)
-            with steps(builder, count, 1) as k:
-                share, row = a.item(2, k), builder.mul(k, line)
-                with builder.if_then(builder.fcmp_unordered("!=", share, v.item(0.0))):
-                    factor = v.splat(share)
-                    for slot, ahead in zip(sums, at, strict=True):
-                        builder.store(v.fma(factor, v.load(a.at(1, row, j, ahead)), builder.load(slot)), slot)
-            for slot, ahead in zip(sums, at, strict=True):
-                v.store(builder.load(slot), a.at(0, j, ahead))
-        return context.get_dummy_value()
+        a, w = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        sums = slots(w, ABREAST)
+        with steps(builder, a.values[2], ABREAST * w.lanes) as j:
+            for part, slot in enumerate(sums):
+                ahead = INDEX(part * w.lanes)
+                builder.store(w.fma(w.load(a.at(0, j, ahead)), w.load(a.at(1, j, ahead)), builder.load(slot)), slot)
+        return total(w, sums)
 
-    return types.void(out, rows, shares, width), codegen
+    return types.float64(u, v, width), codegen
 
 
 @intrinsic
@@ -98,6 +89,27 @@ def largest(typing: Any, z: Any, width: Any) -> Any:
         return v.largest(v.maximum(v.maximum(one, two), v.maximum(three, four)))
 
     return types.float64(z, width), codegen
+
+
+@intrinsic
+def bounds(typing: Any, z: Any, width: Any, out: Any) -> Any:
+    """out = min_j z[j], max_j z[j]; what is not a number does not count."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        ends = [slots(v, PAIR, start) for start in (float("-inf"), float("-inf"))]  # of -z and of z
+        zero = v.constant(0.0)
+        with steps(builder, a.values[1], PAIR * v.lanes) as j:
+            for part in range(PAIR):
+                number = v.load(a.at(0, j, INDEX(part * v.lanes)))
+                for found, value in zip(ends, (builder.fsub(zero, number), number), strict=True):
+                    builder.store(v.maximum(value, builder.load(found[part])), found[part])
+        least, most = (v.largest(v.maximum(builder.load(one), builder.load(two))) for one, two in ends)
+        builder.store(builder.fneg(least), a.at(2, INDEX(0)))
+        builder.store(most, a.at(2, INDEX(1)))
+        return context.get_dummy_value()
+
+    return types.void(z, width, out), codegen
 
 
 @intrinsic

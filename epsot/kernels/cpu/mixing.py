@@ -24,14 +24,15 @@ class Memory(NamedTuple):
     moves: Any  # (chunks, ROWS, length)
     changes: Any
     pairs: Any  # (2, chunks, 2, length): the last result and its residual, and the next, in turn
-    weights: Any  # (m,) of the sums: b / mass, times the scale where columns are eased
-    scale: Any  # (m,)
+    weights: Any  # (m,) of the sums: b / mass, times the scale where columns are eased; padded by 0
+    scale: Any  # (m,), padded by 1
     partial: Any
     totals: Any
     numbers: Any
     marks: Any  # (5,) int64
     norms: Any  # (2,)
-    lines: Any  # (3, length)
+    lines: Any  # (2, length)
+    order: Any  # (ROWS,) int64
     shares: Any  # (2, ROWS)
 
 
@@ -71,19 +72,19 @@ kept_of = uncounted(_kept_of)
 
 def _mix(memory, b, g, updated, result, eps, balanced, start):
     """Take in a plain step and mix it with the last.  -> the error of the pair before it, the norm of its residual"""
-    marks, norms, m = memory.marks, memory.norms, b.size
+    marks, norms = memory.marks, memory.norms
     kept, oldest = kept_of(marks)
     turn = marks[TURN]
     advance(
-        b.logs[:m], b.weights[:m], memory.weights[:m], memory.scale[:m], g[:m], updated[:m], result[:m],
+        b.logs, b.weights, memory.weights, memory.scale, g, updated, result,
         memory.pairs[turn], memory.moves, memory.changes, eps, 1.0 / eps + 1.0 / b.rho, b.rho, b.mass, balanced,
         marks[EASED] != 0, marks[MOVED] != 0, kept, oldest, marks[SLOT], norms[SIZE], norms[EXPECTED],
-        memory.pairs[1 - turn], start[:m], memory.partial, memory.totals, memory.numbers, SUMS, STAGES, 0,
-        memory.partial.shape[1], memory.lines, memory.shares,
+        memory.pairs[1 - turn], start, memory.partial, memory.totals, memory.numbers, b.size, SUMS, STAGES, 0,
+        memory.partial.shape[1], memory.lines, memory.order, memory.shares,
     )  # fmt: skip
     error = memory.numbers[0]
     if not math.isfinite(error):
-        for j in range(m):
+        for j in range(b.size):
             start[j] = result[j]
         return error, error
     norms[SIZE], norms[EXPECTED] = memory.numbers[1], memory.numbers[2]

@@ -11,17 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from epsot.kernels.cpu.compiled import uncounted
+from epsot.kernels.cpu.compiled import spliced, uncounted
 from epsot.kernels.cpu.dense import (
     ABREAST_ROWS,
     WIDTH,
     add_columns,
+    factors_around,
+    inverses,
     largest_of_row,
-    powers,
     powers_of_row,
     row_products,
+    softmins,
+    trusted,
 )
-from epsot.kernels.cpu.lines import logarithms
 
 DRIFT = 40.0  # bits that a potential may go from its reference
 LOG_2 = math.log(2.0)
@@ -29,6 +31,7 @@ BLOCK = 32  # rows, whose entries are still in the nearest cache when they are r
 # What underflows counts for nothing beside sums that are larger than this times all that multiplies it, and none that
 # is smaller than the second has an entry that was clamped.
 TRUSTED = {4: (2.0**-90, 2.0**100), 8: (2.0**-900, 2.0**900)}
+CLAMPED = 1000.0  # bits from which a factor may be less than it should be
 LEAST_32, MOST_32 = TRUSTED[4]
 LEAST_64, MOST_64 = TRUSTED[8]
 
@@ -58,6 +61,7 @@ class Room(NamedTuple):
     row_sums: Any  # (n,) float64
     lines: Any  # (4, longer of both) float64
     state: Any  # (1,) the temperature of the matrix, 0: it has to be made anew
+    ends: Any  # (2,) of exponents: the largest, and minus the smallest
 
 
 def _padded(count):
@@ -100,44 +104,25 @@ row_anew = uncounted(_row_anew)
 
 
 def _columns_ahead(room, a, b, f, g, scale):
-    """What a sweep multiplies the columns with, around references that serve; whether the matrix is to be made anew."""
-    z, v = room.lines[0], room.lines[1]
+    """What a sweep multiplies the columns with, around references that serve.
+
+    -> whether the matrix is to be made anew, and a bound of all 2^(g scale - G)
+    """
+    ends = room.ends
     anew, far = room.state[0] != scale, 0.0
     if not anew:
-        for j in range(b.size):
-            z[j] = g[j] * scale - room.column_reference[j]
-        for j in range(b.size):
-            far = max(far, abs(z[j]))
+        factors_around(g, scale, room.column_reference, b.weights, 0, b.width, ends, room.column_weights)
+        far = max(ends[0], ends[1])
         anew = not far <= DRIFT
     if anew:
         put_around(room, a, b, f, g, scale)
-        room.state[0] = scale
-        far = 0.0
-        for j in range(b.size):
+        room.state[0], far = scale, 0.0
+        for j in range(b.width):
             room.column_weights[j] = b.weights[j]
-    else:
-        for j in range(b.size, b.width):
-            z[j] = 0.0
-        powers(z, b.width, v)
-        for j in range(b.size):
-            room.column_weights[j] = b.weights[j] * v[j]
-    for j in range(b.size, b.width):
-        room.column_weights[j] = 0.0
     return anew, 2.0**far
 
 
-columns_ahead = uncounted(_columns_ahead)
-
-
-def _row_logs(room, a, first, stop, scale, damp, f):
-    """f = (F - log2 sum) / scale / damp for some rows."""
-    sums, logs = room.row_sums, room.lines[2]
-    logarithms(sums[first:stop], stop - first, logs[first:stop])
-    for i in range(first, min(stop, a.size)):
-        f[i] = (room.row_reference[i] - logs[i] / LOG_2) / (scale * damp)
-
-
-row_logs = uncounted(_row_logs)
+columns_ahead = spliced(_columns_ahead)
 
 
 def _rows_ahead(room, a, b, first, stop, anew, least, most, scale):
@@ -151,14 +136,15 @@ def _rows_ahead(room, a, b, first, stop, anew, least, most, scale):
     else:
         for r in range(first, min(stop, a.size), ABREAST_ROWS):
             row_products(room.matrix, r, room.column_weights, b.width, room.row_sums)
-    for i in range(first, min(stop, a.size)):
-        if not least < room.row_sums[i] <= most:
-            room.row_sums[i] = row_anew(room, a, b, i, scale)
+    if not trusted(room.row_sums, a.weights, least, most, first, stop - first):
+        for i in range(first, min(stop, a.size)):
+            if not least < room.row_sums[i] <= most:
+                room.row_sums[i] = row_anew(room, a, b, i, scale)
     for i in range(a.size, stop):
         room.row_sums[i] = 1.0
 
 
-rows_ahead = uncounted(_rows_ahead)
+rows_ahead = spliced(_rows_ahead)
 
 
 def _column_exactly(room, a, j, f, scale):
@@ -175,98 +161,97 @@ def _column_exactly(room, a, j, f, scale):
 column_exactly = uncounted(_column_exactly)
 
 
+def _limits(room):
+    """Between what a sum has to be, in the type of the matrix; the first times all that multiplies its terms."""
+    if room.matrix.itemsize == 4:
+        return LEAST_32, MOST_32
+    return LEAST_64, MOST_64
+
+
+limits = spliced(_limits)
+
+
+def _factors_of_rows(room, a, f, first, stop, scale):
+    """What a sweep multiplies some rows with: a 2^(f scale - F).  -> the largest of these powers"""
+    factors_around(f, scale, room.row_reference, a.weights, first, stop - first, room.ends, room.row_weights)
+    largest = room.ends[0]
+    return 2.0**largest if largest < CLAMPED else np.inf
+
+
+factors_of_rows = spliced(_factors_of_rows)
+
+
+def _columns_from_sums(room, a, b, f, largest, scale, damp, out):
+    """out = next_g(f) from sums over rows times their factors, of which the largest is given."""
+    least, most = limits(room)
+    least *= largest * a.mass
+    softmins(room.column_sums, room.column_reference, b.weights, 1.0 / (scale * damp), 0, b.width, out)
+    if not trusted(room.column_sums, b.weights, least, most, 0, b.width):
+        room.state[0] = 0.0
+        for j in range(b.size):
+            if not least < room.column_sums[j] <= most:  # also where nothing is left of any factor
+                out[j] = -column_exactly(room, a, j, f, scale) / (scale * damp)
+
+
+columns_from_sums = spliced(_columns_from_sums)
+
+
 def _alternate(room, a, b, f, g, updated, eps):
-    """f <- next_f(g) from an f that may be near it, updated <- next_g(f), in one sweep.  -> whether all are numbers"""
-    scale = 1.0 / (LOG_2 * eps)
-    single = room.matrix.itemsize == 4
-    least, most = (LEAST_32, MOST_32) if single else (LEAST_64, MOST_64)
+    """f <- next_f(g) from an f that may be near it, updated <- next_g(f), in one sweep."""
+    scale, width = 1.0 / (LOG_2 * eps), padded(a.size)
+    least, most = limits(room)
     anew, reach = columns_ahead(room, a, b, f, g, scale)
-    damp, sums, factors = damping(a, eps), room.column_sums, room.row_weights
-    z, logs = room.lines[2], room.lines[3]
+    unit, largest = 1.0 / (scale * damping(a, eps)), 0.0
     for j in range(b.width):
-        sums[j] = 0.0
-    largest = 0.0
-    for first in range(0, padded(a.size), BLOCK):
-        stop = first + BLOCK
-        rows_ahead(room, a, b, first, stop, anew, least * reach * b.mass, most, scale)
+        room.column_sums[j] = 0.0
+    for first in range(0, width, BLOCK):
+        rows_ahead(room, a, b, first, first + BLOCK, anew, least * reach * b.mass, most, scale)
         if a.rho == np.inf:
-            for i in range(first, min(stop, a.size)):
-                factor = 1.0 / room.row_sums[i]
-                largest = max(largest, factor)
-                factors[i] = a.weights[i] * factor
+            largest = max(largest, inverses(room.row_sums, a.weights, first, BLOCK, room.row_weights))
         else:
-            row_logs(room, a, first, stop, scale, damp, f)
-            for i in range(first, min(stop, a.size)):
-                z[i] = f[i] * scale - room.row_reference[i]
-            for i in range(a.size, stop):
-                z[i] = 0.0
-            powers(z[first:stop], BLOCK, logs[first:stop])
-            for i in range(first, min(stop, a.size)):
-                largest = max(largest, logs[i])
-                factors[i] = a.weights[i] * logs[i]
-        for i in range(a.size, stop):
-            factors[i] = 0.0
-        for r in range(first, min(stop, a.size), ABREAST_ROWS):
-            add_columns(False, room.matrix, r, factors, b.width, sums)
+            softmins(room.row_sums, room.row_reference, a.weights, unit, first, BLOCK, f)
+            largest = max(largest, factors_of_rows(room, a, f, first, first + BLOCK, scale))
+        for r in range(first, min(first + BLOCK, a.size), ABREAST_ROWS):
+            add_columns(False, room.matrix, r, room.row_weights, b.width, room.column_sums)
     if a.rho == np.inf:
-        row_logs(room, a, 0, padded(a.size), scale, damp, f)
-    damp = damping(b, eps)
-    for j in range(b.width):
-        z[j] = sums[j] if j < b.size else 1.0
-    logarithms(z, b.width, logs)
-    least = least * largest * a.mass
-    for j in range(b.size):
-        found = logs[j] / LOG_2 - room.column_reference[j]
-        if not least < z[j] <= most:  # also where nothing is left of any factor
-            found = column_exactly(room, a, j, f, scale)
-            room.state[0] = 0.0
-        updated[j] = -found / (scale * damp)
+        softmins(room.row_sums, room.row_reference, a.weights, unit, 0, width, f)
+    columns_from_sums(room, a, b, f, largest, scale, damping(b, eps), updated)
 
 
-alternate = uncounted(_alternate)
+alternate = spliced(_alternate)
 
 
 def _update_self(room, a, f, updated, eps):
     """updated <- next_f(f) of a measure with itself."""
     scale = 1.0 / (LOG_2 * eps)
-    least, most = (LEAST_32, MOST_32) if room.matrix.itemsize == 4 else (LEAST_64, MOST_64)
+    least, most = limits(room)
     anew, reach = columns_ahead(room, a, a, f, f, scale)
     for first in range(0, padded(a.size), BLOCK):
         rows_ahead(room, a, a, first, first + BLOCK, anew, least * reach * a.mass, most, scale)
-    row_logs(room, a, 0, padded(a.size), scale, damping(a, eps), updated)
+    unit = 1.0 / (scale * damping(a, eps))
+    softmins(room.row_sums, room.row_reference, a.weights, unit, 0, padded(a.size), updated)
 
 
-update_self = uncounted(_update_self)
+update_self = spliced(_update_self)
 
 
 def _update_both(room, a, b, f, g, new_f, new_g, eps):
-    """new_f <- next_f(g), new_g <- next_g(f)"""
-    scale = 1.0 / (LOG_2 * eps)
-    least, most = (LEAST_32, MOST_32) if room.matrix.itemsize == 4 else (LEAST_64, MOST_64)
+    """new_f <- next_f(g), new_g <- next_g(f), by a matrix around both that is not kept."""
+    scale, width = 1.0 / (LOG_2 * eps), padded(a.size)
+    least, most = limits(room)
     room.state[0] = 0.0
     columns_ahead(room, a, b, f, g, scale)
-    sums, factors, z, logs = room.column_sums, room.row_weights, room.lines[2], room.lines[3]
+    largest = 0.0
     for j in range(b.width):
-        sums[j] = 0.0
-    for first in range(0, padded(a.size), BLOCK):
-        stop = first + BLOCK
-        rows_ahead(room, a, b, first, stop, True, least * b.mass, most, scale)
-        for i in range(first, min(stop, a.size)):
-            factors[i] = a.weights[i] * 2.0 ** (f[i] * scale - room.row_reference[i])
-        for i in range(a.size, stop):
-            factors[i] = 0.0
-        for r in range(first, min(stop, a.size), ABREAST_ROWS):
-            add_columns(False, room.matrix, r, factors, b.width, sums)
-    row_logs(room, a, 0, padded(a.size), scale, damping(a, eps), new_f)
-    for j in range(b.width):
-        z[j] = sums[j] if j < b.size else 1.0
-    logarithms(z, b.width, logs)
-    damp = damping(b, eps)
-    for j in range(b.size):
-        found = logs[j] / LOG_2 - room.column_reference[j]
-        if not least * a.mass < z[j] <= most:
-            found = column_exactly(room, a, j, f, scale)
-        new_g[j] = -found / (scale * damp)
+        room.column_sums[j] = 0.0
+    for first in range(0, width, BLOCK):
+        rows_ahead(room, a, b, first, first + BLOCK, True, least * b.mass, most, scale)
+        largest = max(largest, factors_of_rows(room, a, f, first, first + BLOCK, scale))
+        for r in range(first, min(first + BLOCK, a.size), ABREAST_ROWS):
+            add_columns(False, room.matrix, r, room.row_weights, b.width, room.column_sums)
+    unit = 1.0 / (scale * damping(a, eps))
+    softmins(room.row_sums, room.row_reference, a.weights, unit, 0, width, new_f)
+    columns_from_sums(room, a, b, f, largest, scale, damping(b, eps), new_g)
     room.state[0] = 0.0
 
 

@@ -13,26 +13,20 @@ import numpy as np
 
 from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.chunks import compare, settle_comparison
-from epsot.kernels.cpu.compiled import uncounted
+from epsot.kernels.cpu.compiled import spliced, uncounted
 from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns
-from epsot.kernels.cpu.lines import logarithms
+from epsot.kernels.cpu.lines import bounds, logarithms, product
 from epsot.kernels.cpu.mixing import mix, rescale
 from epsot.kernels.cpu.resident import LOG_2, alternate, damping, padded, update_self
 
 CONVERGED, SCHEDULE_ENDED, MAX_ITER = range(3)  # as in `epsot.status`
 
 
-class Levels(NamedTuple):
-    """A schedule: `count` temperatures with steps, tolerance and error above which to give up."""
-
-    eps: Any
-    steps: Any
-    tol: Any
-    give_up_above: Any
-
-
 class Ends(NamedTuple):
-    """Potentials that are kept: the step at hand and the best one in turn, and the best of a lower temperature."""
+    """Potentials that are kept: the step at hand and the best one in turn, and the best of a lower temperature.
+
+    They are padded by 0.
+    """
 
     f: Any  # (3, n)
     g: Any  # (3, m)
@@ -41,42 +35,6 @@ class Ends(NamedTuple):
     start: Any  # (m,)
     past: Any  # (2, m): the ends of the last two temperatures
     past_eps: Any  # (2,)
-
-
-def _hot_levels(start, eps, degree, scaling, max_iter):
-    """The length that belongs to the first temperature, and the numbers of the first level and behind the last."""
-    sigma, target, hot = max(start, 0.0) ** (1.0 / degree), eps ** (1.0 / degree), 0
-    if sigma > target * (1.0 + 1e-9):
-        hot = int(math.ceil(math.log(sigma / (target * (1.0 + 1e-9))) / -math.log(scaling)))  # noqa: RUF046 - Numba's is a float
-    return sigma, max(0, hot - max_iter + 1), hot
-
-
-hot_levels = uncounted(_hot_levels)
-
-
-def _schedule(rules, start, restart, eps, degree, scaling, tol, max_iter, levels):
-    """The levels of `solver.schedule.annealing`; a negative tolerance is none.  -> how many, 0 without room for them"""
-    sigma, first, hot = hot_levels(restart, eps, degree, scaling, max_iter)
-    descents, count = 2 if hot > first and tol >= 0.0 else 1, 0
-    for descent in range(descents):
-        if descent == 0:
-            sigma, first, hot = hot_levels(start, eps, degree, scaling, max_iter)
-        else:
-            sigma, first, hot = hot_levels(restart, eps, degree, scaling, max_iter)
-        if count + hot - first + 1 > len(levels.eps):
-            return 0
-        for k in range(first, hot):
-            levels.eps[count] = (sigma * scaling**k) ** degree
-            levels.steps[count], levels.give_up_above[count] = rules.level_steps, np.inf
-            levels.tol[count] = max(rules.quick, tol) if descent == 0 else rules.thorough
-            count += 1
-        levels.eps[count], levels.steps[count], levels.tol[count] = eps, max_iter, tol
-        levels.give_up_above[count] = rules.thorough if descent == 0 and descents == 2 else np.inf
-        count += 1
-    return count
-
-
-schedule = uncounted(_schedule)
 
 
 def _rests(errors, begin, end, steps, factor):
@@ -89,16 +47,15 @@ def _rests(errors, begin, end, steps, factor):
     return least >= factor * errors[end - steps - 1]
 
 
-rests = uncounted(_rests)
+rests = spliced(_rests)
 
 
-def _logit_error(f, g, a, b, eps):
+def _logit_error(f, g, a, b, eps, ends):
     """Of exponents by the rounding of f and g to float64."""
-    largest_f = largest_g = 0.0
-    for i in range(a.size):
-        largest_f = max(largest_f, abs(f[i]))
-    for j in range(b.size):
-        largest_g = max(largest_g, abs(g[j]))
+    bounds(f, a.width, ends)
+    largest_f = max(-ends[0], ends[1])
+    bounds(g, b.width, ends)
+    largest_g = max(-ends[0], ends[1])
     return 2.0**-53 * (largest_f * (1.0 / eps + 1.0 / a.rho) + largest_g * (1.0 / eps + 1.0 / b.rho))
 
 
@@ -121,12 +78,7 @@ mass_called_for = uncounted(_mass_called_for)
 def _shift(a, b, f, g):
     """The best constant: `Problem.dual_shift`."""
     if a.rho == np.inf and b.rho == np.inf:
-        of_f = of_g = 0.0
-        for i in range(a.size):
-            of_f += a.weights[i] * f[i]
-        for j in range(b.size):
-            of_g += b.weights[j] * g[j]
-        return (of_g - of_f) / (a.mass + b.mass)
+        return (product(b.weights, g, b.width) - product(a.weights, f, a.width)) / (a.mass + b.mass)
     low_f, low_g, of_f, of_g = np.inf, np.inf, 0.0, 0.0
     for i in range(a.size):
         low_f = min(low_f, f[i])
@@ -187,16 +139,13 @@ ease = uncounted(_ease)
 
 def _violation_of(side, f, next_f, eps, room, memory):
     """The marginal error of one side; the mass of the plan is left in numbers[1]."""
-    n = side.size
-    line = memory.partial[0, 0]
-    compare(
-        side.logs[:n], f[:n], next_f[:n], 1.0 / eps + 1.0 / side.rho, side.rho, 0, room.lines[0], room.lines[1], line
-    )
+    line, slope = memory.partial[0, 0], 1.0 / eps + 1.0 / side.rho
+    compare(side.logs, f, next_f, slope, side.rho, 0, side.width, room.lines[0], room.lines[1], line)
     settle_comparison(memory.partial[0, :1], memory.numbers)
     return memory.numbers[0]
 
 
-violation_of = uncounted(_violation_of)
+violation_of = spliced(_violation_of)
 
 
 def _copy(z, count, out):
@@ -306,7 +255,7 @@ def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, te
                 status = CONVERGED
                 break
             if rests(errors, begin, nit, rules.still_steps, rules.still_factor):
-                rounding = rules.precision + logit_error(f, g, a, b, eps)
+                rounding = rules.precision + logit_error(f, g, a, b, eps, room.ends)
                 if error <= rules.ulps * rounding:
                     return UNSETTLED, nit, set_, error
             stuck = plain > 0 or rests(errors, begin, nit, rules.slow_steps, rules.slow_factor)
@@ -330,14 +279,14 @@ def _settle_self(room, memory, rules, a, eps, tol, max_iter, warm, f, updated, m
     -> status, iterations, error
     """
     n, error = a.size, np.inf
-    if not warm:
-        copy(mean, n, f)
-        update_self(room, a, f, mean, eps)
-    for nit in range(max_iter):
+    for nit in range(0 if warm else -1, max_iter):
         if nit == len(errors):
             return UNSETTLED, nit, error
         copy(mean, n, f)
         update_self(room, a, f, updated, eps)
+        if nit < 0:
+            copy(updated, n, mean)
+            continue
         error = violation_of(a, f, updated, eps, room, memory)
         for i in range(n):
             mean[i] = (f[i] + updated[i]) / 2.0
@@ -347,7 +296,7 @@ def _settle_self(room, memory, rules, a, eps, tol, max_iter, warm, f, updated, m
         if error <= tol:
             return CONVERGED, nit + 1, error
         resting = rests(errors, 0, nit + 1, rules.halving_steps, rules.halving_factor)
-        if resting and error <= rules.ulps * (rules.precision + logit_error(f, f, a, a, eps)):
+        if resting and error <= rules.ulps * (rules.precision + logit_error(f, f, a, a, eps, room.ends)):
             return UNSETTLED, nit + 1, error
     return MAX_ITER, max_iter, error
 
