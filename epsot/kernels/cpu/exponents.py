@@ -9,6 +9,7 @@ The lines are lanes of vectors, the last axis of every array: float32 with int32
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -22,7 +23,27 @@ from epsot.kernels.cpu.vectors import constant as literal
 LANES = {types.float32: 16, types.float64: 8}  # lines side by side: a cache line of mantissas
 EMPTY = {types.float32: -(2**29), types.float64: -(2**50)}  # the exponent of 0
 SIDE = 8 if VECTOR_BYTES == 64 else 4  # rows whose sums stay in registers
+UNROLLED = 4
 ROUNDING = 1.5 * 2.0**52  # what is added to it is rounded to an integer, which then stands in its low bits
+
+
+# log2(1 + x) / x for sqrt(1/2) <= 1 + x <= sqrt(2) in float32, right to 3e-9 of log2: its own rounding is 5e-8.
+LOGARITHM = (
+    *(1.4426950399991887, -0.7213473544788891, 0.48089852032399294, -0.36069654180928473, 0.28855256144406716),
+    *(-0.23960812186897062, 0.20485764762951025, -0.1913883767553834, 0.18476033472311207, -0.10749789501271874),
+)
+HALF_ROOT, HALF_ROOT_64 = 0x3F3504F3, 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
+
+
+def each(builder: Any, count: Value, body: Callable[[Value], None]) -> None:
+    """body(j) for j < count, four at a time where there are so many."""
+    whole = builder.icmp_signed("==", builder.and_(count, INDEX(UNROLLED - 1)), INDEX(0))
+    with builder.if_else(whole, likely=True) as (then, otherwise):
+        with then, steps(builder, count, UNROLLED) as j:
+            for ahead in range(UNROLLED):
+                body(builder.add(j, INDEX(ahead)))
+        with otherwise, steps(builder, count, 1) as j:
+            body(j)
 
 
 class Lanes:
@@ -92,6 +113,20 @@ class Lanes:
         field = self.maximum(self.builder.add(exponent, self.every(bias)), self.every(0))
         return self.builder.bitcast(self.builder.shl(field, self.every(shift)), self.v.type)
 
+    def log2(self, number: Value, exponent: Value) -> Value:
+        """log2(number 2^exponent) in float64, of normal numbers above 0; of others it is anything finite."""
+        b, v, wide = self.builder, self.v, self.wide
+        if self.real == types.float64:
+            (log,) = wide.logarithms([number])
+            return wide.fma(log, wide.constant(1 / math.log(2.0)), b.sitofp(exponent, wide.type))
+        bits, shift = b.bitcast(number, self.integers), self.every(MANTISSA[self.real])
+        power = b.ashr(b.sub(bits, self.every(HALF_ROOT)), shift)
+        rest = b.fsub(b.bitcast(b.sub(bits, b.shl(power, shift)), v.type), v.constant(1.0))
+        log = v.constant(LOGARITHM[-1])
+        for coefficient in LOGARITHM[-2::-1]:
+            log = v.fma(log, rest, v.constant(coefficient))
+        return b.fadd(b.sitofp(b.add(exponent, power), wide.type), wide.widened(b.fmul(log, rest)))
+
 
 def real_of(kind: Any) -> Any:
     """The type of mantissas beside an array of these or of their exponents."""
@@ -140,61 +175,65 @@ def powers_of_two(
     return types.void(offsets, start, slope, curve, factors, exponents, line), codegen
 
 
-def highest_sum(a: Lanes, exponents: int, first: Value, count: Value, moves: int, line: Value) -> Value:
-    """max_j exponents[first + j] + moves[line, j]"""
+def highest_sum(a: Lanes, exponents: int, first: Value, count: Value, moves: int, start: Value) -> Value:
+    """max_j exponents[first + j] + moves[start + j]"""
     b, best = a.builder, cgutils.alloca_once(a.builder, a.integers)
     b.store(a.every(2 * a.empty), best)
-    with steps(b, count, 1) as j:
-        moved = b.add(a.load_integers(exponents, b.add(first, j)), a.splat(a.arrays.item(moves, line, j)))
+
+    def raise_by(j: Value) -> None:
+        moved = b.add(a.load_integers(exponents, b.add(first, j)), a.splat(a.arrays.item(moves, start, j)))
         b.store(a.maximum(moved, b.load(best)), best)
+
+    each(b, count, raise_by)
     return b.load(best)
 
 
 @intrinsic
-def top_of(typing: Any, exponents: Any, first: Any, count: Any, moves: Any, line: Any, tops: Any, to: Any) -> Any:
-    """tops[to] = max_j exponents[first + j] + moves[line, j], j < count."""
+def top_of(typing: Any, exponents: Any, first: Any, count: Any, moves: Any, start: Any, tops: Any, to: Any) -> Any:
+    """tops[to] = max_j exponents[first + j] + moves.flat[start + j], j < count."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Lanes(context, builder, signature, arguments, real_of(exponents))
-        start = builder.mul(a.values[4], a.arrays.width(3))
-        a.store_integers(highest_sum(a, 0, a.values[1], a.values[2], 3, start), 5, a.values[6])
+        a.store_integers(highest_sum(a, 0, a.values[1], a.values[2], 3, a.values[4]), 5, a.values[6])
         return context.get_dummy_value()
 
-    return types.void(exponents, first, count, moves, line, tops, to), codegen
+    return types.void(exponents, first, count, moves, start, tops, to), codegen
 
 
 @intrinsic
 def exceeds(
-    typing: Any, exponents: Any, first: Any, count: Any, moves: Any, line: Any, sums: Any, row: Any, bits: Any
+    typing: Any, exponents: Any, first: Any, count: Any, moves: Any, start: Any, sums: Any, row: Any, bits: Any
 ) -> Any:
-    """Whether max_j exponents[first + j] + moves[line, j] + bits >= sums[row] in any lane, of those that are not 0."""
+    """Whether max_j exponents[first + j] + moves[start + j] + bits >= sums[row] in any lane that is not 0."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Lanes(context, builder, signature, arguments, real_of(exponents))
-        start = builder.mul(a.values[4], a.arrays.width(3))
-        top = highest_sum(a, 0, a.values[1], a.values[2], 3, start)
+        top = highest_sum(a, 0, a.values[1], a.values[2], 3, a.values[4])
         number = builder.fadd(builder.sitofp(top, a.wide.type), a.wide.splat(a.values[7]))
         more = builder.fcmp_unordered(">=", number, a.load_wide(5, a.values[6]))
         some = builder.and_(more, builder.icmp_signed(">", top, a.every(a.empty // 2)))
         bits_of = builder.bitcast(some, ir.IntType(a.lanes))
         return builder.icmp_unsigned("!=", bits_of, ir.IntType(a.lanes)(0))
 
-    return types.boolean(exponents, first, count, moves, line, sums, row, bits), codegen
+    return types.boolean(exponents, first, count, moves, start, sums, row, bits), codegen
 
 
 @intrinsic
-def raise_tops(typing: Any, tops: Any, highest: Any, of: Any, moves: Any, count: Any) -> Any:
-    """tops[i] = max(tops[i], highest[of] + moves[of, i])"""
+def raise_tops(typing: Any, tops: Any, highest: Any, of: Any, moves: Any, line: Any, count: Any) -> Any:
+    """tops[i] = max(tops[i], highest[of] + moves[line, i])"""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Lanes(context, builder, signature, arguments, real_of(tops))
-        own, start = a.load_integers(1, a.values[2]), builder.mul(a.values[2], a.arrays.width(3))
-        with steps(builder, a.values[4], 1) as i:
+        own, start = a.load_integers(1, a.values[2]), builder.mul(a.values[4], a.arrays.width(3))
+
+        def lift(i: Value) -> None:
             moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
             a.store_integers(a.maximum(moved, a.load_integers(0, i)), 0, i)
+
+        each(builder, a.values[5], lift)
         return context.get_dummy_value()
 
-    return types.void(tops, highest, of, moves, count), codegen
+    return types.void(tops, highest, of, moves, line, count), codegen
 
 
 @intrinsic
@@ -208,31 +247,39 @@ def tilted(
         a = Lanes(context, builder, signature, arguments, real_of(mantissas))
         first, start = a.values[2], builder.mul(a.values[6], a.arrays.width(4))
         lowered = builder.sub(a.every(0), a.load_integers(7, a.values[8]))
-        with steps(builder, a.values[3], 1) as j:
+
+        def tilt(j: Value) -> None:
             row = builder.add(first, j)
             exponent = builder.add(a.load_integers(1, row), a.splat(a.arrays.item(5, start, j)))
             size = a.power(builder.add(exponent, lowered))
             number = builder.fmul(a.load(0, row), a.v.splat(a.arrays.item(4, start, j)))
             a.v.store(builder.fmul(number, size), a.at(9, builder.add(a.values[10], j)))
+
+        each(builder, a.values[3], tilt)
         return context.get_dummy_value()
 
     return types.void(mantissas, exponents, first, count, factors, moves, line, highest, of, out, to), codegen
 
 
 @intrinsic
-def fades(typing: Any, highest: Any, of: Any, factors: Any, moves: Any, tops: Any, count: Any, out: Any) -> Any:
-    """out[i] = factors[of, i] 2^(highest[of] + moves[of, i] - tops[i])"""
+def fades(
+    typing: Any, highest: Any, of: Any, factors: Any, moves: Any, line: Any, tops: Any, count: Any, out: Any
+) -> Any:  # fmt: skip
+    """out[i] = factors[line, i] 2^(highest[of] + moves[line, i] - tops[i])"""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Lanes(context, builder, signature, arguments, real_of(factors))
-        own, start = a.load_integers(0, a.values[1]), builder.mul(a.values[1], a.arrays.width(2))
-        with steps(builder, a.values[5], 1) as i:
+        own, start = a.load_integers(0, a.values[1]), builder.mul(a.values[4], a.arrays.width(2))
+
+        def fade(i: Value) -> None:
             moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
-            size = a.power(builder.sub(moved, a.load_integers(4, i)))
-            a.v.store(builder.fmul(size, a.v.splat(a.arrays.item(2, start, i))), a.at(6, i))
+            size = a.power(builder.sub(moved, a.load_integers(5, i)))
+            a.v.store(builder.fmul(size, a.v.splat(a.arrays.item(2, start, i))), a.at(7, i))
+
+        each(builder, a.values[6], fade)
         return context.get_dummy_value()
 
-    return types.void(highest, of, factors, moves, tops, count, out), codegen
+    return types.void(highest, of, factors, moves, line, tops, count, out), codegen
 
 
 @intrinsic
@@ -285,10 +332,153 @@ def logarithms_of(typing: Any, tops: Any, sums: Any, count: Any, out: Any, to: A
         a = Lanes(context, builder, signature, arguments, real_of(sums))
         with steps(builder, a.values[2], 1) as i:
             top, row = a.load_integers(0, i), builder.add(a.values[4], i)
-            (log,) = a.wide.logarithms([a.wide.widened(a.load(1, i))])
-            value = a.wide.fma(log, a.wide.constant(1 / math.log(2.0)), builder.sitofp(top, a.wide.type))
+            value = a.log2(a.load(1, i), top)
             some = builder.icmp_signed(">", top, a.every(a.empty // 2))
             a.wide.store(builder.select(some, value, a.wide.constant(-math.inf)), a.at(3, row))
         return context.get_dummy_value()
 
     return types.void(tops, sums, count, out, to), codegen
+
+
+@intrinsic
+def load_rows(typing: Any, flat: Any, start: Any, stride: Any, count: Any, lines: Any, like: Any) -> Any:
+    """lines[j, w] = flat[start + j stride + w]: lines side by side."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Lanes(context, builder, signature, arguments, real_of(like))
+        with steps(builder, a.values[3], 1) as j:
+            number = a.wide.load(a.arrays.at(0, a.values[1], builder.mul(j, a.values[2])))
+            a.wide.store(number, a.at(4, j))
+        return context.get_dummy_value()
+
+    return types.void(flat, start, stride, count, lines, like), codegen
+
+
+@intrinsic
+def store_rows(
+    typing: Any, lines: Any, base: Any, scale: Any, flat: Any, start: Any, stride: Any, count: Any, like: Any
+) -> Any:
+    """flat[start + i stride + w] = scale (lines[i, w] + base[0, w])"""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Lanes(context, builder, signature, arguments, real_of(like))
+        base, scale = a.load_wide(1, INDEX(0)), a.wide.splat(a.values[2])
+        with steps(builder, a.values[6], 1) as i:
+            number = builder.fmul(builder.fadd(a.load_wide(0, i), base), scale)
+            a.wide.store(number, a.arrays.at(3, a.values[4], builder.mul(i, a.values[5])))
+        return context.get_dummy_value()
+
+    return types.void(lines, base, scale, flat, start, stride, count, like), codegen
+
+
+SQUARE = 8  # numbers of float64 a side that are transposed at a time
+
+
+@intrinsic
+def load_columns(typing: Any, flat: Any, start: Any, stride: Any, count: Any, lines: Any, like: Any) -> Any:
+    """lines[j, w] = flat[start + w stride + j], for a multiple of 8: lines one below the other."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Lanes(context, builder, signature, arguments, real_of(like)), Vectors(builder, types.float64, SQUARE)
+        with steps(builder, a.values[3], SQUARE) as j:
+            for half in range(0, a.lanes, SQUARE):
+                far = [builder.mul(a.values[2], INDEX(half + w)) for w in range(SQUARE)]
+                rows = v.transpose([v.load(a.arrays.at(0, a.values[1], w, j)) for w in far])
+                for k, row in enumerate(rows):
+                    place = builder.mul(builder.add(j, INDEX(k)), INDEX(a.lanes))
+                    v.store(row, a.arrays.at(4, place, INDEX(half)))
+        return context.get_dummy_value()
+
+    return types.void(flat, start, stride, count, lines, like), codegen
+
+
+@intrinsic
+def store_columns(
+    typing: Any, lines: Any, base: Any, scale: Any, flat: Any, start: Any, stride: Any, count: Any, like: Any
+) -> Any:
+    """flat[start + w stride + i] = scale (lines[i, w] + base[0, w]), for a multiple of 8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Lanes(context, builder, signature, arguments, real_of(like)), Vectors(builder, types.float64, SQUARE)
+        scale = v.splat(a.values[2])
+        with steps(builder, a.values[6], SQUARE) as i:
+            for half in range(0, a.lanes, SQUARE):
+                base, rows = v.load(a.arrays.at(1, INDEX(half))), []
+                for k in range(SQUARE):
+                    place = builder.mul(builder.add(i, INDEX(k)), INDEX(a.lanes))
+                    rows.append(builder.fmul(builder.fadd(v.load(a.arrays.at(0, place, INDEX(half))), base), scale))
+                for w, line in enumerate(v.transpose(rows)):
+                    v.store(line, a.arrays.at(3, a.values[4], builder.mul(a.values[5], INDEX(half + w)), i))
+        return context.get_dummy_value()
+
+    return types.void(lines, base, scale, flat, start, stride, count, like), codegen
+
+
+def seen(a: Lanes, exponents: int, number: Value, move: Value) -> tuple[Value, Value]:
+    """Which sum is meant, and its exponent after a move; a negative number is the sum of nothing."""
+    b = a.builder
+    some = b.icmp_signed(">=", number, INDEX(0))
+    number = b.select(some, number, INDEX(0))
+    moved = b.add(a.load_integers(exponents, number), a.splat(move))
+    return number, b.select(some, moved, a.every(2 * a.empty))
+
+
+@intrinsic
+def extend(
+    typing: Any, sums: Any, exponents: Any, before: Any, factor: Any, move: Any, column: Any, own: Any, own_move: Any,
+    to: Any, scales: Any,
+) -> Any:  # fmt: skip
+    """sums[to] = factor 2^move sums[before] + own 2^own_move sums[column], near 1 by the exponents; all are float64.
+
+    scales[0] and scales[1] are what the two count in it.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Lanes(context, builder, signature, arguments, types.float64)
+        pairs = [seen(a, 1, a.values[2], a.values[4]), seen(a, 1, a.values[5], a.values[7])]
+        top = a.maximum(pairs[0][1], pairs[1][1])
+        scales = [
+            builder.fmul(a.power(builder.sub(exponent, top)), a.v.splat(a.values[k]))
+            for (_, exponent), k in zip(pairs, (3, 6), strict=True)
+        ]
+        total = builder.fmul(scales[1], a.load(0, pairs[1][0]))
+        total = a.v.fma(scales[0], a.load(0, pairs[0][0]), total)
+        bits = builder.sub(builder.bitcast(total, a.integers), a.every(HALF_ROOT_64))
+        more = builder.ashr(bits, a.every(MANTISSA[types.float64]))
+        shrink = a.power(builder.sub(a.every(0), more))
+        a.v.store(builder.fmul(total, shrink), a.at(0, a.values[8]))
+        a.store_integers(builder.add(top, more), 1, a.values[8])
+        for k, scale in enumerate(scales):
+            a.v.store(builder.fmul(scale, shrink), a.at(9, INDEX(k)))
+        return context.get_dummy_value()
+
+    return types.void(sums, exponents, before, factor, move, column, own, own_move, to, scales), codegen
+
+
+@intrinsic
+def meet(
+    typing: Any, sums: Any, exponents: Any, terms: Any, factors: Any, moves: Any, row: Any, scales: Any, top: Any,
+    total: Any,
+) -> Any:  # fmt: skip
+    """total[0] 2^top[0] = sum_t factors[row, t] 2^moves[row, t] sums[terms[row, t]]; scales[t] is what each counts."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Lanes(context, builder, signature, arguments, types.float64)
+        count, best = a.arrays.width(2), cgutils.alloca_once(builder, a.integers)
+        start, slot = builder.mul(a.values[5], count), a.v.variable()
+        builder.store(a.every(2 * a.empty), best)
+        builder.store(a.v.constant(0.0), slot)
+        with steps(builder, count, 1) as t:
+            _, exponent = seen(a, 1, a.arrays.item(2, start, t), a.arrays.item(4, start, t))
+            builder.store(a.maximum(exponent, builder.load(best)), best)
+        highest = builder.load(best)
+        with steps(builder, count, 1) as t:
+            number, exponent = seen(a, 1, a.arrays.item(2, start, t), a.arrays.item(4, start, t))
+            scale = builder.fmul(a.power(builder.sub(exponent, highest)), a.v.splat(a.arrays.item(3, start, t)))
+            a.v.store(scale, a.at(6, t))
+            builder.store(a.v.fma(scale, a.load(0, number), builder.load(slot)), slot)
+        a.store_integers(highest, 7, INDEX(0))
+        a.v.store(builder.load(slot), a.at(8, INDEX(0)))
+        return context.get_dummy_value()
+
+    return types.void(sums, exponents, terms, factors, moves, row, scales, top, total), codegen
