@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epsot.kernels.cpu.compiled import compiled, woven
-from epsot.kernels.cpu.exponents import convert, extend, logarithms_of, meet
+from epsot.kernels.cpu.exponents import convert, logarithms_of
 from epsot.kernels.cpu.tilted import FIRST, NO_MOMENT
+from epsot.kernels.cpu.walks import extend, meet
 from epsot.kernels.cpu.windows import gather, scatter, starts_of, tops_of_lines
 
 Array = NDArray[Any]

@@ -1,4 +1,4 @@
-"""Numbers as a mantissa and an integer exponent, many lines side by side, as intrinsics for Numba kernels.
+"""Numbers as a mantissa and an integer exponent, many lines side by side, and what lines are read and written by.
 
 A power 2^u of any size is m 2^e with m between sqrt(1/2) and sqrt(2). To multiply it by 2^t, the same for all lines, is
 to add an integer and to multiply by a number near 1: one exponential for each number, however often it is moved.
@@ -14,16 +14,15 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from epsot.kernels.cpu.sweeps import Arrays, steps
 from epsot.kernels.cpu.vectors import COEFFICIENTS, HIGHEST, INDEX, MANTISSA, VECTOR_BYTES, Value, Vectors, intrinsic
-from epsot.kernels.cpu.vectors import constant as literal
 
 LANES = {types.float32: 16, types.float64: 8}  # lines side by side: a cache line of mantissas
 EMPTY = {types.float32: -(2**29), types.float64: -(2**50)}  # the exponent of 0
 SIDE = 8 if VECTOR_BYTES == 64 else 4  # rows whose sums stay in registers
 UNROLLED = 4
+SQUARE = 8  # numbers of float64 a side that are transposed at a time
 ROUNDING = 1.5 * 2.0**52  # what is added to it is rounded to an integer, which then stands in its low bits
 
 
@@ -150,181 +149,6 @@ def convert(typing: Any, lines: Any, row: Any, unit: Any, base: Any, mantissas: 
 
 
 @intrinsic
-def powers_of_two(
-    typing: Any, offsets: Any, start: Any, slope: Any, curve: Any, factors: Any, exponents: Any, line: Any
-) -> Any:
-    """factors[line, i] 2^exponents[line, i] = 2^(start + slope o + curve o^2) for all offsets o, of a multiple of 8."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(factors))
-        a.lanes = 8
-        a.v, a.wide = Vectors(builder, a.real, 8), Vectors(builder, types.float64, 8)
-        a.integers = ir.VectorType(a.integer, 8)
-        begin, slope, curve = (a.wide.splat(a.values[k]) for k in (1, 2, 3))
-        width = builder.extract_value(a.values[0].shape, 0)
-        first = builder.mul(a.values[6], width)
-        with steps(builder, width, 8) as i:
-            offset = a.wide.load(a.arrays.at(0, i))
-            exponent = a.wide.fma(a.wide.fma(curve, offset, slope), offset, begin)
-            power, integers = a.split(exponent)
-            a.v.store(power, a.arrays.at(4, first, i))
-            out = builder.bitcast(a.arrays.at(5, first, i), a.integers.as_pointer())
-            builder.store(integers, out, align=a.v.size)
-        return context.get_dummy_value()
-
-    return types.void(offsets, start, slope, curve, factors, exponents, line), codegen
-
-
-def highest_sum(a: Lanes, exponents: int, first: Value, count: Value, moves: int, start: Value) -> Value:
-    """max_j exponents[first + j] + moves[start + j]"""
-    b, best = a.builder, cgutils.alloca_once(a.builder, a.integers)
-    b.store(a.every(2 * a.empty), best)
-
-    def raise_by(j: Value) -> None:
-        moved = b.add(a.load_integers(exponents, b.add(first, j)), a.splat(a.arrays.item(moves, start, j)))
-        b.store(a.maximum(moved, b.load(best)), best)
-
-    each(b, count, raise_by)
-    return b.load(best)
-
-
-@intrinsic
-def top_of(typing: Any, exponents: Any, first: Any, count: Any, moves: Any, start: Any, tops: Any, to: Any) -> Any:
-    """tops[to] = max_j exponents[first + j] + moves.flat[start + j], j < count."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(exponents))
-        a.store_integers(highest_sum(a, 0, a.values[1], a.values[2], 3, a.values[4]), 5, a.values[6])
-        return context.get_dummy_value()
-
-    return types.void(exponents, first, count, moves, start, tops, to), codegen
-
-
-@intrinsic
-def exceeds(
-    typing: Any, exponents: Any, first: Any, count: Any, moves: Any, start: Any, sums: Any, row: Any, bits: Any
-) -> Any:
-    """Whether max_j exponents[first + j] + moves[start + j] + bits >= sums[row] in any lane that is not 0."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(exponents))
-        top = highest_sum(a, 0, a.values[1], a.values[2], 3, a.values[4])
-        number = builder.fadd(builder.sitofp(top, a.wide.type), a.wide.splat(a.values[7]))
-        more = builder.fcmp_unordered(">=", number, a.load_wide(5, a.values[6]))
-        some = builder.and_(more, builder.icmp_signed(">", top, a.every(a.empty // 2)))
-        bits_of = builder.bitcast(some, ir.IntType(a.lanes))
-        return builder.icmp_unsigned("!=", bits_of, ir.IntType(a.lanes)(0))
-
-    return types.boolean(exponents, first, count, moves, start, sums, row, bits), codegen
-
-
-@intrinsic
-def raise_tops(typing: Any, tops: Any, highest: Any, of: Any, moves: Any, line: Any, count: Any) -> Any:
-    """tops[i] = max(tops[i], highest[of] + moves[line, i])"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(tops))
-        own, start = a.load_integers(1, a.values[2]), builder.mul(a.values[4], a.arrays.width(3))
-
-        def lift(i: Value) -> None:
-            moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
-            a.store_integers(a.maximum(moved, a.load_integers(0, i)), 0, i)
-
-        each(builder, a.values[5], lift)
-        return context.get_dummy_value()
-
-    return types.void(tops, highest, of, moves, line, count), codegen
-
-
-@intrinsic
-def tilted(
-    typing: Any, mantissas: Any, exponents: Any, first: Any, count: Any, factors: Any, moves: Any, line: Any,
-    highest: Any, of: Any, out: Any, to: Any,
-) -> Any:  # fmt: skip
-    """out[to + j] = mantissas[first + j] factors[line, j] 2^(exponents[first + j] + moves[line, j] - highest[of])"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(mantissas))
-        first, start = a.values[2], builder.mul(a.values[6], a.arrays.width(4))
-        lowered = builder.sub(a.every(0), a.load_integers(7, a.values[8]))
-
-        def tilt(j: Value) -> None:
-            row = builder.add(first, j)
-            exponent = builder.add(a.load_integers(1, row), a.splat(a.arrays.item(5, start, j)))
-            size = a.power(builder.add(exponent, lowered))
-            number = builder.fmul(a.load(0, row), a.v.splat(a.arrays.item(4, start, j)))
-            a.v.store(builder.fmul(number, size), a.at(9, builder.add(a.values[10], j)))
-
-        each(builder, a.values[3], tilt)
-        return context.get_dummy_value()
-
-    return types.void(mantissas, exponents, first, count, factors, moves, line, highest, of, out, to), codegen
-
-
-@intrinsic
-def fades(
-    typing: Any, highest: Any, of: Any, factors: Any, moves: Any, line: Any, tops: Any, count: Any, out: Any
-) -> Any:  # fmt: skip
-    """out[i] = factors[line, i] 2^(highest[of] + moves[line, i] - tops[i])"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(factors))
-        own, start = a.load_integers(0, a.values[1]), builder.mul(a.values[4], a.arrays.width(2))
-
-        def fade(i: Value) -> None:
-            moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
-            size = a.power(builder.sub(moved, a.load_integers(5, i)))
-            a.v.store(builder.fmul(size, a.v.splat(a.arrays.item(2, start, i))), a.at(7, i))
-
-        each(builder, a.values[6], fade)
-        return context.get_dummy_value()
-
-    return types.void(highest, of, factors, moves, line, tops, count, out), codegen
-
-
-@intrinsic
-def weighed(typing: Any, numbers: Any, at: Any, values: Any, first: Any, count: Any, out: Any) -> Any:
-    """out[j] = numbers[at + j] values[first + j]"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(numbers))
-        with steps(builder, a.values[4], 1) as j:
-            number, value = (a.load(k, builder.add(a.values[k + 1], j)) for k in (0, 2))
-            a.v.store(builder.fmul(number, value), a.at(5, j))
-        return context.get_dummy_value()
-
-    return types.void(numbers, at, values, first, count, out), codegen
-
-
-@intrinsic(prefer_literal=True)
-def add_product(
-    typing: Any, side: Any, matrix: Any, numbers: Any, at: Any, columns: Any, rows: Any, fades: Any, sums: Any, to: Any
-) -> Any:  # fmt: skip
-    """sums[to + i] += fades[i] sum_j matrix[j, i] numbers[at + j]; the sums of `side` rows stay in registers."""
-    abreast = literal(side)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(numbers))
-        width = a.arrays.width(1)
-        slots = [a.v.variable() for _ in range(abreast)]
-        with steps(builder, a.values[5], abreast) as first:
-            for slot in slots:
-                builder.store(a.v.constant(0.0), slot)
-            with steps(builder, a.values[4], 1) as j:
-                number, start = a.load(2, builder.add(a.values[3], j)), builder.mul(j, width)
-                for i, slot in enumerate(slots):  # the numbers of a row of the matrix are neighbours
-                    entry = a.v.splat(a.arrays.item(1, start, first, INDEX(i)))
-                    builder.store(a.v.fma(entry, number, builder.load(slot)), slot)
-            for i, slot in enumerate(slots):
-                row = builder.add(first, INDEX(i))
-                out = builder.add(a.values[8], row)
-                a.v.store(a.v.fma(builder.load(slot), a.load(6, row), a.load(7, out)), a.at(7, out))
-        return context.get_dummy_value()
-
-    return types.void(side, matrix, numbers, at, columns, rows, fades, sums, to), codegen
-
-
-@intrinsic
 def logarithms_of(typing: Any, tops: Any, sums: Any, count: Any, out: Any, to: Any) -> Any:
     """out[to + i] = tops[i] + log2(sums[i]) in float64, -inf of 0."""
 
@@ -371,9 +195,6 @@ def store_rows(
     return types.void(lines, base, scale, flat, start, stride, count, like), codegen
 
 
-SQUARE = 8  # numbers of float64 a side that are transposed at a time
-
-
 @intrinsic
 def load_columns(typing: Any, flat: Any, start: Any, stride: Any, count: Any, lines: Any, like: Any) -> Any:
     """lines[j, w] = flat[start + w stride + j], for a multiple of 8: lines one below the other."""
@@ -412,73 +233,3 @@ def store_columns(
         return context.get_dummy_value()
 
     return types.void(lines, base, scale, flat, start, stride, count, like), codegen
-
-
-def seen(a: Lanes, exponents: int, number: Value, move: Value) -> tuple[Value, Value]:
-    """Which sum is meant, and its exponent after a move; a negative number is the sum of nothing."""
-    b = a.builder
-    some = b.icmp_signed(">=", number, INDEX(0))
-    number = b.select(some, number, INDEX(0))
-    moved = b.add(a.load_integers(exponents, number), a.splat(move))
-    return number, b.select(some, moved, a.every(2 * a.empty))
-
-
-@intrinsic
-def extend(
-    typing: Any, sums: Any, exponents: Any, before: Any, factor: Any, move: Any, column: Any, own: Any, own_move: Any,
-    to: Any, scales: Any,
-) -> Any:  # fmt: skip
-    """sums[to] = factor 2^move sums[before] + own 2^own_move sums[column], near 1 by the exponents; all are float64.
-
-    scales[0] and scales[1] are what the two count in it.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, types.float64)
-        pairs = [seen(a, 1, a.values[2], a.values[4]), seen(a, 1, a.values[5], a.values[7])]
-        top = a.maximum(pairs[0][1], pairs[1][1])
-        scales = [
-            builder.fmul(a.power(builder.sub(exponent, top)), a.v.splat(a.values[k]))
-            for (_, exponent), k in zip(pairs, (3, 6), strict=True)
-        ]
-        total = builder.fmul(scales[1], a.load(0, pairs[1][0]))
-        total = a.v.fma(scales[0], a.load(0, pairs[0][0]), total)
-        bits = builder.sub(builder.bitcast(total, a.integers), a.every(HALF_ROOT_64))
-        more = builder.ashr(bits, a.every(MANTISSA[types.float64]))
-        shrink = a.power(builder.sub(a.every(0), more))
-        a.v.store(builder.fmul(total, shrink), a.at(0, a.values[8]))
-        a.store_integers(builder.add(top, more), 1, a.values[8])
-        for k, scale in enumerate(scales):
-            a.v.store(builder.fmul(scale, shrink), a.at(9, INDEX(k)))
-        return context.get_dummy_value()
-
-    return types.void(sums, exponents, before, factor, move, column, own, own_move, to, scales), codegen
-
-
-@intrinsic
-def meet(
-    typing: Any, sums: Any, exponents: Any, terms: Any, factors: Any, moves: Any, row: Any, scales: Any, top: Any,
-    total: Any,
-) -> Any:  # fmt: skip
-    """total[0] 2^top[0] = sum_t factors[row, t] 2^moves[row, t] sums[terms[row, t]]; scales[t] is what each counts."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, types.float64)
-        count, best = a.arrays.width(2), cgutils.alloca_once(builder, a.integers)
-        start, slot = builder.mul(a.values[5], count), a.v.variable()
-        builder.store(a.every(2 * a.empty), best)
-        builder.store(a.v.constant(0.0), slot)
-        with steps(builder, count, 1) as t:
-            _, exponent = seen(a, 1, a.arrays.item(2, start, t), a.arrays.item(4, start, t))
-            builder.store(a.maximum(exponent, builder.load(best)), best)
-        highest = builder.load(best)
-        with steps(builder, count, 1) as t:
-            number, exponent = seen(a, 1, a.arrays.item(2, start, t), a.arrays.item(4, start, t))
-            scale = builder.fmul(a.power(builder.sub(exponent, highest)), a.v.splat(a.arrays.item(3, start, t)))
-            a.v.store(scale, a.at(6, t))
-            builder.store(a.v.fma(scale, a.load(0, number), builder.load(slot)), slot)
-        a.store_integers(highest, 7, INDEX(0))
-        a.v.store(builder.load(slot), a.at(8, INDEX(0)))
-        return context.get_dummy_value()
-
-    return types.void(sums, exponents, terms, factors, moves, row, scales, top, total), codegen

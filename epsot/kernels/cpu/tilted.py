@@ -23,17 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epsot.kernels.cpu.compiled import uncounted, woven
-from epsot.kernels.cpu.exponents import (
-    SIDE,
-    add_product,
-    fades,
-    logarithms_of,
-    powers_of_two,
-    raise_tops,
-    tilted,
-    top_of,
-    weighed,
-)
+from epsot.kernels.cpu.exponents import SIDE, logarithms_of
+from epsot.kernels.cpu.tilts import add_product, fades, powers_of_two, raise_tops, tilted, top_of, weighed
 
 Array = NDArray[Any]
 

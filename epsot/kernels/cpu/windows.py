@@ -13,17 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from epsot.kernels.cpu.compiled import compiled, inlined, uncounted, woven
-from epsot.kernels.cpu.exponents import (
-    SQUARE,
-    convert,
-    exceeds,
-    load_columns,
-    load_rows,
-    store_columns,
-    store_rows,
-    top_of,
-)
+from epsot.kernels.cpu.exponents import SQUARE, convert, load_columns, load_rows, store_columns, store_rows
 from epsot.kernels.cpu.tilted import seen_from, sum_block
+from epsot.kernels.cpu.tilts import exceeds, top_of
 
 SPARE = 4.0  # bits by which the windows of the next call are wider than they have to be in this one
 
