@@ -149,7 +149,7 @@ class Lattice(reference.Dense):
             parts.append((some, logsumexp(terms) if values is None else weighted_mean(terms, values[rows, :], xp)))
         return xp.moveaxis(xp.reshape(assembled(parts, xp, z, axis.n), (*shape, axis.n)), -1, number)
 
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
         """Positive and negative parts each by their logarithms: their difference rounds as a sum of both would."""
         xp, columns = self.place.xp, []
         for q in range(v.shape[1]):

@@ -160,7 +160,7 @@ class LatticeKernel(Lattice):
     def log_sums(self, h: Array, eps: float) -> Array:
         return self.passes(h, eps, 1 / LOG2_E)[0] if self.fits(eps) else super().log_sums(h, eps)
 
-    def apply(self, k: Array, h: Array, eps: float, v: Array) -> Array:
+    def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
         """Averages of v, in the weights of the terms of a sum, times the sums."""
         (n, m), q = self.shape, v.shape[1]
         if 0 in (n, m, q) or not self.fits(eps):
