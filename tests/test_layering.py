@@ -18,7 +18,7 @@ import epsot
 LAYERS = [
     ["__main__"],
     ["demo", "info", "plot", "planar"],
-    ["torch", "jax"],
+    ["torch", "jax", "sklearn"],
     ["autograd"],
     ["bridges"],
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
