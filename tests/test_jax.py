@@ -84,8 +84,8 @@ def test_first_and_second_derivatives(loss: Any) -> None:
     def function(x: Any, y: Any, z: Any) -> Any:
         return loss(x, y, jax.nn.softmax(z), **EXACT)
 
-    check_grads(function, (x, y, z), 1, modes=("fwd", "rev"))
-    check_grads(jax.jit(function), (x, y, z), 2, modes=("fwd", "rev"), eps=1e-5)
+    check_grads(jax.jit(function), (x, y, z), 1, modes=("fwd",))
+    check_grads(jax.jit(function), (x, y, z), 2, modes=("rev",), eps=1e-5)
     check_grads(lambda z: loss(z, z[:3] ** 2, **EXACT), (x,), 1, modes=("rev",))  # the sum of two gradients
 
 
