@@ -1,6 +1,7 @@
 """Sphinx configuration. Build with: sphinx-build -W docs docs/_build"""
 
 import logging
+from importlib.util import find_spec
 
 import epsot
 
@@ -29,10 +30,12 @@ autodoc_typehints = "none"  # numpydoc states types, shapes and units
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the page of a class documents its members where they are defined
 
+autodoc_mock_imports = [name for name in ("torch", "jax", "sklearn") if find_spec(name) is None]
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"/plot_",
+    "filename_pattern": r"/plot_" if find_spec("torch") is None else r"/(plot|torch)_",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,

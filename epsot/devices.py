@@ -58,7 +58,7 @@ def on_array_device(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> R:
-        if "torch" in sys.modules:
+        if (len(args) > 1 or kwargs) and "torch" in sys.modules:  # a property has an object alone
             args, kwargs = without_history(function, args, kwargs)
         if inside.now and "cupy" not in sys.modules:  # all of it is done
             return function(*args, **kwargs)

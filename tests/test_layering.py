@@ -18,6 +18,9 @@ import epsot
 LAYERS = [
     ["__main__"],
     ["ahead", "demo", "info", "plot", "planar"],
+    ["torch", "jax", "sklearn"],
+    ["autograd"],
+    ["bridges"],
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
     ["objective", "loading", "progress"],
     ["pairwise", "permutation"],
@@ -32,7 +35,7 @@ LAYERS = [
     ["archives"],
     ["costs", "status", "arrays", "libraries", "devices", "lazy"],
 ]
-HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch", "jax"]
+HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch", "jax", "sklearn"]
 
 SOURCE = Path(epsot.__file__).parent
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
