@@ -24,11 +24,11 @@ from epsot.arrays import (
     to_numpy,
 )
 from epsot.drivers.options import Options
-from epsot.geometry import Geometry, Multiscale, PointCloud
+from epsot.geometry import Geometry, PointCloud
 from epsot.geometry.batches import Geometries
 from epsot.geometry.clouds import PointClouds
 from epsot.geometry.guests import depth_of_caller
-from epsot.geometry.multiscale import pays
+from epsot.geometry.multiscale import coarsened
 from epsot.geometry.rows import name_of
 from epsot.libraries import as_numpy
 from epsot.problems.instance import check_workers, penalties
@@ -49,7 +49,7 @@ class Scales(NamedTuple):
     name: str  # of the argument that stands for rho
 
 
-def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> tuple[PointCloud, Scales]:
+def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> tuple[Geometry, Scales]:
     """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
     blur, reaches = as_positive("blur", blur), penalties("reach", reach)
     diameter = as_diameter(diameter)
@@ -61,7 +61,7 @@ def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> t
     if math.isinf(eps):
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
     scales = Scales(eps, (rho_a, rho_b), start, diameter is not None, "reach")
-    return Multiscale.of(geometry) if pays(geometry) else geometry, scales
+    return coarsened(geometry), scales
 
 
 def as_diameter(diameter: Any) -> float | None:
@@ -89,12 +89,12 @@ def as_diameters(diameter: Any) -> np.ndarray:
     return numbers
 
 
-def is_batch(x: Any, y: Any, a: Any, b: Any, scales: tuple[Any, ...], strengths: Any) -> bool:
-    """Whether arguments stand for many problems: by leading axes, a list of clouds, or many scales.
+def is_batch(axes: tuple[int, ...], a: Any, b: Any, scales: tuple[Any, ...], strengths: Any) -> bool:
+    """Whether weights or scales stand for many problems: those of one have so many axes, or none.
 
     A tuple or a list of two strengths is a pair.
     """
-    if any(is_batch_of(points, 2) for points in (x, y)) or any(is_batch_of(weights, 1) for weights in (a, b)):
+    if any(is_batch_of(weights, count) for weights, count in zip((a, b), axes, strict=True)):
         return True
     sides = strengths if isinstance(strengths, tuple | list) else (strengths,)
     return any(axes_of(scale) > 0 for scale in (*scales, *sides))

@@ -13,7 +13,7 @@ from epsot.devices import device_aware
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
 from epsot.results.flat import given
-from epsot.results.result import SinkhornResult
+from epsot.results.result import SinkhornResult, over
 from epsot.solver.many.loop import Snapshot
 from epsot.solver.updates import Dual, Update
 from epsot.status import Status
@@ -62,8 +62,9 @@ class Intermediate:
         result = SinkhornResult(stage, Dual(*self._update.pair(self._state)), Status.STOPPED, self.nit, ())
         if not self._cells:
             return result.g if of_target else result.f
-        x, y = self._instance.geometry.points  # type: ignore[misc]  # those of which the cells are made
-        return result._cast(result.target.potential_at(y) if of_target else result.source.potential_at(x))
+        x, y = self._instance.geometry.nodes  # type: ignore[misc]  # those of which the cells are made
+        found = result.target.potential_at(y) if of_target else result.source.potential_at(x)
+        return result._cast(over(self._instance.geometry.supports[of_target], found, self.place.xp))
 
     @property
     def f(self) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from epsot.arrays import to_numpy
 from epsot.costs import Array, Cost
 from epsot.devices import device_aware
 from epsot.geometry.base import Geometry
@@ -130,6 +131,7 @@ class Multiscale(PointCloud):
         new.cost, new.place, new.dtype = cloud.cost, cloud.place, cloud.dtype
         new._set(cloud.x, cloud.y)
         new._with_corners(cloud, [0, 1, 2, 3])
+        new.grids = cloud.grids
         new.labels_x, new.labels_y = labels_x, labels_y
         return new
 
@@ -144,6 +146,14 @@ class Multiscale(PointCloud):
     @property
     def T(self) -> Multiscale:
         return Multiscale.of(super().T, self.labels_y, self.labels_x)
+
+    def suited(self, a: Any, b: Any) -> Multiscale:
+        cloud = super().suited(a, b)
+        if cloud is self:
+            return self
+        xp, device = cloud.place.xp, cloud.place.device
+        labels = (None if z is None else xp.asarray(to_numpy(z), device=device) for z in (self.labels_x, self.labels_y))
+        return Multiscale.of(cloud, *labels)
 
     def source(self) -> Multiscale:
         return Multiscale.of(super().source(), self.labels_x, self.labels_x)
