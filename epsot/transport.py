@@ -25,7 +25,7 @@ from epsot.drivers.choice import Init, solve_divergence, solve_transport
 from epsot.drivers.many import ManyOptions, solve_divergences, solve_transports
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry
-from epsot.geometry.batches import Geometries, as_many
+from epsot.geometry.batches import Geometries
 from epsot.geometry.grid import are_many, axes_of_weights
 from epsot.problems.batch import pose_batch
 from epsot.problems.instance import Instance, pose
@@ -380,8 +380,8 @@ def _by_length(
     """One problem or many, with scales as lengths."""
     axes = axes_of_weights(x), axes_of_weights(y)
     if are_many(x) or are_many(y) or is_batch(axes, a, b, (blur, diameter), reach):
-        clouds, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
-        found: AnyResult = _run_many(MANY[drive], clouds, (a, b), scales, init, workers, **options)
+        clouds, weights, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
+        found: AnyResult = _run_many(MANY[drive], clouds, weights, scales, init, workers, **options)
         return found
     warn_of_pictures(x=x, y=y)
     geometry, one = by_length(x, y, blur, p, reach, diameter)
@@ -395,8 +395,8 @@ def _by_temperature(
     """One problem or many, with scales as temperatures."""
     axes = tuple(map(len, geometry.supports)) if isinstance(geometry, Geometry) else (1, 1)
     if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(axes, a, b, (eps,), rho)):
-        many, scales = many_by_temperature(as_many(geometry), a, b, eps, rho)
-        found: AnyResult = _run_many(MANY[drive], many, (a, b), scales, init, workers, **options)
+        many, weights, scales = many_by_temperature(geometry, a, b, eps, rho)
+        found: AnyResult = _run_many(MANY[drive], many, weights, scales, init, workers, **options)
         return found
     return _run(drive, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers, **options)
 

@@ -189,17 +189,20 @@ class Separable(Geometry):
 
     def at(self, points: Any) -> Geometry:
         """The cost between the nodes of another grid, or other points, and those of the second side."""
-        return self.between(points, self.y) if isinstance(points, Grid) else Scattered(points, self.y, self)
+        return self.between(points, self.y) if isinstance(points, Grid) else Scattered.from_points(points, self)
 
 
 class Scattered(PointCloud):
     """The cost between points that lie anywhere and a grid, in float64: a lattice rounds no square of a diameter."""
 
-    def __init__(self, points: Array, y: Grid, lattice: Separable) -> None:
-        xp = lattice.place.xp
-        self.place, self.dtype = lattice.place, xp.float64
-        self.cost = with_periods(lattice.cost, lattice.periods)
-        self._set(xp.astype(points, xp.float64), y.points_in(self.place, xp.float64))
+    @classmethod
+    def from_points(cls, points: Array, lattice: Separable) -> Scattered:
+        """The cost from the points, (r, d), to the second side."""
+        new, xp = object.__new__(cls), lattice.place.xp
+        new.place, new.dtype = lattice.place, xp.float64
+        new.cost = with_periods(lattice.cost, lattice.periods)
+        new._set(xp.astype(points, xp.float64), lattice.y.points_in(new.place, xp.float64))
+        return new
 
     def rows_kernel(self, kernel: Any) -> PointsKernel:
         """No kernel of a lattice has prepared anything for it."""
