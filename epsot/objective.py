@@ -135,7 +135,7 @@ class Objective:
             "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
             "max_iter": max_iter, "workers": workers,
         }  # fmt: skip
-        check_options(self.y if isinstance(y, Grid) else self.y[:1, :], **self._options)
+        check_options(self.y if isinstance(self.y, Grid) else self.y[:1, :], **self._options)
 
     @property
     def bounds(self) -> Any:

@@ -14,7 +14,7 @@ from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
-from epsot.geometry.grid import Grid, Shape, are_many, common_periods, home_of
+from epsot.geometry.grid import Grid, Shape, are_many, common_periods, home_of, points_of
 from epsot.geometry.guests import as_guest
 from epsot.geometry.periodic import with_periods
 from epsot.kernels import PointsKernel
@@ -348,9 +348,9 @@ class PointCloud(Geometry):
         self.cost.check("points", points)
         return xp.astype(points, self.dtype, copy=False)
 
-    def at(self, points: Array) -> PointCloud:
-        """The cost between other points, (r, d), and `y`."""
-        return self._derived(self.place.xp.astype(points, self.dtype, copy=False), self.y)
+    def at(self, points: Any) -> PointCloud:
+        """The cost between other points, (r, d), or the nodes of a grid, and `y`."""
+        return self._derived(self.place.xp.astype(points_of(points, self.place), self.dtype, copy=False), self.y)
 
     def is_self(self) -> bool:
         """Whether the two clouds are one: then the divergence of equal weights is zero."""
