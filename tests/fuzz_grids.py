@@ -28,6 +28,11 @@ class OnGrids(Problem):
         return self.grids, tuple(shaped)
 
     @property
+    def exact(self) -> tuple[np.ndarray, ...]:
+        """Nodes that no offset has rounded: lattices see the differences of their numbers."""
+        return tuple(nodes(grid) for grid in self.grids)
+
+    @property
     def single(self) -> bool:
         """Weights say in which dtype results are."""
         given = [w.dtype for w in self.weights if w is not None]
@@ -37,6 +42,12 @@ class OnGrids(Problem):
     def rounds(self) -> bool:
         """Lattices round no square of a diameter; the distance, whose points are float32 with the weights, does."""
         return self.cost == 1 and super().rounds
+
+
+def nodes(grid: epsot.Grid) -> np.ndarray:
+    """The nodes in 80 bits.  -> (n, d)"""
+    steps = np.indices(grid.shape).reshape(grid.dimension, -1).T.astype(np.longdouble)
+    return np.asarray(steps * np.asarray(grid.spacing) + np.asarray(grid.origin))
 
 
 def draw_grid(rng: Generator, d: int, spread: float, like: epsot.Grid | None = None) -> epsot.Grid:

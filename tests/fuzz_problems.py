@@ -59,6 +59,11 @@ class Problem:
         return self.sides, self.weights
 
     @property
+    def exact(self) -> tuple[Any, ...]:
+        """The sides as the oracle sees them."""
+        return self.sides
+
+    @property
     def temperatures(self) -> tuple[float, tuple[float, float]]:
         """eps, and rho of both sides, inf where balanced."""
         p = float(self.cost) if self.by_length else 1.0
@@ -120,7 +125,7 @@ class Problem:
     @np.errstate(all="ignore")
     def posed(self) -> dict[str, Posed]:
         """What the oracle makes of it: the problem between x and y, and for a divergence those of each with itself."""
-        sides, (eps, rho) = self.sides, self.temperatures
+        sides, (eps, rho) = self.exact, self.temperatures
         if self.call == "Objective" and self.wrt == "x":
             sides = (self.moves[-1].astype(sides[1].dtype).reshape(-1, sides[1].shape[1]), sides[1])
         n, m = sides[0].shape if self.cost == "matrix" else (len(sides[0]), len(sides[1]))
