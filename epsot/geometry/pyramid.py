@@ -58,11 +58,13 @@ class Image:
         return tuple(max(0, min(k, most)) for k, most in zip(room, longest, strict=True))
 
     def sums(self, doublings: Shape) -> Array:
-        """Each axis halved so often, from the finest sums that are known to those asked for."""
+        """Each axis halved so often, by way of all that lies between."""
         if doublings not in self.found:
-            axis = max(range(len(doublings)), key=lambda k: doublings[k])
-            finer = tuple(k - (number == axis) for number, k in enumerate(doublings))
-            self.found[doublings] = halved(self.sums(finer), axis, self.xp)
+            most = max(doublings)
+            sums = self.sums(tuple(k - (k == most) for k in doublings))
+            for axis, k in enumerate(doublings):
+                sums = halved(sums, axis, self.xp) if k == most else sums
+            self.found[doublings] = sums
         return self.found[doublings]
 
 
