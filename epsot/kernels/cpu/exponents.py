@@ -9,7 +9,6 @@ The lines are lanes of vectors, the last axis of every array: float32 with int32
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -21,7 +20,6 @@ from epsot.kernels.cpu.vectors import COEFFICIENTS, HIGHEST, INDEX, MANTISSA, VE
 LANES = {types.float32: 16, types.float64: 8}  # lines side by side: a cache line of mantissas
 EMPTY = {types.float32: -(2**29), types.float64: -(2**50)}  # the exponent of 0
 SIDE = 8 if VECTOR_BYTES == 64 else 4  # rows whose sums stay in registers
-UNROLLED = 4
 SQUARE = 8  # numbers of float64 a side that are transposed at a time
 ROUNDING = 1.5 * 2.0**52  # what is added to it is rounded to an integer, which then stands in its low bits
 
@@ -32,17 +30,6 @@ LOGARITHM = (
     *(-0.23960812186897062, 0.20485764762951025, -0.1913883767553834, 0.18476033472311207, -0.10749789501271874),
 )
 HALF_ROOT, HALF_ROOT_64 = 0x3F3504F3, 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
-
-
-def each(builder: Any, count: Value, body: Callable[[Value], None]) -> None:
-    """body(j) for j < count, four at a time where there are so many."""
-    whole = builder.icmp_signed("==", builder.and_(count, INDEX(UNROLLED - 1)), INDEX(0))
-    with builder.if_else(whole, likely=True) as (then, otherwise):
-        with then, steps(builder, count, UNROLLED) as j:
-            for ahead in range(UNROLLED):
-                body(builder.add(j, INDEX(ahead)))
-        with otherwise, steps(builder, count, 1) as j:
-            body(j)
 
 
 class Lanes:

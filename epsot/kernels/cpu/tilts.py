@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from epsot.kernels.cpu.exponents import Lanes, each, real_of
+from epsot.kernels.cpu.exponents import Lanes, real_of
 from epsot.kernels.cpu.sweeps import steps
 from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
 
@@ -44,11 +44,9 @@ def highest_sum(a: Lanes, exponents: int, first: Value, count: Value, moves: int
     b, best = a.builder, cgutils.alloca_once(a.builder, a.integers)
     b.store(a.every(2 * a.empty), best)
 
-    def raise_by(j: Value) -> None:
+    with steps(b, count, 1) as j:
         moved = b.add(a.load_integers(exponents, b.add(first, j)), a.splat(a.arrays.item(moves, start, j)))
         b.store(a.maximum(moved, b.load(best)), best)
-
-    each(b, count, raise_by)
     return b.load(best)
 
 
@@ -90,11 +88,9 @@ def raise_tops(typing: Any, tops: Any, highest: Any, of: Any, moves: Any, line: 
         a = Lanes(context, builder, signature, arguments, real_of(tops))
         own, start = a.load_integers(1, a.values[2]), builder.mul(a.values[4], a.arrays.width(3))
 
-        def lift(i: Value) -> None:
+        with steps(builder, a.values[5], 1) as i:
             moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
             a.store_integers(a.maximum(moved, a.load_integers(0, i)), 0, i)
-
-        each(builder, a.values[5], lift)
         return context.get_dummy_value()
 
     return types.void(tops, highest, of, moves, line, count), codegen
@@ -112,14 +108,12 @@ def tilted(
         first, start = a.values[2], builder.mul(a.values[6], a.arrays.width(4))
         lowered = builder.sub(a.every(0), a.load_integers(7, a.values[8]))
 
-        def tilt(j: Value) -> None:
+        with steps(builder, a.values[3], 1) as j:
             row = builder.add(first, j)
             exponent = builder.add(a.load_integers(1, row), a.splat(a.arrays.item(5, start, j)))
             size = a.power(builder.add(exponent, lowered))
             number = builder.fmul(a.load(0, row), a.v.splat(a.arrays.item(4, start, j)))
             a.v.store(builder.fmul(number, size), a.at(9, builder.add(a.values[10], j)))
-
-        each(builder, a.values[3], tilt)
         return context.get_dummy_value()
 
     return types.void(mantissas, exponents, first, count, factors, moves, line, highest, of, out, to), codegen
@@ -135,12 +129,10 @@ def fades(
         a = Lanes(context, builder, signature, arguments, real_of(factors))
         own, start = a.load_integers(0, a.values[1]), builder.mul(a.values[4], a.arrays.width(2))
 
-        def fade(i: Value) -> None:
+        with steps(builder, a.values[6], 1) as i:
             moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
             size = a.power(builder.sub(moved, a.load_integers(5, i)))
             a.v.store(builder.fmul(size, a.v.splat(a.arrays.item(2, start, i))), a.at(7, i))
-
-        each(builder, a.values[6], fade)
         return context.get_dummy_value()
 
     return types.void(highest, of, factors, moves, line, tops, count, out), codegen
