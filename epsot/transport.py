@@ -100,7 +100,8 @@ def sinkhorn(
     -------
     SinkhornResult
         Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points, between two
-        grids of the weights. Of many problems a `BatchResult`: the same names, batch axes first, and ``result[k]`` is one of them.
+        grids of the weights. Of many problems a `BatchResult`: the same names, batch axes first, and ``result[k]`` is
+        one of them.
 
     Raises
     ------
