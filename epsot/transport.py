@@ -26,7 +26,8 @@ from epsot.drivers.many import ManyOptions, solve_divergences, solve_transports
 from epsot.drivers.options import Options, until_the_end
 from epsot.drivers.starts import as_start, as_starts
 from epsot.geometry import Geometry
-from epsot.geometry.batches import Geometries, as_many
+from epsot.geometry.batches import Geometries
+from epsot.geometry.grid import are_many, axes_of_weights
 from epsot.problems.batch import pose_batch
 from epsot.problems.instance import Instance, pose
 from epsot.results.debiased import DivergenceResult
@@ -60,16 +61,16 @@ def sinkhorn(
 
     Parameters
     ----------
-    x : (..., n, d) array, or list of (n_k, d) arrays
+    x : (..., n, d) array, list of (n_k, d) arrays, or Grid
         Points of the source, float32 or float64 of any array-API library (lists and integers become float64, half
         precision float32). Leading axes of all arguments broadcast, and a list holds clouds of different sizes: many
-        problems, each solved as it would be alone.
-    y : (..., m, d) array, or list of (m_k, d) arrays
+        problems, each solved as it would be alone. A Grid stands for its nodes.
+    y : (..., m, d) array, list of (m_k, d) arrays, or Grid
         Points of the target.
-    a : (..., n) array, or list of (n_k,) arrays, optional
+    a : (..., n) array, list of (n_k,) arrays, or (..., *shape) array over a Grid, optional
         Non-negative weights of the source; by default 1 / n each. All of them may be zero where `reach` says what the
         mass of the target is worth.
-    b : (..., m) array, or list of (m_k,) arrays, optional
+    b : (..., m) array, list of (m_k,) arrays, or (..., *shape) array over a Grid, optional
         Non-negative weights of the target; by default 1 / m each.
     blur : float, or array of the batch shape
         The scale below which details do not count, in the units of the points: ``eps = blur**p``.
@@ -100,8 +101,9 @@ def sinkhorn(
     Returns
     -------
     SinkhornResult
-        Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points. Of many
-        problems a `BatchResult`: the same names, batch axes first, and ``result[k]`` is one of them.
+        Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points, between two
+        grids of the weights. Of many problems a `BatchResult`: the same names, batch axes first, and ``result[k]`` is
+        one of them.
 
     Raises
     ------
@@ -124,6 +126,7 @@ def sinkhorn(
     sinkhorn_divergence : The debiased loss, which is zero for equal measures.
     solve : The same by temperature, for any cost.
     pairwise : All pairs of many measures.
+    Grid : Images, volumes and histograms.
 
     Notes
     -----
@@ -270,7 +273,8 @@ def solve(
     geometry : PointCloud, Multiscale, CostMatrix or another Geometry
         The cost, of shape (n, m). `epsot.geometry.Multiscale` is a PointCloud that is solved from coarse to fine, and
         `epsot.geometry.Geometry` the base of a structure of your own. A PointCloud of clouds with leading axes or in
-        lists, or a CostMatrix of (..., n, m), stands for many problems, as the arrays of `sinkhorn` do.
+        lists, or a CostMatrix of (..., n, m), stands for many problems, as the arrays of `sinkhorn` do. A PointCloud of
+        two grids is reduced along the axes, where its cost is a sum over these.
     a, b : (..., n) and (..., m) arrays, or lists of vectors, optional
         Non-negative weights; by default uniform. Leading axes make many problems of a PointCloud or a CostMatrix.
     eps : float, or array of the batch shape
@@ -379,9 +383,10 @@ def _by_length(
     reach: Any, diameter: Any, init: Any, workers: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as lengths."""
-    if is_batch(x, y, a, b, (blur, diameter), reach):
-        clouds, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
-        found: AnyResult = _run_many(MANY[drive], clouds, (a, b), scales, init, workers, **options)
+    axes = axes_of_weights(x), axes_of_weights(y)
+    if are_many(x) or are_many(y) or is_batch(axes, a, b, (blur, diameter), reach):
+        clouds, weights, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
+        found: AnyResult = _run_many(MANY[drive], clouds, weights, scales, init, workers, **options)
         return found
     warn_of_pictures(x=x, y=y)
     geometry, one = by_length(x, y, blur, p, reach, diameter)
@@ -393,9 +398,10 @@ def _by_temperature(
     workers: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as temperatures."""
-    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(None, None, a, b, (eps,), rho)):
-        many, scales = many_by_temperature(as_many(geometry), a, b, eps, rho)
-        found: AnyResult = _run_many(MANY[drive], many, (a, b), scales, init, workers, **options)
+    axes = tuple(map(len, geometry.supports)) if isinstance(geometry, Geometry) else (1, 1)
+    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(axes, a, b, (eps,), rho)):
+        many, weights, scales = many_by_temperature(geometry, a, b, eps, rho)
+        found: AnyResult = _run_many(MANY[drive], many, weights, scales, init, workers, **options)
         return found
     return _run(drive, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers, **options)
 
@@ -437,7 +443,7 @@ def _run(
     """Check what is left to check, set the problem up, and warn the caller where the tolerance was not reached."""
     asked = as_options(scales.start, init=init, **options)
     instance = pose(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
-    if not scales.fixed and instance.core is not geometry:  # annealing starts at the scale of what has weight
+    if not scales.fixed and instance.core is not instance.geometry:  # annealing starts at the scale of what has weight
         asked = replace(asked, start=min(asked.start, instance.core.scale()))
     init = as_start(init, instance)
     with until_the_end(asked.callback):

@@ -18,7 +18,7 @@ from epsot.geometry.rows import Rows, offsets
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
 from epsot.results.flat import given
-from epsot.results.result import SinkhornResult
+from epsot.results.result import SinkhornResult, over
 from epsot.solver.many.loop import Snapshot
 from epsot.solver.schedule import QUICK
 from epsot.solver.updates import Dual, Update
@@ -113,24 +113,31 @@ class Intermediate(Savable):
         return in_dtype(array, self._instance.geometry.dtype, self.place)
 
     def _potential(self, of_target: bool) -> Array:
-        """The potential of the source or of the target of the problem that is being solved, in float64."""
+        """The potential of the source or of the target of the problem that is being solved, flat and in float64."""
         stage = replace(self._stage, eps=self.eps)
         result = SinkhornResult(stage, Dual(*self._update.pair(self._state)), Status.STOPPED, self.nit, ())
-        if not self._cells:
-            return result.target.potential if of_target else result.source.potential
-        x, y = self._instance.geometry.points  # type: ignore[misc]  # those of which the cells are made
-        found: Array = result.target.potential_at(y) if of_target else result.source.potential_at(x)
-        return found
+        side = result.target if of_target else result.source
+        nodes = self._instance.geometry.nodes  # of which the cells are made
+        return side.potential_at(nodes[of_target]) if self._cells and nodes is not None else side.potential
+
+    def flat(self, name: str) -> Array:
+        """f or g in float64, without the shape that it has over a grid."""
+        return self._potential(self._turned != (name == "g"))
+
+    def _given(self, name: str) -> Array:
+        geometry, found = self._instance.geometry, self.flat(name)
+        support = geometry.supports[self._turned != (name == "g")]
+        return in_dtype(over(support, found, self.place.xp), geometry.dtype, self.place)
 
     @property
     def f(self) -> Array:
         """The potential of the source, (n,); from cells, its extension to the points."""
-        return self._cast(self._potential(self._turned))
+        return self._given("f")
 
     @property
     def g(self) -> Array:
         """The potential of the target, (m,); from cells, its extension to the points."""
-        return self._cast(self._potential(not self._turned))
+        return self._given("g")
 
     def __repr__(self) -> str:
         return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"

@@ -11,6 +11,7 @@ from array_api_compat import array_namespace, is_array_api_obj, is_numpy_namespa
 from epsot.arrays import Place, as_real, is_ragged
 from epsot.costs import Array
 from epsot.drivers.intermediate import BatchIntermediate, Intermediate
+from epsot.drivers.one_by_one import BatchSoFar
 from epsot.drivers.options import Options
 from epsot.drivers.records import BatchRecord, Record
 from epsot.geometry.rows import Rows, name_of
@@ -25,7 +26,7 @@ from epsot.results.result import SinkhornResult
 FAR = 1e3  # times the costs: potentials from which no solve should start ...
 FAR_OF_ITSELF = 30.0  # ... nor one of a measure and itself, which needs few steps from none at all
 
-RECORDS = (Record, BatchRecord, Intermediate, BatchIntermediate)
+RECORDS = (Record, BatchRecord, Intermediate, BatchIntermediate, BatchSoFar)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def as_start(init: Any, instance: Instance) -> Start:
     if init is None or isinstance(init, SinkhornResult | DivergenceResult):
         found: Start = brought(init, instance.place)
         return found
-    if isinstance(init, Results | BatchRecord | BatchIntermediate):
+    if isinstance(init, Results | BatchRecord | BatchIntermediate | BatchSoFar):
         raise TypeError(
             f"`init` must be the result of one problem, got a batch of shape {init.shape}; pass one item, `init[k]`"
         )
@@ -110,7 +111,7 @@ def as_starts(init: Any, batch: Batch) -> Any:
 
 def pair_of(init: Any, eps: Any) -> tuple[tuple[Any, Any], Any]:
     """Potentials and their temperature; of a pair without one that of the target."""
-    if isinstance(init, Intermediate | BatchIntermediate):
+    if isinstance(init, Intermediate | BatchIntermediate | BatchSoFar):
         init = init.record()
     if isinstance(init, Record):
         return init.pair, init.eps
@@ -220,11 +221,11 @@ def extended(init: SinkhornResult, instance: Instance) -> tuple[Array, Array]:
         fits = init.instance.geometry.shape[number] == instance.geometry.shape[number]
         if same[number] or (fits and not needed):
             return side.potential
-        points = instance.geometry.points[number]  # type: ignore[index]  # else both sides are the same
+        points = instance.geometry.nodes[number]  # type: ignore[index]  # else both sides are the same
         try:
             return side.potential_at(points)
         except ValueError:  # points at which the cost of the earlier result is not defined
-            return xp.full(points.shape[0], xp.nan, dtype=xp.float64, device=instance.place.device)
+            return xp.full(instance.geometry.shape[number], xp.nan, dtype=xp.float64, device=instance.place.device)
 
     # An update of both sides begins with f from g, and takes the earlier f for a guess; a self-transport has f alone.
     f = potential(init.source, 0, needed=own)

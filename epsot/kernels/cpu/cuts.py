@@ -82,7 +82,7 @@ def blocks_of(axis: Axis, inner: int, c: float, d: int, real: Any) -> Blocks:
     end = np.searchsorted(Y + others[0], X + rows[size - 1] + half + tie, "right")
     begin = np.minimum(begin, len(Y) - 1)
     matrix = np.exp2(-c * (rows[None, :size] - others[:size, None]) ** 2).astype(real)
-    around = math.ceil(math.sqrt(bits / c) / (size * axis.dy))
+    around = math.ceil(min(float(len(Y)), math.sqrt(bits / c) / (size * axis.dy)))
     known: tuple[Array, ...] = NO_TABLES[real]
     if axis.dx == axis.dy and len(X) + len(Y) <= MOST_BLOCKS:
         known = tables_of(X, Y, rows, others, size, c, half, tie, real)
