@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from epsot.costs import Cost
-from epsot.geometry import CostMatrix, PointCloud, extent
+from epsot.geometry import CostMatrix, Grid, PointCloud, extent
 from epsot.objective import Objective
 from epsot.pairwise import PairwiseResult, pairwise
 from epsot.permutation import PermutationTestResult, permutation_test
@@ -33,6 +33,7 @@ __all__ = [
     "Cost",
     "CostMatrix",
     "DivergenceResult",
+    "Grid",
     "Objective",
     "PairwiseResult",
     "PermutationTestResult",

@@ -24,12 +24,12 @@ from epsot.arrays import (
     to_numpy,
 )
 from epsot.drivers.options import Options
-from epsot.geometry import Geometry, Multiscale, PointCloud
-from epsot.geometry.batches import Geometries
-from epsot.geometry.clouds import PointClouds
+from epsot.geometry import Geometry, PointCloud
+from epsot.geometry.batches import Geometries, as_many
 from epsot.geometry.guests import depth_of_caller
-from epsot.geometry.multiscale import pays
+from epsot.geometry.multiscale import coarsened
 from epsot.geometry.rows import name_of
+from epsot.geometry.separables import flat_weights, many_of
 from epsot.libraries import as_numpy
 from epsot.problems.instance import check_workers, penalties
 from epsot.results.batch import Results
@@ -49,7 +49,7 @@ class Scales(NamedTuple):
     name: str  # of the argument that stands for rho
 
 
-def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> tuple[PointCloud, Scales]:
+def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> tuple[Geometry, Scales]:
     """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
     blur, reaches = as_positive("blur", blur), penalties("reach", reach)
     diameter = as_diameter(diameter)
@@ -61,7 +61,7 @@ def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> t
     if math.isinf(eps):
         raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
     scales = Scales(eps, (rho_a, rho_b), start, diameter is not None, "reach")
-    return Multiscale.of(geometry) if pays(geometry) else geometry, scales
+    return coarsened(geometry), scales
 
 
 def as_diameter(diameter: Any) -> float | None:
@@ -89,12 +89,12 @@ def as_diameters(diameter: Any) -> np.ndarray:
     return numbers
 
 
-def is_batch(x: Any, y: Any, a: Any, b: Any, scales: tuple[Any, ...], strengths: Any) -> bool:
-    """Whether arguments stand for many problems: by leading axes, a list of clouds, or many scales.
+def is_batch(axes: tuple[int, ...], a: Any, b: Any, scales: tuple[Any, ...], strengths: Any) -> bool:
+    """Whether weights or scales stand for many problems: those of one have so many axes, or none.
 
     A tuple or a list of two strengths is a pair.
     """
-    if any(is_batch_of(points, 2) for points in (x, y)) or any(is_batch_of(weights, 1) for weights in (a, b)):
+    if any(is_batch_of(weights, count) for weights, count in zip((a, b), axes, strict=True)):
         return True
     sides = strengths if isinstance(strengths, tuple | list) else (strengths,)
     return any(axes_of(scale) > 0 for scale in (*scales, *sides))
@@ -198,31 +198,39 @@ def broadcast(geometry: Geometries, a: Any, b: Any, **scales: Any) -> tuple[int,
         raise ValueError(f"the leading axes must broadcast, got {listed}{cure}") from None
 
 
+Weights = tuple[Any, Any]  # of both sides of many problems, over flat supports
+
+
 def many_by_length(
     x: Any, y: Any, a: Any, b: Any, blur: Any, p: Any, reach: Any, diameter: Any
-) -> tuple[Geometries, ManyScales]:
-    """`by_length` of many problems."""
+) -> tuple[Geometries, Weights, ManyScales]:
+    """`by_length` of many problems, and their weights."""
     blurs, reaches = positive_numbers("blur", blur), strengths("reach", reach)
     if diameter is not None:
         diameter = as_diameters(diameter)
     warn_of_pictures(x=x, y=y)
-    geometry = PointClouds(x, y, p=p)
+    geometry = many_of(x, y, a, b, p=p)
+    a, b = (flat_weights(name, z, grid) for name, z, grid in zip("ab", (a, b), geometry.grids, strict=True))
     shape = broadcast(geometry, a, b, blur=blurs, reach=reaches, diameter=() if diameter is None else diameter)
-    geometry, degree = geometry.over(shape), geometry.cost.degree
+    geometry, degree = geometry.over(shape), geometry.degree
     start = None if diameter is None else starts_of(np.broadcast_to(diameter, shape), degree)
     eps = np.broadcast_to(powers("blur", blurs, degree), shape).copy()
     rho = tuple(np.broadcast_to(powers("reach", z, degree), shape) for z in reaches)
-    return geometry, ManyScales(eps, (rho[0], rho[1]), start, "reach")
+    return geometry, (a, b), ManyScales(eps, (rho[0], rho[1]), start, "reach")
 
 
-def many_by_temperature(geometry: Geometries, a: Any, b: Any, eps: Any, rho: Any) -> tuple[Geometries, ManyScales]:
-    """`by_temperature` of many problems."""
+def many_by_temperature(
+    geometry: Geometry | Geometries, a: Any, b: Any, eps: Any, rho: Any
+) -> tuple[Geometries, Weights, ManyScales]:
+    """`by_temperature` of many problems, and their weights."""
     numbers, rhos = positive_numbers("eps", eps), strengths("rho", rho)
+    geometry = as_many(geometry.suited(a, b))
+    a, b = (flat_weights(name, z, grid) for name, z, grid in zip("ab", (a, b), geometry.grids, strict=True))
     shape = broadcast(geometry, a, b, eps=numbers, rho=rhos)
     geometry = geometry.over(shape)
     eps = np.broadcast_to(numbers, shape).copy()
     wide = tuple(np.broadcast_to(z, shape) for z in rhos)
-    return geometry, ManyScales(eps, (wide[0], wide[1]), None, "rho")
+    return geometry, (a, b), ManyScales(eps, (wide[0], wide[1]), None, "rho")
 
 
 def is_picture(array: Any) -> bool:
@@ -252,8 +260,8 @@ def warn_of_pictures(**points: Any) -> None:
 def check_options(
     y: Any, *, blur: Any, p: Any, reach: Any, diameter: Any, scaling: Any, tol: Any, max_iter: Any, workers: Any
 ) -> None:
-    """Raise what `sinkhorn` would raise of its options, given the points of one side."""
-    _, scales = by_length(y[:1, :], y[:1, :], blur, p, reach, diameter)
+    """Raise what `sinkhorn` would raise of its options, given some of the points of one side."""
+    _, scales = by_length(y, y, blur, p, reach, diameter)
     as_options(scales.start, scaling, tol, max_iter, None, None)
     check_workers(workers)
 

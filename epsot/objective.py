@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from epsot.arguments import check_options
 from epsot.arrays import as_points, as_real, check_finite, common_place, rounding_of, to_numpy
 from epsot.costs import Array
 from epsot.devices import device_aware
+from epsot.geometry.grid import Grid, support_of
 from epsot.problems.instance import balancing, check_mass, checked_weights, penalties
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
@@ -24,13 +26,13 @@ class Objective:
     """The loss between a measure that moves and a fixed target, for `scipy.optimize.minimize` with ``jac=True``.
 
     Every call solves one problem, in the library of `y`, on its device and in its dtype, starting from the potentials
-    of the call before.
+    of the call before. Of two grids, library and device are those of `b`, and the dtype is float64.
 
     Parameters
     ----------
-    y : (m, d) array
+    y : (m, d) array or Grid
         Points of the target.
-    b : (m,) array, optional
+    b : (m,) array, or of the shape of the grid, optional
         Weights of the target; by default uniform.
     blur : float
         As in `sinkhorn_divergence`.
@@ -38,7 +40,7 @@ class Objective:
         What the optimiser moves: the points of the source, or its weights.
     a : (n,) array, optional
         Weights of the source, for ``wrt="x"``; by default uniform.
-    x : (n, d) array, optional
+    x : (n, d) array or Grid, optional
         Points of the source; needed for ``wrt="a"``.
     parametrization : {"softmax", "bounds"}
         How weights stay non-negative for ``wrt="a"``. "softmax": the variable is any z in R^n, and the weights are
@@ -98,19 +100,23 @@ class Objective:
         max_iter: int = 1000,
         workers: int | None = None,
     ) -> None:
-        self.place = common_place(y=y, b=b, a=a, x=x)
+        given = {"y": y, "b": b, "a": a, "x": x}
+        self.place = common_place(**{name: z for name, z in given.items() if not isinstance(z, Grid)})
         own = self.place.handed_out  # a copy
-        target = as_points("y", y, self.place)
-        weights = checked_weights("b", b, target.shape[0], self.place)
+        target: Any = y if isinstance(y, Grid) else as_points("y", y, self.place)
+        self._shape = support_of(target)
+        weights = checked_weights("b", b, self._shape, self.place)
         # where nothing says what mass is worth, or all of it is that of the target
         bound = None if wrt == "a" else penalties("reach", reach)[0]
         check_mass("b", weights, bound, "reach", self.place)
         if reach is None and wrt == "x" and b is not None:  # equal up to the rounding of what is given
-            mass = 1.0 if a is None else float(self.place.xp.sum(checked_weights("a", a, a.shape[0], self.place)))
+            mass = 1.0 if a is None else float(self.place.xp.sum(checked_weights("a", a, (len(a),), self.place)))
             rounding = max(rounding_of(a), rounding_of(b))
             weights = weights * balancing(mass, float(self.place.xp.sum(weights)), rounding, "reach")
-        self._dtype, self._mass = target.dtype, float(self.place.xp.sum(weights))
-        self.y, self.b = own(target), own(weights, copy=False)
+        self._dtype = self.place.xp.float64 if isinstance(y, Grid) else target.dtype
+        self._mass = float(self.place.xp.sum(weights))
+        self.y: Any = y if isinstance(y, Grid) else own(target)
+        self.b = own(self.place.xp.reshape(weights, self._shape), copy=False)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
         if wrt not in ("x", "a"):
             raise ValueError(f'`wrt` must be "x" or "a", got {wrt!r}')
@@ -120,7 +126,7 @@ class Objective:
             raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
         if (x if wrt == "x" else a) is not None:
             raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
-        self.x = None if x is None else own(as_points("x", x, self.place))
+        self.x = x if x is None or isinstance(x, Grid) else own(as_points("x", x, self.place))
         self.a = None if a is None else own(as_real("a", a, self.place))
         self.last: SinkhornResult | DivergenceResult | None = None
         self.calls = 0
@@ -129,7 +135,7 @@ class Objective:
             "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
             "max_iter": max_iter, "workers": workers,
         }  # fmt: skip
-        check_options(self.y, **self._options)
+        check_options(self.y if isinstance(self.y, Grid) else self.y[:1, :], **self._options)
 
     @property
     def bounds(self) -> Any:
@@ -141,19 +147,21 @@ class Objective:
         return Bounds(0, np.inf)
 
     def variable(self, z: Any) -> Array:
-        """The points (n, d) or weights (n,) that a flat vector stands for, in the library of `y`."""
+        """The points (n, d), or weights (n,) or of the shape of a grid, of a flat vector; in the library of `y`."""
         xp, own = self.place.xp, self.place.handed_out
         flat = xp.asarray(np.array(z, dtype=np.float64), dtype=xp.float64, device=self.place.device)
         if flat.ndim != 1:
             raise ValueError(f"`z` must be a flat vector, got shape {tuple(flat.shape)}; pass `x0.ravel()`")
         if self.wrt == "x":
-            d = self.y.shape[1]
+            d = self.y.dimension if isinstance(self.y, Grid) else self.y.shape[1]
             if flat.shape[0] == 0 or flat.shape[0] % d:
                 raise ValueError(f"`z` must hold n points of {d} coordinates, got {flat.shape[0]} numbers")
             return own(xp.reshape(flat, (-1, d)), self._dtype)
-        if self.x is None or flat.shape[0] != self.x.shape[0]:
+        shape = () if self.x is None else support_of(self.x)
+        if self.x is None or flat.shape[0] != math.prod(shape):
             raise ValueError(f"`z` must hold one number for each point of `x`, got {flat.shape[0]}")
         check_finite("z", flat, "entries", self.place)
+        flat = xp.reshape(flat, shape)
         if self.parametrization == "bounds" and not self.balanced:
             return own(flat)
         weights = xp.exp(flat - xp.max(flat)) if self.parametrization == "softmax" else flat
@@ -169,12 +177,13 @@ class Objective:
         value = float(result.value64)
         if self.wrt == "x":
             return value, to_numpy(result.grad_x).astype(np.float64).ravel()
-        return value, self._chain(np.asarray(z, dtype=np.float64), variable, result.grad_a)
+        flat = self.place.user.xp.reshape
+        return value, self._chain(np.asarray(z, dtype=np.float64), flat(variable, (-1,)), flat(result.grad_a, (-1,)))
 
     def _solve(self, x: Array, a: Any) -> Any:
         """Warm first; where that does not converge (the points moved far), cold, and then with a warning."""
         warm = self._options["tol"] is not None  # what a schedule ends with depends on where it begins
-        if warm and self.last is not None and self.last.instance.geometry.shape[0] == x.shape[0]:
+        if warm and self.last is not None and self.last.instance.geometry.supports[0] == support_of(x):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 result = self._loss(x, self.y, a, self.b, init=self.last, **self._options)

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from epsot.arrays import Place, in_dtype, is_batch_of
 from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
-from epsot.drivers.pairs import Measures, Table, all_pairs, common_start
+from epsot.drivers.pairs import Measures, Sides, Table, all_pairs, common_start
 from epsot.geometry.clouds import PointClouds
+from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, name_of
+from epsot.geometry.separables import flat_weights, many_of
 from epsot.problems.batch import masses_of, rounding_of_any, scaled, weights_of
 from epsot.problems.instance import balancing, check_mass, check_workers
 from epsot.status import STATUSES, ConvergenceWarning, Status
@@ -98,12 +100,12 @@ def pairwise(
 
     Parameters
     ----------
-    x : (K, n, d) array, list of (n_k, d) arrays, or (n, d) array
-        The points of the measures; one cloud, where they share it and differ in their weights.
+    x : (K, n, d) array, list of (n_k, d) arrays, (n, d) array, or Grid
+        The points of the measures; one cloud or grid, where they share it and differ in their weights.
     y : the same, optional
         Those of L other measures. None: the pairs within `x`.
     a : (K, n) array, list of (n_k,) arrays, or (n,) array, optional
-        Non-negative weights; by default uniform.
+        Non-negative weights; by default uniform. Over a Grid (K, *shape).
     b : the same, optional
         Weights of the measures of `y`.
     blur : float
@@ -158,7 +160,8 @@ def pairwise(
         raise ValueError("`b` are weights of `y`, which is not given; pass those of `x` as `a`")
     diameter = as_diameter(diameter)
     warn_of_pictures(x=x) if symmetric else warn_of_pictures(x=x, y=y)
-    geometry = clouds_of(x, x if symmetric else y, p)
+    geometry = clouds_of(x, x if symmetric else y, a, b, p)
+    a, b = flat_weights("a", a, geometry.x.grid), flat_weights("b", b, geometry.y.grid)
     eps, rhos = scales_of_all(blur, reach, geometry.degree)
     if symmetric and rhos[0] != rhos[1]:
         raise ValueError(f"`reach` must be one number for pairs within `x`, got {reach!r}; pass `y` for two sides")
@@ -189,11 +192,13 @@ def pairwise(
     return PairwiseResult(geometry.place, geometry.dtype, table)
 
 
-def clouds_of(x: Any, y: Any, p: float) -> PointClouds:
+def clouds_of(x: Any, y: Any, a: Any, b: Any, p: float) -> Sides:
     """The clouds of both sides, each a batch of one axis or a single one."""
     for name, points in (("x", x), ("y", y)):
         if hasattr(points, "ndim") and points.ndim > 3:
             raise ValueError(f"`{name}` must be (K, n, d), a list of clouds, or one cloud, got {points.ndim} axes")
+    if isinstance(x, Grid) and isinstance(y, Grid):
+        return cast(Sides, many_of(x, y, a, b, p=p))
     return PointClouds(x, y, p=p, paired=False)
 
 

@@ -14,6 +14,7 @@ from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
 from epsot.geometry.clouds import PointClouds
+from epsot.geometry.grid import Grid
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows
@@ -116,6 +117,8 @@ def permutation_test(
     True
     """
     for name, points in (("x", x), ("y", y)):
+        if isinstance(points, Grid):
+            raise TypeError(f"`{name}` must be one sample, (n, d) points that were drawn, got a Grid of given nodes")
         if is_batch_of(points, 2):
             raise ValueError(f"`{name}` must be one sample, (n, d)")
     n_resamples, generator = as_count("n_resamples", n_resamples, 1), as_generator(rng)

@@ -25,7 +25,8 @@ from epsot.drivers.choice import Init, solve_divergence, solve_transport
 from epsot.drivers.many import ManyOptions, solve_divergences, solve_transports
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry
-from epsot.geometry.batches import Geometries, as_many
+from epsot.geometry.batches import Geometries
+from epsot.geometry.grid import are_many, axes_of_weights
 from epsot.problems.batch import pose_batch
 from epsot.problems.instance import Instance, pose
 from epsot.results.batch import Results
@@ -377,9 +378,10 @@ def _by_length(
     reach: Any, diameter: Any, init: Any, workers: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as lengths."""
-    if is_batch(x, y, a, b, (blur, diameter), reach):
-        clouds, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
-        found: AnyResult = _run_many(MANY[drive], clouds, (a, b), scales, init, workers, **options)
+    axes = axes_of_weights(x), axes_of_weights(y)
+    if are_many(x) or are_many(y) or is_batch(axes, a, b, (blur, diameter), reach):
+        clouds, weights, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
+        found: AnyResult = _run_many(MANY[drive], clouds, weights, scales, init, workers, **options)
         return found
     warn_of_pictures(x=x, y=y)
     geometry, one = by_length(x, y, blur, p, reach, diameter)
@@ -391,9 +393,10 @@ def _by_temperature(
     workers: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as temperatures."""
-    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(None, None, a, b, (eps,), rho)):
-        many, scales = many_by_temperature(as_many(geometry), a, b, eps, rho)
-        found: AnyResult = _run_many(MANY[drive], many, (a, b), scales, init, workers, **options)
+    axes = tuple(map(len, geometry.supports)) if isinstance(geometry, Geometry) else (1, 1)
+    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(axes, a, b, (eps,), rho)):
+        many, weights, scales = many_by_temperature(geometry, a, b, eps, rho)
+        found: AnyResult = _run_many(MANY[drive], many, weights, scales, init, workers, **options)
         return found
     return _run(drive, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers, **options)
 
@@ -441,7 +444,7 @@ def _run(
             f"`init` must be the result of one problem, got a batch of shape {init.shape}; pass one item, `init[k]`"
         )
     instance = pose(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
-    if not scales.fixed and instance.core is not geometry:  # annealing starts at the scale of what has weight
+    if not scales.fixed and instance.core is not instance.geometry:  # annealing starts at the scale of what has weight
         asked = replace(asked, start=min(asked.start, instance.core.scale()))
     result = drive(instance, asked, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:

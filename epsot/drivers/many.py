@@ -14,7 +14,7 @@ from epsot.arrays import to_numpy
 from epsot.costs import Array
 from epsot.drivers import choice
 from epsot.drivers.at_once import RULES
-from epsot.drivers.intermediate import BatchIntermediate
+from epsot.drivers.intermediate import BatchIntermediate, OneByOne
 from epsot.drivers.options import Options
 from epsot.drivers.padded import LARGEST, PaddedBatch, Side
 from epsot.drivers.starts import warm_start
@@ -150,12 +150,11 @@ def solve_part(
             warm = starts(batch, asked, init, rows, rows if own else columns, own=own)
         solved = engine.solve(told, start, RULES, warm, own=own)
     solve = choice.solve_self if own else choice.solve_transport
+    observer = None if engine is not None or options.callback is None else OneByOne(batch, options.callback)
     for k in np.flatnonzero(solved.status == UNSETTLED).tolist():
         if k not in singles:
-            instance = batch.instance(k)
-            alone = asked.of(k, instance)
-            if engine is not None:  # what looks on has seen it
-                alone = replace(alone, callback=None)
+            instance = batch.instance(k)  # what looks on has seen it, if there is an engine
+            alone = replace(asked.of(k, instance), callback=None if observer is None else observer.of(k))
             singles[k] = solve(instance.source() if own else instance, alone, item_of(init, k))
     return BatchResult(batch, engine, solved, singles, options.tol, own)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from epsot.solver.schedule import Level, annealing
+from epsot.solver.schedule import QUICK, Level, annealing
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Options:
     max_iter: int
     callback: Callable[[Any], object] | None
 
-    def schedule(self, eps: float, degree: float, warm_eps: float | None = None) -> tuple[Level, ...]:
+    def schedule(
+        self, eps: float, degree: float, warm_eps: float | None = None, *, quick: float = QUICK
+    ) -> tuple[Level, ...]:
         """The temperatures down to eps, for a cost of such a degree; a warm start begins at its own."""
         start = self.start if warm_eps is None else min(self.start, warm_eps)
         return annealing(
@@ -30,4 +32,5 @@ class Options:
             tol=self.tol,
             max_iter=self.max_iter,
             restart=self.start,
+            quick=quick,
         )

@@ -11,12 +11,16 @@ import numpy as np
 from epsot.arrays import start_of
 from epsot.drivers.many import ManyOptions, equal_items, solve_part
 from epsot.geometry.clouds import PointClouds
-from epsot.geometry.rows import Rows, reduced
+from epsot.geometry.rows import Rows
+from epsot.geometry.separables import Separables
 from epsot.problems.batch import Batch, masses_of
 from epsot.status import Status
 
 BLOCK_NUMBERS = 2**20  # of potentials that are held at once
 MOST = 4096  # pairs of a block, after which an observer hears
+
+
+Sides = PointClouds | Separables  # what has sides that stand for themselves
 
 
 class Measures(NamedTuple):
@@ -53,7 +57,7 @@ def blocks(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> Iterator
 
 
 def all_pairs(
-    geometry: PointClouds,
+    geometry: Sides,
     left: Measures,
     right: Measures,
     eps: float,
@@ -109,30 +113,22 @@ def all_pairs(
 
 
 def self_terms(
-    geometry: PointClouds, side: Measures, eps: float, asked: ManyOptions, start: float | None, workers: int | None
+    geometry: Sides, side: Measures, eps: float, asked: ManyOptions, start: float | None, workers: int | None
 ) -> Table:
     """Each measure with itself.  -> (K,) arrays"""
     numbers = np.arange(len(side.points.first))
-    own = replace_sides(geometry, side, side)
+    own = geometry.sides(side.points, side.points)
     batch = paired(own, side, side, numbers, numbers, eps, workers)
     found = solve_part(batch, started(asked, batch, start), None, own=True)
     return Table(found.value64, found.marginal_error, found.status)
 
 
-def replace_sides(geometry: PointClouds, left: Measures, right: Measures) -> PointClouds:
-    """The same cost between other clouds."""
-    new = object.__new__(PointClouds)
-    vars(new).update(vars(geometry))
-    new.x, new.y = left.points, right.points
-    return new
-
-
 def paired(
-    geometry: PointClouds, left: Measures, right: Measures, rows: np.ndarray, columns: np.ndarray, eps: float,
+    geometry: Sides, left: Measures, right: Measures, rows: np.ndarray, columns: np.ndarray, eps: float,
     workers: int | None,
 ) -> Batch:  # fmt: skip
     """The batch of some pairs."""
-    clouds = replace_sides(geometry, left, right).pairs(rows, columns)
+    clouds = geometry.sides(left.points, right.points).pairs(rows, columns)
     full = np.full(rows.shape, eps)
     strengths = np.full(rows.shape, left.rho), np.full(rows.shape, right.rho)
     weights = left.weights.at(rows), right.weights.at(columns)
@@ -151,12 +147,10 @@ def fill_diagonal(table: Table, own: Table, *, debias: bool) -> None:
     table.marginal_error[numbers, numbers], table.status[numbers, numbers] = own.marginal_error, own.status
 
 
-def common_start(geometry: PointClouds, diameter: float | None, tol: float | None) -> float | None:
+def common_start(geometry: Sides, diameter: float | None, tol: float | None) -> float | None:
     """Where all pairs start: as the user says; where the schedule is run once, at the diameter of all points."""
     if diameter is None and tol is not None:
         return None
     if diameter is None:
-        low = np.minimum(*(reduced(rows, np.minimum, geometry.place).min(axis=0) for rows in (geometry.x, geometry.y)))
-        high = np.maximum(*(reduced(rows, np.maximum, geometry.place).max(axis=0) for rows in (geometry.x, geometry.y)))
-        diameter = float(np.linalg.norm(high - low))
+        diameter = geometry.widest()
     return start_of(diameter, geometry.degree)

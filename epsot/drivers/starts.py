@@ -33,11 +33,11 @@ def warm_start(init: SinkhornResult, instance: Instance, options: Options) -> tu
         fits = init.instance.geometry.shape[number] == instance.geometry.shape[number]
         if same[number] or (fits and not needed):
             return side.potential
-        points = instance.geometry.points[number]  # type: ignore[index]  # else both sides are the same
+        points = instance.geometry.nodes[number]  # type: ignore[index]  # else both sides are the same
         try:
             return side.potential_at(points)
         except ValueError:  # points at which the cost of the earlier result is not defined
-            return xp.full(points.shape[0], xp.nan, dtype=xp.float64, device=instance.place.device)
+            return xp.full(instance.geometry.shape[number], xp.nan, dtype=xp.float64, device=instance.place.device)
 
     # An update of both sides begins with f from g, and takes the earlier f for a guess; a self-transport has f alone.
     f = potential(init.source, 0, needed=own)

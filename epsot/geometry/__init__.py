@@ -6,9 +6,21 @@ that reduces over its pairs; `Geometry` is what all of them answer.
 
 from epsot.geometry.base import Geometry
 from epsot.geometry.clouds import PointClouds
+from epsot.geometry.grid import Grid
 from epsot.geometry.matrices import CostMatrices
 from epsot.geometry.matrix import CostMatrix
 from epsot.geometry.multiscale import Multiscale
 from epsot.geometry.points import PointCloud, extent
+from epsot.geometry.separable import Separable
 
-__all__ = ["CostMatrices", "CostMatrix", "Geometry", "Multiscale", "PointCloud", "PointClouds", "extent"]
+__all__ = [
+    "CostMatrices",
+    "CostMatrix",
+    "Geometry",
+    "Grid",
+    "Multiscale",
+    "PointCloud",
+    "PointClouds",
+    "Separable",
+    "extent",
+]

@@ -12,7 +12,7 @@ from epsot.costs import Array
 from epsot.kernels import Kernel
 
 if TYPE_CHECKING:
-    from epsot.geometry.multiscale import Resolutions
+    from epsot.geometry.resolutions import Resolutions
 
 SINGLE, DOUBLE = 2.0**-24, 2.0**-53  # half a unit in the last place of 1
 BLOCK_ELEMENTS = 2**20  # pairs whose costs are held at once
@@ -59,6 +59,15 @@ class Geometry(ABC):
     @abstractmethod
     def is_self(self) -> bool:
         """Whether the two sides are one: then the divergence of equal weights is zero."""
+
+    @property
+    def supports(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of weights and potentials as the user has them: those of grids, else (n,) and (m,)."""
+        return (self.shape[0],), (self.shape[1],)
+
+    def suited(self, a: Any, b: Any) -> Geometry:
+        """The geometry where such weights of the user are: another where it has no arrays of its own to say where."""
+        return self
 
     @property
     def degree(self) -> float:
@@ -133,12 +142,17 @@ class Geometry(ABC):
         """The points of both sides, (n, d) and (m, d); None where there are none."""
         return None
 
-    def taken(self, points: Any) -> Array:
-        """Other points of the user, (r, d), checked."""
+    @property
+    def nodes(self) -> tuple[Any, Any] | None:
+        """The points of both sides as `at` takes them; None where there are none."""
+        return self.points
+
+    def taken(self, points: Any) -> Any:
+        """Other points of the user, (r, d), checked; or of a grid, where the geometry takes one for its nodes."""
         raise TypeError(f"a {type(self).__name__} has no points, so that potentials and maps do not extend; "
                         "use PointCloud")  # fmt: skip
 
-    def at(self, points: Array) -> Geometry:
+    def at(self, points: Any) -> Geometry:
         """The cost between other points, (r, d), and those of the second side."""
         raise TypeError(f"a {type(self).__name__} has no points")
 

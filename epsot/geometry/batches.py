@@ -14,6 +14,7 @@ import numpy as np
 from epsot.arrays import Place
 from epsot.costs import Array, Cost
 from epsot.geometry.base import Geometry
+from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, Shape
 
 
@@ -81,6 +82,20 @@ class Geometries(ABC):
     def embedded(self) -> tuple[Array, Array] | None:
         """The points between which that is the cost, flat; None where there are none."""
         return None
+
+    @property
+    def grids(self) -> tuple[Grid | None, Grid | None]:
+        """That the points of all items are of, on either side."""
+        return None, None
+
+    @property
+    def dimension(self) -> int | None:
+        """The number of coordinates of the points; None where there are none."""
+        return None if self.clouds is None else int(self.clouds[0].values.shape[1])
+
+    def suited(self, a: Any, b: Any) -> Geometries:
+        """The geometries where such weights of the user are."""
+        return self
 
     def matrices(self, name: str) -> Array:
         """The costs of that name, (B, n, m)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from epsot.arrays import as_points, as_real, check_finite, common_place, is_ragg
 from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.batches import Geometries
+from epsot.geometry.grid import Grid, common_periods
 from epsot.geometry.guests import as_guest
+from epsot.geometry.periodic import with_periods
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows, Shape, name_of, reduced, shape_of
 
@@ -25,21 +28,23 @@ class PointClouds(Geometries):
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None, paired: bool = True) -> None:
         given, same = ground_cost(p, cost), x is y
-        listed = {"x": x, "y": y}
         arrays = {
             f"{name}[{k}]" if is_ragged(z) else name: item
-            for name, z in listed.items()
+            for name, z in (("x", x), ("y", y))
             for k, item in enumerate(z if is_ragged(z) else [z])
+            if not isinstance(item, Grid)
         }
         self.place = common_place(**arrays)
-        self.cost = as_guest(given, self.place)
+        periods = common_periods(*(z if isinstance(z, Grid) else None for z in (x, y)))
+        self.cost = as_guest(with_periods(given, periods), self.place)
         xp = self.place.xp
         self.x = self._rows("x", x)
         self.y = self.x if same else self._rows("y", y)
         if self.x.values.shape[1] != self.y.values.shape[1]:
             d, other = self.x.values.shape[1], self.y.values.shape[1]
             raise ValueError(f"`x` and `y` must have points of the same dimension, got {d} and {other}")
-        self.dtype = xp.result_type(self.x.values.dtype, self.y.values.dtype)
+        listed = [rows.values.dtype for rows in (self.x, self.y) if rows.grid is None]
+        self.dtype = xp.result_type(*listed) if listed else xp.float64
         self.x, self.y = (self._copied(rows) for rows in (self.x, self.y))
         if same:
             self.y = self.x
@@ -60,6 +65,8 @@ class PointClouds(Geometries):
 
     def _rows(self, name: str, points: Any) -> Rows:
         """The clouds of one argument, checked but for their coordinates."""
+        if isinstance(points, Grid):
+            return Rows.of_grid(points, points.points_in(self.place, self.place.xp.float64))
         if is_ragged(points):
             clouds = [as_points(f"{name}[{k}]", cloud, self.place, finite=False) for k, cloud in enumerate(points)]
             if not clouds:
@@ -83,7 +90,7 @@ class PointClouds(Geometries):
 
     def _copied(self, rows: Rows) -> Rows:
         values = self.place.xp.astype(rows.values, self.dtype)  # a copy: results outlive changes of the inputs
-        return Rows(values, rows.first, rows.sizes, rows.ragged, rows.length)
+        return replace(rows, values=values)
 
     def _check(self, name: str, rows: Rows) -> None:
         """Raise where a coordinate is not finite, or the cost not defined, with the name of the item."""
@@ -118,7 +125,11 @@ class PointClouds(Geometries):
         new = object.__new__(PointCloud)
         new.cost, new.place, new.dtype = self.cost, self.place, self.dtype
         new._set(x, y)
-        return new
+        return new._over(*self.grids)
+
+    @property
+    def grids(self) -> tuple[Grid | None, Grid | None]:
+        return self.x.grid, self.y.grid
 
     @property
     def T(self) -> PointClouds:
@@ -127,6 +138,19 @@ class PointClouds(Geometries):
         new.x, new.y = self.y, self.x
         new._broadcast(self.shape)
         return new
+
+    def sides(self, x: Rows, y: Rows) -> PointClouds:
+        """The same cost between other clouds."""
+        new = object.__new__(PointClouds)
+        vars(new).update(vars(self))
+        new.x, new.y = x, y
+        return new
+
+    def widest(self) -> float:
+        """The diagonal of the bounding box of all clouds of both sides."""
+        low = np.minimum(*(reduced(rows, np.minimum, self.place).min(axis=0) for rows in (self.x, self.y)))
+        high = np.maximum(*(reduced(rows, np.maximum, self.place).max(axis=0) for rows in (self.x, self.y)))
+        return float(np.linalg.norm(high - low))
 
     def pairs(self, rows: np.ndarray, columns: np.ndarray) -> PointClouds:
         """The first cloud of some items with the second of others."""
@@ -152,8 +176,9 @@ class PointClouds(Geometries):
         """The batch of one pair of clouds, of the shape ()."""
         new = object.__new__(cls)
         new.place, new.cost, new.dtype = geometry.place, geometry.cost, geometry.dtype
-        new.x = Rows.stacked(geometry.x, 2)
-        new.y = new.x if geometry.y is geometry.x else Rows.stacked(geometry.y, 2)
+        first, second = geometry.grids
+        new.x = replace(Rows.stacked(geometry.x, 2), grid=first)
+        new.y = new.x if geometry.y is geometry.x else replace(Rows.stacked(geometry.y, 2), grid=second)
         new._broadcast(())
         return new
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from epsot.arrays import to_numpy
 from epsot.costs import Array, Cost
 from epsot.devices import device_aware
+from epsot.geometry.base import Geometry
 from epsot.geometry.cells import Cells, Clusters, GridCells, cell_sizes
 from epsot.geometry.points import PointCloud
+from epsot.geometry.resolutions import Resolutions
 from epsot.kernels import backend_of
 
 GRID_DIMENSIONS = 3
@@ -16,6 +19,11 @@ GRID_DIMENSIONS = 3
 # GPU, where a sweep over all pairs of 30 000 points takes less time than a few launches: 0.5 to 0.7 times as fast at
 # 30 000, 1.4 to 1.6 times at 100 000.
 MANY, MANY_ON_GPU = 3000, 60_000
+
+
+def coarsened(geometry: Geometry) -> Geometry:
+    """The same cost, from coarse to fine where that is faster."""
+    return Multiscale.of(geometry) if isinstance(geometry, PointCloud) and pays(geometry) else geometry
 
 
 def pays(geometry: PointCloud) -> bool:
@@ -123,6 +131,7 @@ class Multiscale(PointCloud):
         new.cost, new.place, new.dtype = cloud.cost, cloud.place, cloud.dtype
         new._set(cloud.x, cloud.y)
         new._with_corners(cloud, [0, 1, 2, 3])
+        new.grids = cloud.grids
         new.labels_x, new.labels_y = labels_x, labels_y
         return new
 
@@ -138,20 +147,23 @@ class Multiscale(PointCloud):
     def T(self) -> Multiscale:
         return Multiscale.of(super().T, self.labels_y, self.labels_x)
 
+    def suited(self, a: Any, b: Any) -> Multiscale:
+        cloud = super().suited(a, b)
+        if cloud is self:
+            return self
+        xp, device = cloud.place.xp, cloud.place.device
+        labels = (None if z is None else xp.asarray(to_numpy(z), device=device) for z in (self.labels_x, self.labels_y))
+        return Multiscale.of(cloud, *labels)
+
     def source(self) -> Multiscale:
         return Multiscale.of(super().source(), self.labels_x, self.labels_x)
 
-    def resolutions(self, a: Array, b: Array, *, own: bool = False) -> Resolutions:
-        return Resolutions(self, a, b, own=own)
+    def resolutions(self, a: Array, b: Array, *, own: bool = False) -> CoarseClouds:
+        return CoarseClouds(self, a, b, own=own)
 
 
-class Resolutions:
-    """The coarser clouds of a geometry.
-
-    Attributes
-    ----------
-    widths : the sides of the cells, from coarse to fine, in the units of the embedded points
-    """
+class CoarseClouds(Resolutions):
+    """The coarser clouds of a geometry; widths are the sides of their cells, in the units of the embedded points."""
 
     def __init__(self, geometry: Multiscale, a: Array, b: Array, *, own: bool) -> None:
         xp, place, embed = geometry.place.xp, geometry.place, geometry.cost.embed
@@ -176,13 +188,14 @@ class Resolutions:
             self.widths = [max(x_clusters.width(depth), y_clusters.width(depth)) for depth in depths]
             self.x_cells, self.y_cells = x_clusters, y_clusters
 
+    def length(self, eps: float) -> float:
+        return self.geometry.length(eps)
+
     def share(self, depth: int) -> float:
-        """The number of cells beside that of points, as the mean over the sides whose square is that of the pairs."""
         n, m = self.geometry.shape
         return math.sqrt(self.x_cells.count(depth) / n * (self.y_cells.count(depth) / m))
 
     def at(self, depth: int) -> tuple[PointCloud, Array, Array]:
-        """The cost between the cells, and their weights."""
         x, a = self.x_cells.at(depth)
         y, b = (x, a) if self.y_cells is self.x_cells else self.y_cells.at(depth)
         return PointCloud._derived(self.geometry, x, y), a, b

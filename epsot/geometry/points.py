@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import is_numpy_array
 
 from epsot import kernels
-from epsot.arrays import Place, as_points, check_finite, common_place, is_batch_of, to_numpy
+from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
 from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
+from epsot.geometry.grid import Grid, Shape, are_many, common_periods, home_of, points_of
 from epsot.geometry.guests import as_guest
+from epsot.geometry.periodic import with_periods
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
@@ -41,10 +43,10 @@ class PointCloud(Geometry):
 
     Parameters
     ----------
-    x : (n, d) array
+    x : (n, d) array or Grid
         The points of the first measure, in float32 or float64 (integers and lists become float64, half precision
         float32). Leading axes, (..., n, d), or a list of clouds make many geometries, for `solve` and `divergence`.
-    y : (m, d) array
+    y : (m, d) array or Grid
         The points of the second measure, of the same library and device; leading axes likewise.
     p : {2, 1}
         The cost is ``|x - y|**p / p``: half the squared distance (default), or the distance.
@@ -69,19 +71,26 @@ class PointCloud(Geometry):
     np.float64(2.006931)
     """
 
+    lattices: ClassVar[Any] = None  # what makes the geometry of two grids: None for costs that are no sums over axes
+    grids: tuple[Grid | None, Grid | None] = (None, None)  # that the points are of
+
     def __new__(cls, x: Any = None, y: Any = None, **options: Any) -> Any:
-        """Of points with leading axes, or of lists of clouds, many geometries: a `PointClouds`."""
-        if cls is PointCloud and (is_batch_of(x, 2) or is_batch_of(y, 2)):
+        """Of points with leading axes, or lists of clouds, many geometries: a `PointClouds`; of grids a `Separable`."""
+        if cls is PointCloud and (are_many(x) or are_many(y)):
             return cls.many(x, y, **options)
+        if cls is PointCloud and isinstance(x, Grid) and isinstance(y, Grid):
+            found = cls.lattices(x, y, **options)
+            if found is not None:
+                return found
         return object.__new__(cls)
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
-        given = ground_cost(p, cost)
-        self.place: Place = common_place(x=x, y=y)
-        self.cost = as_guest(given, self.place)
-        xp, same = self.place.xp, x is y
-        x = as_points("x", x, self.place, finite=False)
-        y = x if same else as_points("y", y, self.place, finite=False)
+        given, same = ground_cost(p, cost), x is y
+        self.grids = tuple(z if isinstance(z, Grid) else None for z in (x, y))  # type: ignore[assignment]
+        self.place: Place = common_place(**{name: z for name, z in (("x", x), ("y", y)) if not isinstance(z, Grid)})
+        self.cost = as_guest(with_periods(given, common_periods(*self.grids)), self.place)
+        xp = self.place.xp
+        x, y = self._listed(x, y)
         if x.shape[1] != y.shape[1]:
             raise ValueError(
                 f"`x` and `y` must have points of the same dimension, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
@@ -98,6 +107,18 @@ class PointCloud(Geometry):
             raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
         if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()):
             check_cost(self.cost, *(self._few(z, count) for z, count in zip((self.x, self.y), PROBED, strict=True)))
+
+    def _listed(self, x: Any, y: Any) -> tuple[Array, Array]:
+        """The points of both sides, checked but for their coordinates: those of a grid in the dtype of the others."""
+        found: dict[str, Array] = {}
+        for name, points, grid in zip("xy", (x, y), self.grids, strict=True):
+            if grid is None:
+                found[name] = found["x"] if y is x and found else as_points(name, points, self.place, finite=False)
+        dtype = next((points.dtype for points in found.values()), self.place.xp.float64)
+        for name, grid in zip("xy", self.grids, strict=True):
+            if grid is not None:
+                found[name] = found["x"] if y is x and found else grid.points_in(self.place, dtype)
+        return found["x"], found["y"]
 
     def _set(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y
@@ -116,6 +137,27 @@ class PointCloud(Geometry):
         new.cost, new.place, new.dtype = self.cost, self.place, self.dtype
         new._set(x, y)
         return new
+
+    def _over(self, first: Grid | None, second: Grid | None) -> PointCloud:
+        """The same points, of such grids."""
+        self.grids = first, second
+        return self
+
+    @property
+    def supports(self) -> tuple[Shape, Shape]:
+        sizes = zip(self.grids, self.shape, strict=True)
+        first, second = ((n,) if grid is None else grid.shape for grid, n in sizes)
+        return first, second
+
+    def suited(self, a: Any, b: Any) -> PointCloud:
+        first, second = self.grids
+        if first is None or second is None:
+            return self
+        place, dtype = home_of(a=a, b=b)
+        x = first.points_in(place, dtype)
+        new = self._derived(x, x if first == second else second.points_in(place, dtype))
+        new.cost, new.place, new.dtype = as_guest(self.cost, place), place, dtype
+        return new._over(first, second)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, d={self.x.shape[1]}, cost={self.cost!r}, dtype={self.dtype})"
@@ -230,7 +272,7 @@ class PointCloud(Geometry):
 
     @property
     def T(self) -> PointCloud:
-        return self._derived(self.y, self.x)._with_corners(self, [1, 0, 3, 2])
+        return self._derived(self.y, self.x)._with_corners(self, [1, 0, 3, 2])._over(*self.grids[::-1])
 
     def in_float64(self) -> PointCloud:
         """The same points in float64."""
@@ -239,7 +281,7 @@ class PointCloud(Geometry):
         new = self._derived(x, x if self.y is self.x else xp.astype(self.y, xp.float64))
         new._with_corners(self, [0, 1, 2, 3])
         new.dtype = xp.float64
-        return new
+        return new._over(*self.grids)
 
     def split(self) -> tuple[PointCloud, Array, Array] | None:
         """Clouds around a common centre and u, v with C[i, j] = C'[i, j] + u[i] + v[j]; None where that brings little.
@@ -264,7 +306,7 @@ class PointCloud(Geometry):
 
     def source(self) -> PointCloud:
         """The first cloud with itself, for the debiasing term."""
-        return self._derived(self.x, self.x)._with_corners(self, [0, 0, 2, 2])
+        return self._derived(self.x, self.x)._with_corners(self, [0, 0, 2, 2])._over(*self.grids[:1] * 2)
 
     def source_kernel(self, kernel: PointsKernel) -> PointsKernel:
         """The kernel of `source()`, sharing what `kernel` prepared."""
@@ -295,6 +337,8 @@ class PointCloud(Geometry):
     def taken(self, points: Any) -> Array:
         """Other points of the user, (r, d), checked."""
         xp = self.place.xp
+        if isinstance(points, Grid):
+            raise TypeError("`points` must be an (r, d) array here, got a Grid; pass `grid.points`")
         self.place.admit("y", points=points)
         points = as_points("points", points, self.place)
         if points.shape[1] != self.y.shape[1]:
@@ -304,9 +348,9 @@ class PointCloud(Geometry):
         self.cost.check("points", points)
         return xp.astype(points, self.dtype, copy=False)
 
-    def at(self, points: Array) -> PointCloud:
-        """The cost between other points, (r, d), and `y`."""
-        return self._derived(points, self.y)
+    def at(self, points: Any) -> PointCloud:
+        """The cost between other points, (r, d), or the nodes of a grid, and `y`."""
+        return self._derived(self.place.xp.astype(points_of(points, self.place), self.dtype, copy=False), self.y)
 
     def is_self(self) -> bool:
         """Whether the two clouds are one: then the divergence of equal weights is zero."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from array_api_compat import array_namespace, is_numpy_array
 
 from epsot.arrays import Place, to_numpy
 from epsot.costs import Array
+from epsot.geometry.grid import Grid
 
 Shape = tuple[int, ...]
 
@@ -25,6 +26,7 @@ class Rows:
     sizes: np.ndarray  # (*shape) int64
     ragged: bool
     length: int = 0  # of each item of an array with leading axes, also where there are no items
+    grid: Grid | None = None  # that all items have in place of listed points
 
     @classmethod
     def stacked(cls, array: Array, axes: int) -> Rows:
@@ -42,6 +44,11 @@ class Rows:
         values = arrays[0] if len(arrays) == 1 else xp.concat(list(arrays), axis=0)
         return cls(values, offsets(sizes), sizes, ragged=True)
 
+    @classmethod
+    def of_grid(cls, grid: Grid, points: Array = None) -> Rows:
+        """One item: the nodes of a grid, which need not be listed."""
+        return cls(points, np.zeros((), np.int64), np.full((), grid.size, np.int64), False, grid.size, grid)
+
     @property
     def shape(self) -> Shape:
         return self.first.shape
@@ -51,12 +58,12 @@ class Rows:
         if self.shape == shape:
             return self
         first, sizes = (np.broadcast_to(z, shape) for z in (self.first, self.sizes))
-        return Rows(self.values, first, sizes, self.ragged, self.length)
+        return replace(self, first=first, sizes=sizes)
 
     def at(self, numbers: np.ndarray) -> Rows:
         """Some of the items, counted through all axes."""
         first, sizes = self.first.reshape(-1)[numbers], self.sizes.reshape(-1)[numbers]
-        return Rows(self.values, first, sizes, self.ragged, self.length)
+        return replace(self, first=first, sizes=sizes)
 
     def item(self, k: int) -> Array:
         """The array of one item, counted through all axes."""

@@ -137,6 +137,20 @@ def matrix(C: Array, workers: int | None = None) -> Any:
     return tiled.Matrix(C)
 
 
+def separable(axes: Any, kind: str, factor: float, place: Any, dtype: Any, workers: int | None = None) -> Any:
+    """The kernel of two lattices, as `lattice.Lattice`."""
+    from epsot.kernels.lattice import Lattice
+
+    kernel = Lattice(axes, kind, factor, place, dtype)
+    kernel.workers = workers
+    return kernel
+
+
+def separable_is_fused(place: Any) -> bool:
+    """Whether lattices of such arrays have a kernel that computes what is near zero in the dtype of the user."""
+    return False
+
+
 def padded_points(x: Array, y: Array, cost: Cost) -> Any:
     """The kernel of many problems between clouds (B, n, d) and (B, m, d), as `batched.Points`."""
     if _serving(x, cost) == "cuda":

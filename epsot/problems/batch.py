@@ -142,7 +142,7 @@ def check_weights(name: str, rows: Rows, place: Place) -> None:
     if 0 in rows.values.shape or (bool(xp.all(xp.isfinite(rows.values))) and not bool(xp.any(rows.values < 0))):
         return
     for k in range(rows.first.size):
-        checked_weights(name_of(name, rows.shape, k), rows.item(k), int(rows.sizes.flat[k]), place)
+        checked_weights(name_of(name, rows.shape, k), rows.item(k), (int(rows.sizes.flat[k]),), place)
     check_finite(name, rows.values, "weights", place)
 
 

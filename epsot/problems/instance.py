@@ -156,14 +156,16 @@ def penalties(name: str, rho: Any) -> tuple[float | None, float | None]:
     return checked[0], checked[1]
 
 
-def checked_weights(name: str, weights: Any, size: int, place: Place) -> Array:
-    """Weights in float64, (size,); None is uniform, 1 / size each."""
-    xp = place.xp
+def checked_weights(name: str, weights: Any, shape: tuple[int, ...], place: Place) -> Array:
+    """Weights in float64, flat; None is uniform, 1 / size each."""
+    xp, size = place.xp, math.prod(shape)
     if weights is None:
         return xp.full((size,), 1 / size, dtype=xp.float64, device=place.device)
     weights = as_real(name, weights, place)
-    if tuple(weights.shape) != (size,):
-        raise ValueError(f"`{name}` must have shape ({size},), one weight a point, got {tuple(weights.shape)}")
+    if tuple(weights.shape) != shape:
+        what, cure = ("one weight a point", "") if len(shape) == 1 else ("that of its grid", "; reshape it")
+        raise ValueError(f"`{name}` must have shape {shape}, {what}, got {tuple(weights.shape)}{cure}")
+    weights = xp.reshape(weights, (-1,))
     check_finite(name, weights, "weights", place)
     if bool(xp.any(weights < 0)):
         raise ValueError(f"`{name}` must not be negative, got a smallest weight of {float(xp.min(weights)):g}")
@@ -206,13 +208,13 @@ def check_mass(name: str, weights: Array, other_rho: float | None, rho_name: str
 
 def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None) -> Instance:
     """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost."""
-    place = geometry.place
     check_workers(workers)
+    geometry = geometry.suited(a, b)
+    place, (first, second) = geometry.place, geometry.supports
     place.admit("the geometry", a=a, b=b)
-    n, m = geometry.shape
     rounding = max(rounding_of(a), rounding_of(b))
     given = a is not None, b is not None
-    a, b = checked_weights("a", a, n, place), checked_weights("b", b, m, place)
+    a, b = checked_weights("a", a, first, place), checked_weights("b", b, second, place)
     for name, is_given, z, other in (("a", given[0], a, rho[1]), ("b", given[1], b, rho[0])):
         if is_given:
             check_mass(name, z, other, rho_name, place)

@@ -40,10 +40,10 @@ class Measure:
         return cls(weights, place.xp.log(weights), mass, rho, place, workers, zeros)
 
     def resampled(self, weights: Array) -> Measure:
-        """Other positive weights in their place, scaled to the same mass."""
+        """Other weights in their place, scaled to the same mass; zero only where those may be."""
         xp = self.place.xp
         weights = weights * (self.mass / xp.sum(weights))
-        return Measure.of(weights, self.mass, self.rho, self.place, self.workers)
+        return Measure.of(weights, self.mass, self.rho, self.place, self.workers, zeros=self.zeros)
 
     @property
     def size(self) -> int:

@@ -121,7 +121,7 @@ class Problem:
         It is the diagonal of the derivative of f - next_f(next_g(f)). The squares are a plan at half the temperature.
         """
         xp = self.place.xp
-        h = 2 * self.b.density(g, eps) - self.b.log_called_for(g)
+        h = self.b.counted(2 * self.b.density(g, eps) - self.b.log_called_for(g), -math.inf)
         squares = self.kernel.softmin(h, eps / 2)
         log_share = self.a.log_weights + (f + self.a.undampen(next_f, eps) - 2 * squares) / eps
         share = bounded_exp(log_share, xp) / ((1 + eps / self.a.rho) * (1 + eps / self.b.rho))

@@ -300,10 +300,10 @@ class BatchResult(Results):
         self, engine: Engine | None, base: Array, extension: Array, side: int, potential: str, made: Array | None
     ) -> Array:
         xp, geometry = self.place.xp, self.batch.geometry
-        if geometry.clouds is None:
+        d = geometry.dimension
+        if d is None:
             raise TypeError("a CostMatrix has no points to differentiate in; use PointCloud, or `plan`: dOT / dC = P")
         if engine is None or len(self._alone) == math.prod(self.shape):
-            d = geometry.clouds[0].values.shape[1]
             flat = xp.zeros((extension.shape[0], d), dtype=xp.float64, device=self.place.device)
         else:
             if made is None:

@@ -8,9 +8,10 @@ from typing import Any
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import device_aware
+from epsot.geometry.grid import points_of, support_of
 from epsot.problems.instance import Instance
 from epsot.results.plan import Plan
-from epsot.results.result import Result, SinkhornResult
+from epsot.results.result import Result, SinkhornResult, over
 from epsot.solver.loop import Check
 from epsot.status import Status
 
@@ -145,44 +146,48 @@ class DivergenceResult(Result):
 
     @property
     def f(self) -> Array:
-        return self._cast(self._beyond(self.xy.source.potential, self.xx.source.potential))
+        return self._cast(self._given(self._beyond(self.xy.source.potential, self.xx.source.potential), 0))
 
     @property
     def g(self) -> Array:
-        return self._cast(self._beyond(self.xy.target.potential, self.yy.source.potential))
+        return self._cast(self._given(self._beyond(self.xy.target.potential, self.yy.source.potential), 1))
 
     @property
     def grad_x(self) -> Array:
-        return self._cast(self.xy.source.gradient - self.xx.source.gradient)
+        return self._cast(self._given(self.xy.source.gradient - self.xx.source.gradient, 0))
 
     @property
     def grad_y(self) -> Array:
-        return self._cast(self.xy.target.gradient - self.yy.source.gradient)
+        return self._cast(self._given(self.xy.target.gradient - self.yy.source.gradient, 1))
 
     @property
     def grad_a(self) -> Array:
         shift = self.eps * self._mass_difference
-        return self._cast(self._beyond(self.xy.source.weight_gradient, self.xx.source.weight_gradient) + shift)
+        slope = self._beyond(self.xy.source.weight_gradient, self.xx.source.weight_gradient) + shift
+        return self._cast(self._given(slope, 0))
 
     @property
     def grad_b(self) -> Array:
         shift = -self.eps * self._mass_difference
-        return self._cast(self._beyond(self.xy.target.weight_gradient, self.yy.source.weight_gradient) + shift)
+        slope = self._beyond(self.xy.target.weight_gradient, self.yy.source.weight_gradient) + shift
+        return self._cast(self._given(slope, 1))
 
     @property
     def displacement(self) -> Array:
-        return self._cast(self.xx.source.slope - self.xy.source.slope)
+        return self._cast(self._given(self.xx.source.slope - self.xy.source.slope, 0))
 
     @property
     def plan(self) -> Plan:
         return self.xy.plan
 
     def potential(self, points: Any) -> Array:
-        """F at other points, (r, d) -> (r,)."""
+        """F at other points, (r, d) -> (r,); of a result between grids, those may be another Grid."""
         points = self.xy.source.taken(points)
-        return self._cast(self._beyond(self.xy.source.potential_at(points), self.xx.source.potential_at(points)))
+        found = self._beyond(self.xy.source.potential_at(points), self.xx.source.potential_at(points))
+        return self._cast(over(support_of(points), found, self.place.xp))
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""
         points = self.xy.source.taken(points)
-        return self._cast(points - (self.xy.source.slope_at(points) - self.xx.source.slope_at(points)))
+        moved = points_of(points, self.place) - (self.xy.source.slope_at(points) - self.xx.source.slope_at(points))
+        return self._cast(over(support_of(points), moved, self.place.xp))

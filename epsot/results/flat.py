@@ -73,5 +73,6 @@ def given(batch: Batch, flat: Array, side: int) -> Any:
     if batch.geometry.ragged[side]:
         whole, ends = in_dtype(flat, dtype, place), np.cumsum(sizes)
         return [whole[begin:end, ...] for begin, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
-    n = batch.geometry.lengths[side]
-    return in_dtype(place.xp.reshape(flat, (*batch.shape, n, *flat.shape[1:])), dtype, place)
+    grid = batch.geometry.grids[side]
+    support = (batch.geometry.lengths[side],) if grid is None else grid.shape
+    return in_dtype(place.xp.reshape(flat, (*batch.shape, *support, *flat.shape[1:])), dtype, place)

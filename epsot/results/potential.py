@@ -125,18 +125,18 @@ class Potential:
         with np.errstate(over="ignore"):  # as above
             return instance.problem.a.weight_gradient(self.potential, instance.eps, instance.T.mass_a)
 
-    def taken(self, points: Any) -> Array:
-        """Other points of the user, (r, d), checked."""
+    def taken(self, points: Any) -> Any:
+        """Other points of the user, (r, d), or of a grid, checked."""
         return self.instance.core.taken(points)
 
-    def _at(self, points: Array) -> tuple[Geometry, Kernel, Array]:
+    def _at(self, points: Any) -> tuple[Geometry, Kernel, Array]:
         """The geometry of other points with the second side, its kernel, and f there."""
         core, kernel, _ = self._sweeping
-        geometry = core.at(self.instance.place.xp.astype(points, core.dtype, copy=False))
+        geometry = core.at(points)
         kernel = geometry.rows_kernel(kernel)
         return geometry, kernel, self._beside_mass_alone(self._extended(kernel), lambda whole: whole.at(points))
 
-    def potential_at(self, points: Array) -> Array:
+    def potential_at(self, points: Any) -> Array:
         """f at other points.  (r, d) -> (r,)"""
         return self._at(points)[2]
 
@@ -144,6 +144,6 @@ class Potential:
         """f at the first points of another kernel."""
         return self._extended(self.instance.core.across(self.instance.problem.kernel, kernel))
 
-    def slope_at(self, points: Array) -> Array:
+    def slope_at(self, points: Any) -> Array:
         """The gradient of f at other points.  (r, d) -> (r, d)"""
         return self._slope(*self._at(points))

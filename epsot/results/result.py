@@ -12,6 +12,7 @@ from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE
+from epsot.geometry.grid import points_of, support_of
 from epsot.kernels import PlanKernel
 from epsot.lazy import cached_property
 from epsot.problems.instance import Instance
@@ -112,6 +113,15 @@ class Result:
     def _cast(self, array: Array) -> Array:
         return in_dtype(array, self.instance.geometry.dtype, self.instance.place)  # a copy, the user's own
 
+    def _given(self, array: Array, side: int) -> Array:
+        """What belongs to the points of a side, (n, ...), as the user has them: over a grid (*shape, ...)."""
+        return over(self.instance.geometry.supports[side], array, self.instance.place.xp)
+
+
+def over(support: tuple[int, ...], array: Array, xp: Any) -> Array:
+    """Numbers of the points of a support in its shape.  (n, ...) -> (*support, ...)"""
+    return array if len(support) == 1 else xp.reshape(array, (*support, *array.shape[1:]))
+
 
 @device_aware
 @dataclass(frozen=True, repr=False, eq=False)
@@ -127,7 +137,7 @@ class SinkhornResult(Result):
         ``<P, C>``, the part of `value` without entropy and penalties.
     f, g : (n,) and (m,) arrays
         Dual potentials, balanced in the gauge ``<a, f> = <b, g>``; at points of weight zero their extension. Infinite
-        where no partner has mass.
+        where no partner has mass. Over a Grid these, and all that follow, have its shape in place of the axis of n.
     grad_x, grad_y : (n, d) and (m, d) arrays
         Derivatives of `value` in the points.
     grad_a, grad_b : (n,) and (m,) arrays
@@ -269,31 +279,31 @@ class SinkhornResult(Result):
 
     @property
     def f(self) -> Array:
-        return self._cast(self.source.potential)
+        return self._cast(self._given(self.source.potential, 0))
 
     @property
     def g(self) -> Array:
-        return self._cast(self.target.potential)
+        return self._cast(self._given(self.target.potential, 1))
 
     @property
     def grad_x(self) -> Array:
-        return self._cast(self.source.gradient)
+        return self._cast(self._given(self.source.gradient, 0))
 
     @property
     def grad_y(self) -> Array:
-        return self._cast(self.target.gradient)
+        return self._cast(self._given(self.target.gradient, 1))
 
     @property
     def grad_a(self) -> Array:
-        return self._cast(self.source.weight_gradient)
+        return self._cast(self._given(self.source.weight_gradient, 0))
 
     @property
     def grad_b(self) -> Array:
-        return self._cast(self.target.weight_gradient)
+        return self._cast(self._given(self.target.weight_gradient, 1))
 
     @property
     def displacement(self) -> Array:
-        return self._cast(-self.source.slope)
+        return self._cast(self._given(-self.source.slope, 0))
 
     @cached_property
     def plan(self) -> Plan:
@@ -308,14 +318,19 @@ class SinkhornResult(Result):
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, geometry.points or (None, None))
 
     def potential(self, points: Any) -> Array:
-        """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual."""
-        return self._cast(self.source.potential_at(self.source.taken(points)))
+        """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual.
+
+        Of a result between grids the points may be another Grid, and what is found has its shape.
+        """
+        points = self.source.taken(points)
+        return self._cast(over(support_of(points), self.source.potential_at(points), self.place.xp))
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.
 
         ``z - sum_j exp((f(z) + g[j] - C(z, y[j])) / eps) b[j] grad_1 C(z, y[j])`` with f(z) from `potential`; balanced,
-        this is ``z - grad f(z)``, for p = 2 the mean target of z.
+        this is ``z - grad f(z)``, for p = 2 the mean target of z. Points may be a Grid as in `potential`: (*shape, d).
         """
         points = self.source.taken(points)
-        return self._cast(points - self.source.slope_at(points))
+        moved = points_of(points, self.place) - self.source.slope_at(points)
+        return self._cast(over(support_of(points), moved, self.place.xp))

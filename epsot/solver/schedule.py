@@ -22,11 +22,19 @@ class Level(NamedTuple):
 
 
 def annealing(
-    start: float, eps: float, *, degree: float, scaling: float, tol: float | None, max_iter: int, restart: float = 0.0
+    start: float,
+    eps: float,
+    *,
+    degree: float,
+    scaling: float,
+    tol: float | None,
+    max_iter: int,
+    restart: float = 0.0,
+    quick: float = QUICK,
 ) -> tuple[Level, ...]:
     """Scales sigma = start^(1/degree) scaling^k while above that of eps, then eps; the temperature is sigma^degree.
 
-    With tol=None every temperature gets one step, the tutorial's algorithm. Otherwise each is held to QUICK, and the
+    With tol=None every temperature gets one step, the tutorial's algorithm. Otherwise each is held to `quick`, and the
     last to `tol`. Where eps is far below the spacing of the points that may get stuck: groups of points that hardly
     exchange mass at eps were left with 1e-2 of it too much or too little, where to settle it was cheap. The schedule
     then goes back to `restart` and comes down again, held to THOROUGH.
@@ -43,7 +51,7 @@ def annealing(
 
     if tol is None:
         return (*(Level(temperature) for temperature in hot(start)), Level(eps))
-    descents = [[Level(z, LEVEL_STEPS, max(QUICK, tol)) for z in hot(start)]]
+    descents = [[Level(z, LEVEL_STEPS, max(quick, tol)) for z in hot(start)]]
     if again := [Level(z, LEVEL_STEPS, THOROUGH) for z in hot(restart)]:
         descents[0].append(Level(eps, max_iter, tol, give_up_above=THOROUGH))
         descents.append(again)

@@ -12,7 +12,7 @@ import pytest
 import epsot
 from epsot import Status
 from epsot.drivers import coarse_to_fine
-from epsot.drivers.coarse_to_fine import NEARLY_ALL, WIDEST
+from epsot.drivers.coarse_to_fine import OF_POINTS
 from epsot.drivers.options import Options
 from epsot.geometry import Multiscale, PointCloud, multiscale
 from epsot.problems.instance import pose
@@ -210,8 +210,8 @@ def test_cells_follow_the_blur() -> None:
     for stage in stages[:-1]:
         cells = stage.instance.core.shape[0]
         blur = math.sqrt(stage.levels[-1].eps)
-        assert cells >= (1 / (2 * WIDEST * blur)) ** 2 * 0.5  # the square is full
-        assert cells <= NEARLY_ALL * 4000 * 1.2
+        assert cells >= (1 / (2 * OF_POINTS.widest * blur)) ** 2 * 0.5  # the square is full
+        assert cells <= OF_POINTS.nearly_all * 4000 * 1.2
         np.testing.assert_allclose(float(np.sum(stage.instance.problem.a.weights)), 1.0, rtol=1e-12)
 
 

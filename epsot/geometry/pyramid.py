@@ -1,0 +1,89 @@
+"""Two grids at coarser resolutions: pixels of twice the width, each with the weight of all that it covers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from epsot.costs import Array
+from epsot.geometry.grid import Grid, Shape
+from epsot.geometry.resolutions import Resolutions
+
+if TYPE_CHECKING:
+    from epsot.geometry.separable import Separable
+
+FEWEST = 8  # nodes of the longest axis of the coarsest grids
+
+
+def coarser(grid: Grid, doublings: Sequence[int]) -> Grid:
+    """The centres of pixels that are 2^k times as wide along each axis; the last ones may lie half outside."""
+    parts = zip(grid.shape, grid.spacing, grid.origin, doublings, strict=True)
+    sides = [(-(-n // 2**k), step * 2**k, first + step * (2**k - 1) / 2) for n, step, first, k in parts]
+    shape, spacing, origin = zip(*sides, strict=True)
+    return Grid(shape, spacing=spacing, origin=origin)
+
+
+def halved(weights: Array, axis: int, xp: Any) -> Array:
+    """The sums of neighbours along one axis."""
+    n = weights.shape[axis]
+    if n % 2:
+        index = (slice(None),) * axis + (slice(0, 1),)
+        weights = xp.concat([weights, xp.zeros_like(weights[index])], axis=axis)
+    shape = tuple(weights.shape)
+    return xp.sum(xp.reshape(weights, (*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :])), axis=axis + 1)
+
+
+class Image:
+    """Weights over a grid, and the sums over larger pixels as they are asked for."""
+
+    def __init__(self, grid: Grid, weights: Array, xp: Any) -> None:
+        self.grid, self.xp = grid, xp
+        none = (0,) * grid.dimension
+        self.found = {none: xp.reshape(weights, grid.shape)}
+
+    def doublings(self, width: float) -> Shape:
+        """How often pixels may be doubled along each axis without becoming wider."""
+        room = [math.floor(math.log2(width / step * (1 + 1e-9))) for step in self.grid.spacing]
+        longest = [math.ceil(math.log2(n)) for n in self.grid.shape]
+        return tuple(max(0, min(k, most)) for k, most in zip(room, longest, strict=True))
+
+    def sums(self, doublings: Shape) -> Array:
+        """Each axis halved so often, from the finest sums that are known to those asked for."""
+        if doublings not in self.found:
+            axis = max(range(len(doublings)), key=lambda k: doublings[k])
+            finer = tuple(k - (number == axis) for number, k in enumerate(doublings))
+            self.found[doublings] = halved(self.sums(finer), axis, self.xp)
+        return self.found[doublings]
+
+
+class Pyramid(Resolutions):
+    """The coarser grids of both sides: along each axis the widest pixels that are no wider than asked for."""
+
+    regular = True
+
+    def __init__(self, geometry: Separable, a: Array, b: Array, *, own: bool) -> None:
+        self.geometry = geometry
+        self.x = Image(geometry.x, a, geometry.place.xp)
+        self.y = self.x if own else Image(geometry.y, b, geometry.place.xp)
+        finest = min(*geometry.x.spacing, *geometry.y.spacing)
+        spans = [
+            n * step for grid in (geometry.x, geometry.y) for n, step in zip(grid.shape, grid.spacing, strict=True)
+        ]
+        count = max(0, math.floor(math.log2(max(spans) / FEWEST / finest)))
+        self.widths = [finest * 2**k for k in range(count, 0, -1)]
+
+    def length(self, eps: float) -> float:
+        return self.geometry.length(eps)
+
+    def share(self, depth: int) -> float:
+        n, m = (math.prod(coarser(z.grid, z.doublings(self.widths[depth])).shape) for z in (self.x, self.y))
+        return math.sqrt(n / self.geometry.shape[0] * (m / self.geometry.shape[1]))
+
+    def at(self, depth: int) -> tuple[Separable, Array, Array]:
+        xp, found = self.geometry.place.xp, []
+        for side in (self.x, self.y):
+            doublings = side.doublings(self.widths[depth])
+            found.append((coarser(side.grid, doublings), xp.reshape(side.sums(doublings), (-1,))))
+        (x, a), (y, b) = found
+        return self.geometry.between(x, y), a, b
