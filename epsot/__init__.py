@@ -8,11 +8,13 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from epsot.barycenter import barycenter
 from epsot.costs import Cost
 from epsot.geometry import CostMatrix, Grid, PointCloud, extent
 from epsot.objective import Objective
 from epsot.pairwise import PairwiseResult, pairwise
 from epsot.permutation import PermutationTestResult, permutation_test
+from epsot.results.barycenter import BarycenterResult
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
@@ -27,6 +29,7 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "BarycenterResult",
     "BatchDivergence",
     "BatchResult",
     "ConvergenceWarning",
@@ -42,6 +45,7 @@ __all__ = [
     "PrecisionWarning",
     "SinkhornResult",
     "Status",
+    "barycenter",
     "divergence",
     "extent",
     "pairwise",

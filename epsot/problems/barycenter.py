@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
-
-from epsot.arrays import Place
+from epsot.arrays import Place, rounding_of
 from epsot.costs import Array
+from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
 from epsot.kernels.reference import logsumexp
 from epsot.kernels.vectors import Directions, Vectors
+from epsot.lazy import cached_property
+from epsot.problems.instance import Instance, check_workers, checked_weights, posed
 from epsot.problems.measure import Measure
 from epsot.problems.problem import ULPS
 
@@ -52,10 +55,6 @@ class BarycenterProblem:
         """The same number at every point.  (n,)"""
         place = self.place
         return place.xp.full((self.size,), number, dtype=place.xp.float64, device=place.device)
-
-    def with_kernel(self, kernel: Kernel, precision: float, scale: float) -> BarycenterProblem:
-        """The same over another kernel."""
-        return replace(self, kernel=kernel, precision=precision, scale=scale)
 
     # Softmins
 
@@ -124,3 +123,74 @@ class BarycenterProblem:
         finite = xp.where(xp.isfinite(log_d), log_d, xp.zeros_like(log_d))
         sizes = DOUBLE * (2 * largest + float(xp.max(xp.abs(finite))))
         return ULPS * (self.precision * max(1.0, scale / eps) + sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class BarycenterInstance:
+    """The barycenter that the user asked for: checked measures, of which those of positive shares are solved for."""
+
+    geometry: Geometry  # of the support with itself
+    weights: tuple[Array, ...]  # of all K measures, in float64, flat and of mass one
+    shares: tuple[float, ...]  # t, of sum one
+    mass: float
+    eps: float
+    rounding: float  # of sums of the weights as they were given
+    problem: BarycenterProblem
+
+    @property
+    def place(self) -> Place:
+        return self.geometry.place
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """The measures of positive shares."""
+        return tuple(k for k, share in enumerate(self.shares) if share > 0)
+
+    @cached_property
+    def exact(self) -> BarycenterProblem:
+        """The problem over a kernel that computes in float64: itself, or over a copy of float32 points."""
+        problem = self.problem
+        if problem.precision <= DOUBLE:
+            return problem
+        core = self.geometry.in_float64()
+        return replace(
+            problem, kernel=core.kernel(problem.kernel.workers), precision=core.precision, scale=core.rounded()
+        )
+
+    def between(self, a: Array, b: Array) -> Instance:
+        """The transport between two measures of mass one on the support, with the mass of the user."""
+        weights, both = (a * self.mass, b * self.mass), (True, True)
+        return posed(
+            self.geometry, weights, both, eps=self.eps, rho=(None, None), rho_name="reach",
+            workers=self.problem.kernel.workers, rounding=self.rounding, equal=True,
+        )  # fmt: skip
+
+
+def pose_barycenter(
+    geometry: Geometry, a: Any, shares: tuple[float, ...], *, eps: float, debias: bool, workers: int | None
+) -> BarycenterInstance:
+    """Check the measures, one of each share, and set up the problem."""
+    check_workers(workers)
+    named = {f"a[{k}]": a[k, ...] if hasattr(a, "ndim") else a[k] for k in range(len(a))}
+    geometry = geometry.suited(a, None)
+    place, xp, support = geometry.place, geometry.place.xp, geometry.supports[0]
+    place.admit("the support", **named)
+    weights = [checked_weights(name, given, support, place) for name, given in named.items()]
+    rounding = max(map(rounding_of, named.values()))
+    masses = [float(xp.sum(z)) for z in weights]
+    for name, mass in zip(named, masses, strict=True):
+        if not mass > 0:
+            raise ValueError(f"`{name}` must have positive mass, got only zeros; leave it out")
+        if abs(mass - masses[0]) > rounding * max(mass, masses[0]):
+            raise ValueError(f"`{name}` must have the mass of `a[0]`, got {mass!r} and {masses[0]!r}; normalise them")
+    of_mass_one = tuple(z / mass for z, mass in zip(weights, masses, strict=True))
+    measures = tuple(
+        Measure.of(z, 1.0, math.inf, place, workers, zeros=not bool(xp.all(z > 0)))
+        for z, share in zip(of_mass_one, shares, strict=True)
+        if share > 0
+    )
+    problem = BarycenterProblem(
+        geometry.kernel(workers), measures, tuple(share for share in shares if share > 0), debias, geometry.precision,
+        geometry.rounded(),
+    )  # fmt: skip
+    return BarycenterInstance(geometry, of_mass_one, shares, masses[0], eps, rounding, problem)
