@@ -10,6 +10,7 @@ from typing import Any
 
 from epsot.barycenter import barycenter
 from epsot.costs import Cost
+from epsot.free_barycenter import free_barycenter
 from epsot.geometry import CostMatrix, Grid, PointCloud, extent
 from epsot.objective import Objective
 from epsot.pairwise import PairwiseResult, pairwise
@@ -18,6 +19,7 @@ from epsot.results.barycenter import BarycenterResult
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
+from epsot.results.free_barycenter import FreeBarycenterResult
 from epsot.results.plan import Plan
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, PrecisionWarning, Status
@@ -36,6 +38,7 @@ __all__ = [
     "Cost",
     "CostMatrix",
     "DivergenceResult",
+    "FreeBarycenterResult",
     "Grid",
     "Objective",
     "PairwiseResult",
@@ -48,6 +51,7 @@ __all__ = [
     "barycenter",
     "divergence",
     "extent",
+    "free_barycenter",
     "pairwise",
     "permutation_test",
     "plot",

@@ -298,10 +298,10 @@ def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: An
     return Options(start, scaling, tol, max_iter, callback)
 
 
-def as_shares(t: Any, count: int) -> tuple[float, ...]:
+def as_shares(t: Any, count: int, measures: str = "a") -> tuple[float, ...]:
     """Shares of so many measures in a mean, of sum one; None: all equal."""
     if count < 1:
-        raise ValueError("`a` must hold at least one measure, got none")
+        raise ValueError(f"`{measures}` must hold at least one measure, got none")
     if t is None:
         return (1 / count,) * count
     numbers = as_numbers("t", t)

@@ -20,7 +20,7 @@ LAYERS = [
     ["demo", "info", "plot", "planar"],
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
     ["objective"],
-    ["barycenter", "pairwise", "permutation"],
+    ["barycenter", "free_barycenter", "pairwise", "permutation"],
     ["transport"],
     ["arguments"],
     ["drivers"],

@@ -166,6 +166,18 @@ class BarycenterInstance:
         )  # fmt: skip
 
 
+def of_one_mass(weights: dict[str, Array], rounding: float, place: Place) -> tuple[tuple[Array, ...], float]:
+    """Weights by their names, each divided by its mass, and that of the first, from which others differ by rounding."""
+    masses = {name: float(place.xp.sum(z)) for name, z in weights.items()}
+    (first, whole), *_ = masses.items()
+    for name, mass in masses.items():
+        if not mass > 0:
+            raise ValueError(f"`{name}` must have positive mass, got only zeros; leave it out")
+        if abs(mass - whole) > rounding * max(mass, whole):
+            raise ValueError(f"`{name}` must have the mass of `{first}`, got {mass!r} and {whole!r}; normalise them")
+    return tuple(z / masses[name] for name, z in weights.items()), whole
+
+
 def pose_barycenter(
     geometry: Geometry, a: Any, shares: tuple[float, ...], *, eps: float, debias: bool, workers: int | None
 ) -> BarycenterInstance:
@@ -177,20 +189,14 @@ def pose_barycenter(
     place.admit("the support", **named)
     weights = [checked_weights(name, given, support, place) for name, given in named.items()]
     rounding = max(map(rounding_of, named.values()))
-    masses = [float(xp.sum(z)) for z in weights]
-    for name, mass in zip(named, masses, strict=True):
-        if not mass > 0:
-            raise ValueError(f"`{name}` must have positive mass, got only zeros; leave it out")
-        if abs(mass - masses[0]) > rounding * max(mass, masses[0]):
-            raise ValueError(f"`{name}` must have the mass of `a[0]`, got {mass!r} and {masses[0]!r}; normalise them")
-    of_mass_one = tuple(z / mass for z, mass in zip(weights, masses, strict=True))
+    normalised, mass = of_one_mass(dict(zip(named, weights, strict=True)), rounding, place)
     measures = tuple(
         Measure.of(z, 1.0, math.inf, place, workers, zeros=not bool(xp.all(z > 0)))
-        for z, share in zip(of_mass_one, shares, strict=True)
+        for z, share in zip(normalised, shares, strict=True)
         if share > 0
     )
     problem = BarycenterProblem(
         geometry.kernel(workers), measures, tuple(share for share in shares if share > 0), debias, geometry.precision,
         geometry.rounded(),
     )  # fmt: skip
-    return BarycenterInstance(geometry, of_mass_one, shares, masses[0], eps, rounding, problem)
+    return BarycenterInstance(geometry, normalised, shares, mass, eps, rounding, problem)
