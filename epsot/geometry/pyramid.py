@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from epsot.costs import Array
-from epsot.geometry.grid import Grid, Shape
+from epsot.geometry.grid import Grid, Periods, Shape
 from epsot.geometry.resolutions import Resolutions
 
 if TYPE_CHECKING:
@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 FEWEST = 8  # nodes of the longest axis of the coarsest grids
 
 
-def coarser(grid: Grid, doublings: Sequence[int]) -> Grid:
-    """The centres of pixels that are 2^k times as wide along each axis; the last ones may lie half outside."""
-    parts = zip(grid.shape, grid.spacing, grid.origin, doublings, strict=True)
-    sides = [(-(-n // 2**k), step * 2**k, first + step * (2**k - 1) / 2) for n, step, first, k in parts]
+def coarser(grid: Grid, doublings: Sequence[int], periods: Periods) -> Grid:
+    """The centres of pixels that are 2^k times as wide along each axis.
+
+    Of an odd number the last one lies half outside. An axis that closes has no outside: there all become a little
+    narrower, and lie at most half a pixel of the finer grid off the centres.
+    """
+    sides = []
+    for n, step, first, k, period in zip(grid.shape, grid.spacing, grid.origin, doublings, periods, strict=True):
+        for _ in range(k):
+            n, narrow = -(-n // 2), step
+            step = 2 * narrow if period is None else period / n
+            first += narrow / 2 + (2 * narrow - step) * (n - 1) / 2
+        sides.append((n, step, first))
     shape, spacing, origin = zip(*sides, strict=True)
     return Grid(shape, spacing=spacing, origin=origin)
 
@@ -76,14 +85,17 @@ class Pyramid(Resolutions):
     def length(self, eps: float) -> float:
         return self.geometry.length(eps)
 
+    def _grid(self, side: Image, depth: int) -> Grid:
+        return coarser(side.grid, side.doublings(self.widths[depth]), self.geometry.periods)
+
     def share(self, depth: int) -> float:
-        n, m = (math.prod(coarser(z.grid, z.doublings(self.widths[depth])).shape) for z in (self.x, self.y))
+        n, m = (math.prod(self._grid(z, depth).shape) for z in (self.x, self.y))
         return math.sqrt(n / self.geometry.shape[0] * (m / self.geometry.shape[1]))
 
     def at(self, depth: int) -> tuple[Separable, Array, Array]:
         xp, found = self.geometry.place.xp, []
         for side in (self.x, self.y):
-            doublings = side.doublings(self.widths[depth])
-            found.append((coarser(side.grid, doublings), xp.reshape(side.sums(doublings), (-1,))))
+            sums = side.sums(side.doublings(self.widths[depth]))
+            found.append((self._grid(side, depth), xp.reshape(sums, (-1,))))
         (x, a), (y, b) = found
         return self.geometry.between(x, y), a, b

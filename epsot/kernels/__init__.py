@@ -14,8 +14,9 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from array_api_compat import is_cupy_array, is_numpy_array, is_torch_array
+from array_api_compat import is_cupy_array, is_numpy_array, is_numpy_namespace, is_torch_array
 
+from epsot.arrays import Place
 from epsot.costs import Array, Cost
 from epsot.kernels.batches import Floats, Layout, WholeSolve
 from epsot.kernels.bursts import Bursts, Marginal
@@ -137,8 +138,12 @@ def matrix(C: Array, workers: int | None = None) -> Any:
     return tiled.Matrix(C)
 
 
-def separable(axes: Any, kind: str, factor: float, place: Any, dtype: Any, workers: int | None = None) -> Any:
+def separable(axes: Any, kind: str, factor: float, place: Place, dtype: Any, workers: int | None = None) -> Any:
     """The kernel of two lattices, as `lattice.Lattice`."""
+    if separable_is_fused(place):
+        from epsot.kernels.cpu.lattice import LatticeKernel
+
+        return LatticeKernel(axes, kind, factor, place, dtype, workers)
     from epsot.kernels.lattice import Lattice
 
     kernel = Lattice(axes, kind, factor, place, dtype)
@@ -146,9 +151,9 @@ def separable(axes: Any, kind: str, factor: float, place: Any, dtype: Any, worke
     return kernel
 
 
-def separable_is_fused(place: Any) -> bool:
+def separable_is_fused(place: Place) -> bool:
     """Whether lattices of such arrays have a kernel that computes what is near zero in the dtype of the user."""
-    return False
+    return is_numpy_namespace(place.xp) and not jit_is_off()
 
 
 def padded_points(x: Array, y: Array, cost: Cost) -> Any:
