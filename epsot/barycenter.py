@@ -134,7 +134,7 @@ def barycenter(
     if init is not None and not isinstance(init, BarycenterResult):
         raise TypeError(f"`init` must be an earlier barycenter, got {type(init).__name__}")
     a = measures(a, axes_of_weights(support))
-    shares = as_shares(t, len(a))
+    shares = as_shares(t, a.shape[0] if hasattr(a, "shape") else len(a))
     instance = pose_barycenter(geometry, a, shares, eps=scales.eps, debias=debias, workers=workers)
     result = solve_barycenter(instance, options, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:

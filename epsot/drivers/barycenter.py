@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from epsot.devices import device_aware
 from epsot.drivers.choice import solve_self, solve_transport
 from epsot.drivers.options import Options
 from epsot.drivers.verification import LAST_STEPS
+from epsot.kernels.reference import logsumexp
 from epsot.problems.barycenter import BarycenterInstance
 from epsot.results.barycenter import BarycenterResult
 from epsot.results.result import SinkhornResult, over
@@ -25,6 +27,7 @@ from epsot.status import Status
 FIRST = 1 / 8  # of the diameter: above, a debiased barycenter of compact shapes is nearly one point, which takes longer
 HELD = 0.03  # marginal error at which a temperature above the target is left; from .1 on, the target took 4 times the
 HELD_STEPS = 12  # steps of four images of 128 x 128 pixels at a blur of one or two, to 1e-3; after so many in any case
+WARMER = 4.0  # times the blur of an earlier result: where a solve goes on from that, with other shares
 PRECISE = 1e-4  # marginal error of the transport of a measure with itself, for the value: its square counts
 
 
@@ -89,7 +92,11 @@ def annealed(instance: BarycenterInstance, options: Options, init: BarycenterRes
 
 
 def warm_start(instance: BarycenterInstance, init: BarycenterResult, plain: Barycentric) -> BarycenterState | None:
-    """The state of an earlier result, where that has a potential for every measure."""
+    """The state of an earlier result, where that has a potential for every measure.
+
+    At a higher temperature than its own, and from its weights beside those that come of none: where it has left hardly
+    any mass, none would come in many steps, and no error would tell.
+    """
     past = init.instance
     same, _ = instance.geometry.same_sides(past.geometry)
     if not same or len(past.weights) != len(instance.weights):
@@ -103,7 +110,10 @@ def warm_start(instance: BarycenterInstance, init: BarycenterResult, plain: Bary
     f = xp.stack([found.updated[past.active.index(k), ...] for k in instance.active])
     if not bool(xp.all(xp.isfinite(f))) or not bool(xp.all(xp.isfinite(found.log_d))):
         return None
-    return plain.from_weights(found.log_a, f, found.log_d, max(past.eps, instance.eps))
+    eps = max(past.eps, instance.eps) * WARMER**instance.geometry.degree
+    broad = plain.init(eps).dual.log_a
+    log_a = logsumexp(xp.stack([found.log_a, broad], axis=1)) - math.log(2)
+    return plain.from_weights(log_a, f, found.log_d, eps)
 
 
 def alone(instance: BarycenterInstance, options: Options) -> Ending[BarycenterDual]:

@@ -183,7 +183,7 @@ def pose_barycenter(
 ) -> BarycenterInstance:
     """Check the measures, one of each share, and set up the problem."""
     check_workers(workers)
-    named = {f"a[{k}]": a[k, ...] if hasattr(a, "ndim") else a[k] for k in range(len(a))}
+    named = {f"a[{k}]": a[k, ...] if hasattr(a, "ndim") else a[k] for k in range(len(shares))}
     geometry = geometry.suited(a, None)
     place, xp, support = geometry.place, geometry.place.xp, geometry.supports[0]
     place.admit("the support", **named)

@@ -97,8 +97,9 @@ class BarycenterResult:
     def message(self) -> str:
         """The status in words: what was reached, and the cure."""
         cure = f"; {self.status.cure}" if self.status.cure else ""
-        reached = told_apart(self.marginal_error, self.tol, 2)
-        return f"{self.status.meaning}; marginal error {reached} after {self.nit} iterations{cure}"
+        measured = self.status is not Status.SCHEDULE_ENDED
+        reached = f"; marginal error {told_apart(self.marginal_error, self.tol, 2)}" if measured else ""
+        return f"{self.status.meaning}{reached} after {self.nit} iterations{cure}"
 
     def __repr__(self) -> str:
         support = self.instance.geometry.supports[0]
