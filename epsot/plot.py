@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SOURCE, TARGET, ARROW = "#F28C8C", "#8C8CF2", "#3F9A22"  # samples of x, samples of y, displacements
 SOURCE_LINE, TARGET_LINE = "#C8DFF9", "#E9CDCD"  # level lines of f and g, paler: they are the background
+FAINT = 1e-6  # of the largest weight: a disc that nobody sees is none, and has no arrow
 AREA = 5000.0  # of all discs together, at most, in square points: about a tenth of a panel
 DISC = 40.0  # of a disc, at most on average: a few samples need not fill the panel
 ARROWS = 120  # at most: more would hide what they point at
@@ -88,7 +89,7 @@ def samples(
     v = None if displacement is None else planar.plane("displacement", displacement, len(x))
     area, arrows = as_positive("area", area), as_count("arrows", arrows, 0)
     ax = _axes(ax)
-    drawn = w > 0
+    drawn = w > FAINT * w.max(initial=0.0)
     discs = min(area, DISC * np.count_nonzero(drawn)) * (w[drawn] / w.sum())
     ax.scatter(x[drawn, 0], x[drawn, 1], s=discs, color=color, edgecolors="none", zorder=2)
     if v is not None:
@@ -252,7 +253,8 @@ def transport(
     potential(lattice, g, ax=ax, color=TARGET_LINE, levels=levels)
     potential(lattice, f, ax=ax, color=SOURCE_LINE, levels=levels)
     samples(y, b, ax=ax, color=TARGET, area=area)
-    samples(x, a, ax=ax, color=SOURCE, area=area, displacement=result.displacement, arrows=arrows)
+    v = planar.on_host(result.displacement).reshape(x.shape)  # of a grid, too
+    samples(x, a, ax=ax, color=SOURCE, area=area, displacement=v, arrows=arrows)
     ax.set_xlim(extent[0], extent[1])
     ax.set_ylim(extent[2], extent[3])
     ax.set_title(scale_of(result) if title is None else title)

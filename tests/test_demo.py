@@ -215,3 +215,28 @@ def test_info_from_the_command_line() -> None:
     lines = dict(line.split("  ", 1) for line in run.stdout.splitlines())
     assert lines["python"].strip() == sys.version.split()[0]
     assert lines["kernel cache"].strip()
+
+
+def test_the_sweeps_on_grids_are_those_on_points(small: demo.Measures) -> None:
+    """With mass on every pixel, as images and as points."""
+    images = demo.on_grids(small)
+    assert images.a.shape == images.x.shape == (8, 8)
+    assert (images.a > 0).all()
+    x = np.asarray(images.x.points)
+    kind = demo.Sweep("short", 0.5, 3, unbiased=True)
+    ours = demo.sweep(kind, images)
+    theirs = demo.sweep(kind, demo.Measures(x, x, images.a.ravel(), images.b.ravel()))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.row.value == pytest.approx(other.row.value, abs=1e-9)
+        assert mine.row.marginal_error == pytest.approx(other.row.marginal_error, abs=1e-9)
+        np.testing.assert_allclose(mine.result.f.ravel(), other.result.f, atol=1e-9)
+    (corner,) = np.flatnonzero((small.x == images.x.points[8]).all(axis=1))  # the second column of the picture
+    assert images.a.ravel()[8] * small.a.max() == pytest.approx(
+        images.a.max() * max(small.a[corner], 1e-8 * small.a.max())
+    )
+
+
+def test_the_command_on_grids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--grid", "--points", "36", "--out", str(tmp_path)]) == 0
+    assert "36 solves" in capsys.readouterr().out
+    assert (tmp_path / "unbiased.png").stat().st_size > 1000

@@ -41,6 +41,7 @@ class Kernel(PlanKernel, Protocol):
     """All the reductions that a solve may ask for."""
 
     stored: bool
+    window: int | None
     workers: int | None
 
     @property

@@ -91,6 +91,7 @@ class Dense:
 
     shape: tuple[int, int]
     stored = False  # whether `cost_rows` are exact, not computed
+    window: int | None = None  # directions that the acceleration keeps, where fewer than usual are enough
     workers: int | None = None  # threads of the fused CPU kernels, and of the arithmetic between two sweeps
 
     @property

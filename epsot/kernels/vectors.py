@@ -63,6 +63,7 @@ class Directions:
     """
 
     rows = WINDOW
+    window = WINDOW
 
     def __init__(self, b: Array, log_b: Array, mass: float, rho: float, *, balanced: bool) -> None:
         self.xp: Any = array_namespace(b)
@@ -72,6 +73,11 @@ class Directions:
         )
         self.plain = b / mass  # the weights where nothing is eased
         self.rescale(None)
+
+    def keep(self, window: int) -> None:
+        """Fewer of them, before any is known."""
+        self.window = window
+        self.moves, self.changes = self.moves[:window, :], self.changes[:window, :]
 
     def forget(self) -> None:
         """Start anew."""
@@ -117,13 +123,13 @@ class Directions:
 
     def _append(self, move: Array, change: Array, largest: float) -> None:
         """Take in a direction, made orthogonal to those kept, in place of the oldest; |change| is at most `largest`."""
-        kept = min(self.count, WINDOW)
+        kept = min(self.count, self.window)
         if kept:
             shares = self.changes[:kept, :] @ (self.weights * change)
             change, move = change - shares @ self.changes[:kept, :], move - shares @ self.moves[:kept, :]
         size = self.norm(change)
         if DEPENDENT * largest < size < math.inf:
-            slot = self.count % WINDOW
+            slot = self.count % self.window
             self.moves = with_row(self.moves, slot, move / size, self.xp)
             self.changes = with_row(self.changes, slot, change / size, self.xp)
             self.count += 1
@@ -134,7 +140,7 @@ class Directions:
         Without directions it is the plain step.
         """
         assert self.past is not None
-        xp, (result, residual), kept = self.xp, self.past, min(self.count, WINDOW)
+        xp, (result, residual), kept = self.xp, self.past, min(self.count, self.window)
         self.expected = self.size
         if not kept:
             return result

@@ -157,6 +157,9 @@ class Measure:
         """P 1 of the pair (f, g) whose next f is given: a exp((f - softmin) / eps).  -> (n,)"""
         return bounded_exp(self.log_weights + (f - self.undampen(next_f, eps)) / eps, self.place.xp)
 
-    def directions(self, *, balanced: bool) -> Directions:
+    def directions(self, *, balanced: bool, window: int | None = None) -> Directions:
         """The memory of the acceleration, which goes on from one potential to the next; balanced: both sides are."""
-        return self.vectors.directions(self.weights, self.log_weights, self.mass, self.rho, balanced=balanced)
+        found = self.vectors.directions(self.weights, self.log_weights, self.mass, self.rho, balanced=balanced)
+        if window is not None:
+            found.keep(window)
+        return found

@@ -74,7 +74,7 @@ class Problem:
 
     def directions(self) -> Directions:
         """The memory of the acceleration, which goes on from one g to the next."""
-        return self.b.directions(balanced=self.balanced)
+        return self.b.directions(balanced=self.balanced, window=self.kernel.window)
 
     def zeros(self) -> tuple[Array, Array]:
         """Potentials to start from.  -> (n,), (m,)"""

@@ -19,7 +19,7 @@ from epsot.kernels.cpu.advance import ROWS, STAGES, STEP, SUMS, VALUES, advance,
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import padded, writable
 from epsot.kernels.cpu.threads import run, usable_workers
-from epsot.kernels.vectors import WINDOW, MixedStep
+from epsot.kernels.vectors import MixedStep
 
 Array = NDArray[Any]
 
@@ -65,6 +65,11 @@ class Directions(vectors.Directions):
         self.totals, self.numbers = np.zeros((STAGES - 1, VALUES)), np.zeros(5)
         self.rescale(None)
 
+    def keep(self, window: int) -> None:
+        count, _, length = self.moves.shape
+        self.window = window
+        self.moves, self.changes = (np.zeros((count, window + 1, length)) for _ in range(2))
+
     def forget(self) -> None:
         super().forget()
         self.slot = 0  # where the next direction goes
@@ -78,7 +83,7 @@ class Directions(vectors.Directions):
         arguments = (
             self.log_b, self.b, self.weights, self.scale if eased else self.b, g, updated, result, past,
             self.moves, self.changes, eps, 1 / eps + 1 / self.rho, self.rho, self.mass, self.balanced, eased, moved,
-            sum(self.kept), self.kept[0] if self.count == WINDOW else 0, self.slot, self.size, self.expected,
+            sum(self.kept), self.kept[0] if self.count == self.window else 0, self.slot, self.size, self.expected,
             pair, start, self.partial, self.totals, self.numbers,
         )  # fmt: skip
         if self.partial.shape[1] <= TASK:
@@ -92,8 +97,8 @@ class Directions(vectors.Directions):
         if misled:
             self.kept = []
         if gained:
-            self.kept = [*self.kept, 1 << self.slot][-WINDOW:]
-            self.slot = (self.slot + 1) % ROWS
+            self.kept = [*self.kept, 1 << self.slot][-self.window :]
+            self.slot = (self.slot + 1) % (self.window + 1)
         self.count = len(self.kept)
         return MixedStep(start, error, size)
 

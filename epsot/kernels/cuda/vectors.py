@@ -38,6 +38,9 @@ class Directions(vectors.Directions):
         super().__init__(b, log_b, mass, rho, balanced=balanced)
         self.side = (np.float64(rho), np.float64(mass), np.int32(balanced))
 
+    def keep(self, window: int) -> None:
+        """As many as ever: their number is that of the compiled code."""
+
     def forget(self) -> None:
         super().forget()
         self.slot = 0  # where the next direction goes
