@@ -113,7 +113,10 @@ class BarycenterProblem:
         xp, own = self.place.xp, (SELF_SHARE,) if self.debias else ()
         weights = (*self.shares, *own)
         log_weights = xp.concat([log_a + math.log(weight) for weight in weights])
-        return self.vectors.directions(xp.exp(log_weights), log_weights, math.fsum(weights), math.inf, balanced=False)
+        found = self.vectors.directions(xp.exp(log_weights), log_weights, math.fsum(weights), math.inf, balanced=False)
+        if self.kernel.window is not None:
+            found.keep(self.kernel.window)
+        return found
 
     def rounding(self, f: Array, log_d: Array, eps: float) -> float:
         """A bound on the relative error that rounding leaves in the plans: a few ulps of their exponents."""
