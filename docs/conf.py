@@ -48,6 +48,8 @@ RETURNED = {
     "epsot.BatchDivergence",
     "epsot.PairwiseResult",
     "epsot.PermutationTestResult",
+    "epsot.BarycenterResult",
+    "epsot.FreeBarycenterResult",
     "epsot.Plan",
     "epsot.Status",
 }

@@ -108,12 +108,19 @@ class BarycenterProblem:
 
     # What the solver asks for
 
-    def directions(self, log_a: Array) -> Directions:
-        """The memory of the mixing, of all f_k and, debiased, eps log d, in the weights t_k a and SELF_SHARE a."""
+    def directions(self, log_a: Array, memory: Directions | None = None) -> Directions:
+        """The memory of the mixing, of all f_k and, debiased, eps log d, in the weights t_k a and SELF_SHARE a.
+
+        `memory`: that of other weights, which is used again.
+        """
         xp, own = self.place.xp, (SELF_SHARE,) if self.debias else ()
         weights = (*self.shares, *own)
         log_weights = xp.concat([log_a + math.log(weight) for weight in weights])
-        found = self.vectors.directions(xp.exp(log_weights), log_weights, math.fsum(weights), math.inf, balanced=False)
+        if memory is not None:
+            memory.weigh(xp.exp(log_weights), log_weights)
+            return memory
+        mass = math.fsum(weights)
+        found = self.vectors.directions(xp.exp(log_weights), log_weights, mass, math.inf, balanced=False)
         if self.kernel.window is not None:
             found.keep(self.kernel.window)
         return found

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epsot.costs import Array
+from epsot.kernels.vectors import Directions
 from epsot.problems.barycenter import BarycenterProblem
 from epsot.solver.acceleration import STILL, AcceleratedState, Mixing
 from epsot.solver.schedule import Level
@@ -145,14 +146,15 @@ class MixedBarycenter(Mixing[BarycenterDual]):
 
     update: Barycentric
 
-    def init(self, state: BarycenterState) -> AcceleratedState:
-        """The state that goes on from one of the plain update."""
-        return AcceleratedState(state, self.update.problem.directions(state.dual.log_a), state.eps)
+    def init(self, state: BarycenterState, memory: Directions | None = None) -> AcceleratedState:
+        """The state that goes on from one of the plain update, in the memory of another one."""
+        return AcceleratedState(state, self.update.problem.directions(state.dual.log_a, memory), state.eps)
 
     def step(self, state: AcceleratedState, eps: float) -> AcceleratedState:
         if eps != state.eps:
             past = state.plain.dual
-            state = self.init(self.update.from_weights(past.log_a, past.updated, past.log_d, eps))
+            warm = self.update.from_weights(past.log_a, past.updated, past.log_d, eps)
+            state = self.init(warm, state.directions)
         begin = state.plain
         plain = self.update.step(begin, eps)
         if state.plain_steps:
@@ -167,7 +169,7 @@ class MixedBarycenter(Mixing[BarycenterDual]):
     def restart_plain(self, state: AcceleratedState) -> AcceleratedState:
         """Go on from the best point, whose weights are those of the mixing to come."""
         state = super().restart_plain(state)
-        return replace(state, directions=self.update.problem.directions(state.plain.dual.log_a))
+        return replace(state, directions=self.update.problem.directions(state.plain.dual.log_a, state.directions))
 
     def verdict(self, state: AcceleratedState, errors: Sequence[float], level: Level) -> Status | None:
         return self.update.verdict(state.plain, errors, level)
