@@ -51,6 +51,8 @@ RETURNED = {
     "epsot.BatchDivergence",
     "epsot.PairwiseResult",
     "epsot.PermutationTestResult",
+    "epsot.BarycenterResult",
+    "epsot.FreeBarycenterResult",
     "epsot.Plan",
     "epsot.Status",
 }

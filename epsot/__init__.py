@@ -8,16 +8,20 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from epsot.barycenter import barycenter
 from epsot.costs import Cost
+from epsot.free_barycenter import free_barycenter
 from epsot.geometry import CostMatrix, Grid, PointCloud, extent
 from epsot.loading import load
 from epsot.objective import Objective
 from epsot.pairwise import PairwiseResult, pairwise
 from epsot.permutation import PermutationTestResult, permutation_test
 from epsot.progress import ProgressBar
+from epsot.results.barycenter import BarycenterResult
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
+from epsot.results.free_barycenter import FreeBarycenterResult
 from epsot.results.plan import Plan
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, PrecisionWarning, Status
@@ -29,12 +33,14 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "BarycenterResult",
     "BatchDivergence",
     "BatchResult",
     "ConvergenceWarning",
     "Cost",
     "CostMatrix",
     "DivergenceResult",
+    "FreeBarycenterResult",
     "Grid",
     "Objective",
     "PairwiseResult",
@@ -45,8 +51,10 @@ __all__ = [
     "ProgressBar",
     "SinkhornResult",
     "Status",
+    "barycenter",
     "divergence",
     "extent",
+    "free_barycenter",
     "load",
     "pairwise",
     "permutation_test",

@@ -302,6 +302,24 @@ def as_options(start: float, scaling: Any, tol: Any, max_iter: Any, callback: An
     return Options(start, scaling, tol, max_iter, callback)
 
 
+def as_shares(t: Any, count: int, measures: str = "a") -> tuple[float, ...]:
+    """Shares of so many measures in a mean, of sum one; None: all equal."""
+    if count < 1:
+        raise ValueError(f"`{measures}` must hold at least one measure, got none")
+    if t is None:
+        return (1 / count,) * count
+    numbers = as_numbers("t", t)
+    if numbers.shape != (count,):
+        raise ValueError(f"`t` must have shape ({count},), one share a measure, got {numbers.shape}")
+    bad = np.flatnonzero(~((numbers >= 0) & (numbers < math.inf)))
+    if len(bad):
+        raise ValueError(f"`t[{bad[0]}]` must be finite and not negative, got {float(numbers[bad[0]])!r}")
+    if not numbers.any():
+        raise ValueError("`t` must have a positive share, got only zeros")
+    numbers = numbers / numbers.max()  # sums of these do not overflow
+    return tuple((numbers / math.fsum(numbers.tolist())).tolist())
+
+
 def check_callback(callback: Any) -> None:
     """Raise where it cannot be called with one argument."""
     if not callable(callback):

@@ -23,7 +23,7 @@ LAYERS = [
     ["bridges"],
     ["epsot"],  # the front door, __init__.py: only what is above may come in through it
     ["objective", "loading", "progress"],
-    ["pairwise", "permutation"],
+    ["barycenter", "free_barycenter", "pairwise", "permutation"],
     ["transport"],
     ["arguments"],
     ["drivers"],

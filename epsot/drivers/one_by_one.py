@@ -82,9 +82,7 @@ class BatchSoFar(Savable):
             )
         ]
         eps = np.where(np.isnan(self.eps), np.inf, self.eps)  # what is to come anneals from the beginning
-        return BatchRecord(
-            self.nit, eps, self.marginal_error, (sides[0], sides[1]), batch.geometry.dtype, batch.place
-        )
+        return BatchRecord(self.nit, eps, self.marginal_error, (sides[0], sides[1]), batch.geometry.dtype, batch.place)
 
     @property
     def _kind(self) -> str:

@@ -79,6 +79,11 @@ class Directions:
         self.window = window
         self.moves, self.changes = self.moves[:window, :], self.changes[:window, :]
 
+    def weigh(self, b: Array, log_b: Array) -> None:
+        """Start anew with other weights of the same mass."""
+        self.b, self.log_b, self.plain = b, log_b, b / self.mass
+        self.rescale(None)
+
     def forget(self) -> None:
         """Start anew."""
         self.count = 0

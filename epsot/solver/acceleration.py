@@ -1,4 +1,4 @@
-"""Conjugate residuals and extrapolation in the temperature, as a wrapper around the alternating update.
+"""Conjugate residuals and extrapolation in the temperature, as a wrapper around a plain update.
 
 Neither the loop nor the update knows of it. Neither can lose accuracy: every pair is measured before it is returned,
 whatever vector it was computed from. They can lose time; the safeguards below bound how much.
@@ -15,7 +15,7 @@ from epsot.costs import Array
 from epsot.kernels.bursts import Iterates, Progress, Rest, StopRule
 from epsot.kernels.vectors import Directions, MixedStep
 from epsot.solver.schedule import Level
-from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, Past, Update
+from epsot.solver.updates import PATIENCE, Alternating, AlternatingState, Dual, Found, Iteration, Past, Update
 from epsot.status import Status
 
 STILL = Rest(PATIENCE, 0.9)  # where only rounding can be the reason
@@ -33,33 +33,77 @@ class AcceleratedState:
     The `directions` are memory that each step changes in place: from an earlier state one can go on plainly, not mixed.
     """
 
-    plain: AlternatingState
+    plain: Any  # that of the plain update, with a `start`: from where the next step goes on
     directions: Directions
     eps: float
     steps: int = 0  # at this temperature
     error: float = math.inf  # marginal error of the pair of `plain`
-    best: AlternatingState | None = None  # the step of the lowest error at this temperature
+    best: Any = None  # the step of the lowest error at this temperature
     lowest: tuple[float, float] = (math.inf, math.inf)  # that error, and the lowest norm of a residual
     without_progress: int = 0  # mixed steps that lowered neither
     plain_steps: int = 0  # steps of the plain series under way, 0: mixing
     plain_length: int = 2 * PATIENCE  # of the next plain series
     next_check: int = LONG  # step at which the columns are looked at
     levels: tuple[tuple[float, Array], ...] = ()  # (eps, g) at the end of the last two temperatures
-    coldest: tuple[float, float, AlternatingState] | None = None  # eps, error and step of the best before a reheating
+    coldest: tuple[float, float, Any] | None = None  # eps, error and step of the best before a reheating
 
 
 @dataclass(frozen=True)
-class ConjugateResiduals(Update):
-    """Mixes the last steps so that the residual is smallest, as if it were linear in g.
+class Mixing(Iteration[Found]):
+    """Mixes the last plain steps so that the residual is smallest, as if the step were linear.
 
     Truncated generalised conjugate residuals for a nonlinear map (He, Tang, Zhao, Saad and Xi 2024, nlTGCR), a variant
-    of Anderson's mixing whose directions are kept orthogonal. The derivative of the alternating step is symmetric in
-    the weights of the columns. Near the solution the short memory therefore serves as a full one: every step does as
-    much as one of MINRES for the Newton equation, with nothing to restart.
+    of Anderson's mixing whose directions are kept orthogonal.
 
-    There is no proof that this converges. Where PATIENCE mixed steps bring nothing, plain ones, which never raise the
-    error, go on from the best point, in series that double in length: the worst case is near that of plain steps. At a
-    lower temperature the potential is first extrapolated linearly in eps from the two before.
+    There is no proof that this converges. Where PATIENCE mixed steps bring nothing, plain ones go on from the best
+    point, in series that double in length: the worst case is near that of plain steps.
+    """
+
+    update: Iteration[Found]
+
+    @staticmethod
+    def measured(state: AcceleratedState, plain: Any, error: float) -> AcceleratedState:
+        """After one more plain step, which may be the best yet."""
+        best, lowest, waited = state.best, state.lowest, state.without_progress
+        if error < lowest[0]:
+            best, lowest, waited = plain, (error, lowest[1]), -1
+        steps = state.steps + 1
+        return replace(state, plain=plain, steps=steps, error=error, best=best, lowest=lowest, without_progress=waited)
+
+    def mixed(self, state: AcceleratedState, advance: MixedStep) -> AcceleratedState:
+        """Go on from the mix of the last steps, or where they brought nothing, from the best with plain ones."""
+        lowest = state.lowest
+        waited = 0 if advance.norm < lowest[1] else state.without_progress + 1
+        if waited >= PATIENCE:
+            return self.restart_plain(state)
+        start = replace(state.plain, start=advance.start)
+        return replace(state, plain=start, without_progress=waited, lowest=(lowest[0], min(advance.norm, lowest[1])))
+
+    def after_plain(self, state: AcceleratedState, plain: Any, error: float) -> AcceleratedState:
+        """After one more step of a plain series."""
+        state = self.measured(state, plain, error)
+        return replace(state, without_progress=0, plain_steps=(state.plain_steps + 1) % (state.plain_length // 2 + 1))
+
+    def restart_plain(self, state: AcceleratedState) -> AcceleratedState:
+        """Go on from the best point, with a series of plain steps."""
+        state.directions.rescale(None)
+        plain = state.plain if state.best is None else state.best
+        lowest = (state.lowest[0], math.inf)
+        return replace(
+            state, plain=plain, lowest=lowest, without_progress=0, plain_steps=1, plain_length=2 * state.plain_length
+        )
+
+    def error(self, state: AcceleratedState, eps: float) -> Any:
+        return state.error
+
+
+@dataclass(frozen=True)
+class ConjugateResiduals(Mixing[Dual], Update):
+    """Mixes alternating steps. Their derivative is symmetric in the weights of the columns.
+
+    Near the solution the short memory therefore serves as a full one: every step does as much as one of MINRES for the
+    Newton equation, with nothing to restart. Plain steps never raise the error. At a lower temperature the potential is
+    first extrapolated linearly in eps from the two before.
     """
 
     update: Alternating
@@ -73,10 +117,7 @@ class ConjugateResiduals(Update):
             state = self.new_level(state, eps)
         plain = self.update.step(state.plain, eps)
         if state.plain_steps:
-            state = self.measured(state, plain, float(self.update.error(plain, eps)))
-            return replace(
-                state, without_progress=0, plain_steps=(state.plain_steps + 1) % (state.plain_length // 2 + 1)
-            )
+            return self.after_plain(state, plain, float(self.update.error(plain, eps)))
         if state.steps + 1 == state.next_check:
             state = self.check_columns(state, plain)
         # Whatever its error will turn out to be, the step is mixed with the last ones: that is one reading for both.
@@ -130,24 +171,6 @@ class ConjugateResiduals(Update):
         middle = problem.b.median(plain.start)
         return replace(plain, f=plain.f + middle, start=plain.start - middle)
 
-    @staticmethod
-    def measured(state: AcceleratedState, plain: AlternatingState, error: float) -> AcceleratedState:
-        """After one more plain step, which may be the best yet."""
-        best, lowest, waited = state.best, state.lowest, state.without_progress
-        if error < lowest[0]:
-            best, lowest, waited = plain, (error, lowest[1]), -1
-        steps = state.steps + 1
-        return replace(state, plain=plain, steps=steps, error=error, best=best, lowest=lowest, without_progress=waited)
-
-    def mixed(self, state: AcceleratedState, advance: MixedStep) -> AcceleratedState:
-        """Go on from the mix of the last steps, or where they brought nothing, from the best with plain ones."""
-        plain, lowest = state.plain, state.lowest
-        waited = 0 if advance.norm < lowest[1] else state.without_progress + 1
-        if waited >= PATIENCE:
-            return self.restart_plain(state)
-        start = AlternatingState(plain.f, plain.g, plain.updated, advance.start)
-        return replace(state, plain=start, without_progress=waited, lowest=(lowest[0], min(advance.norm, lowest[1])))
-
     def check_columns(self, state: AcceleratedState, plain: AlternatingState) -> AcceleratedState:
         """Ease the columns that nearly belong to one row: their own equation is slow, and each is a mode of its own.
 
@@ -162,21 +185,8 @@ class ConjugateResiduals(Update):
             state = replace(state, lowest=(state.lowest[0], math.inf))
         return state
 
-    @staticmethod
-    def restart_plain(state: AcceleratedState) -> AcceleratedState:
-        """Go on from the best point, with a series of plain steps."""
-        state.directions.rescale(None)
-        plain = state.plain if state.best is None else state.best
-        lowest = (state.lowest[0], math.inf)
-        return replace(
-            state, plain=plain, lowest=lowest, without_progress=0, plain_steps=1, plain_length=2 * state.plain_length
-        )
-
     def pair(self, state: AcceleratedState) -> tuple[Array, Array]:
         return self.update.pair(state.plain)
-
-    def error(self, state: AcceleratedState, eps: float) -> Any:
-        return state.error
 
     def verdict(self, state: AcceleratedState, errors: Sequence[float], level: Level) -> Status | None:
         """STALLED where steps that are the best of their kind bring little, and only rounding can be the reason.

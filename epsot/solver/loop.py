@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 from epsot.solver.schedule import Level
-from epsot.solver.updates import Dual, Update
+from epsot.solver.updates import Dual, Found, Iteration
 from epsot.status import Status
 
 logger = logging.getLogger("epsot")
@@ -29,13 +29,16 @@ class Check(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending(Generic[Found]):
     """How the loop ended."""
 
-    dual: Dual
+    dual: Found
     status: Status
     nit: int  # iterations, annealing included
     history: tuple[Check, ...]  # every measurement, all of them at temperatures with a tolerance
+
+
+Outcome: TypeAlias = Ending[Dual]
 
 
 class Course:
@@ -140,7 +143,7 @@ class Course:
         self.running = False
 
 
-def advance(update: Update, state: Any, course: Course, most: int) -> tuple[Any, Status | None]:
+def advance(update: Iteration[Found], state: Any, course: Course, most: int) -> tuple[Any, Status | None]:
     """One iteration, or as many as `most` where the update makes them at once, and what they say of the level."""
     if course.level.tol is None:
         course.skip()
@@ -162,13 +165,13 @@ def observed(observe: Observer | None, course: Course, state: Any, verdict: Stat
 
 
 def anneal(
-    update: Update,
+    update: Iteration[Found],
     state: Any,
     schedule: Sequence[Level],
     max_iter: int,
     observe: Observer | None = None,
     nit: int = 0,
-) -> Outcome:
+) -> Ending[Found]:
     """Run `update` down the schedule, at most max_iter iterations in all, of which the last is at the target.
 
     `nit` iterations have been made before, on coarser measures. `observe` is called after every iteration and may raise
@@ -178,11 +181,11 @@ def anneal(
     watched = observe is not None or logger.isEnabledFor(logging.INFO)
     if not watched and (temperatures := course.temperatures):
         state = update.run_schedule(state, temperatures)
-        return Outcome(update.finish(state, course.target), course.status, nit + len(temperatures), ())
+        return Ending(update.finish(state, course.target), course.status, nit + len(temperatures), ())
     while course.running:
         state, verdict = advance(update, state, course, max_iter if observe is None else 1)
         course.go_on(observed(observe, course, state, verdict))
     if course.status in ENDS and not course.arrived:  # the potentials to return belong to the target temperature
         state = update.arrive(state, course.target)
         course.nit += 1
-    return Outcome(update.finish(state, course.target), course.status, course.nit, tuple(course.history))
+    return Ending(update.finish(state, course.target), course.status, course.nit, tuple(course.history))

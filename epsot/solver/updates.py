@@ -1,6 +1,6 @@
-"""One step at one temperature. The loop knows no more of an update than `Update` says.
+"""One step at one temperature. The loop knows no more of an update than `Iteration` says.
 
-`finish` returns a `Dual`: the potentials of the result and what is known about them.
+`finish` of an `Update` returns a `Dual`: the potentials of the result and what is known about them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from epsot.costs import Array
 from epsot.kernels.bursts import Rest, StopRule
@@ -21,6 +21,7 @@ PLATEAU = Rest(PATIENCE, 1.0)  # where no step raises the error in exact arithme
 HALVING = Rest(3, 0.9)  # where every step about halves it
 
 Pair = tuple[Array, Array]
+Found = TypeVar("Found")  # what an iteration returns in the end
 Past = Sequence[tuple[float, Array]]  # temperatures and potentials
 
 
@@ -48,24 +49,20 @@ class Dual:
         return replace(self, f=self.f + c, g=self.g - c, f_map=f_map, g_map=g_map)
 
 
-class Update(ABC):
-    """What the loop calls: `init`, `step`, `error`, `verdict`, `finish`; `pair` is for observers.
+class Iteration(ABC, Generic[Found]):
+    """What the loop calls: `step`, `error`, `verdict`, `finish`.
 
-    An update that can make several steps at once offers them by `run` and `run_schedule`, which the loop calls in place
-    of `step`.
+    One that can make several steps at once offers them by `run` and `run_schedule`, which the loop calls in place of
+    `step`.
     """
-
-    @abstractmethod
-    def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> Any:
-        """The state to start from, given earlier potentials or none; `past`: g at the ends of higher temperatures."""
 
     @abstractmethod
     def step(self, state: Any, eps: float) -> Any:
         """One iteration: both sides are updated."""
 
     @abstractmethod
-    def error(self, state: Any, eps: float) -> Array:
-        """The marginal error, 0-d, of the pair that `finish` would return."""
+    def error(self, state: Any, eps: float) -> Any:
+        """The marginal error, a number or 0-d, of what `finish` would return."""
 
     def verdict(self, state: Any, errors: Sequence[float], level: Level) -> Status | None:
         """What the errors at a level show: STALLED, only rounding is left; MAX_ITER, another descent may serve better.
@@ -75,12 +72,8 @@ class Update(ABC):
         return None
 
     @abstractmethod
-    def finish(self, state: Any, eps: float) -> Dual:
-        """The pair to return."""
-
-    @abstractmethod
-    def pair(self, state: Any) -> tuple[Array, Array]:
-        """The current potentials."""
+    def finish(self, state: Any, eps: float) -> Found:
+        """What to return."""
 
     def run(self, state: Any, level: Level, most: int, errors: Sequence[float]) -> tuple[Any, list[float]]:
         """One iteration or more at a level with a tolerance, and the error after each; `errors`: those before there.
@@ -99,6 +92,18 @@ class Update(ABC):
     def arrive(self, state: Any, eps: float) -> Any:
         """The state at the target after a solve was ended at another temperature, by one iteration."""
         return self.step(state, eps)
+
+
+class Update(Iteration[Dual]):
+    """An iteration for two potentials; `pair` is for observers."""
+
+    @abstractmethod
+    def init(self, eps: float, f: Array | None, g: Array | None, past: Past = ()) -> Any:
+        """The state to start from, given earlier potentials or none; `past`: g at the ends of higher temperatures."""
+
+    @abstractmethod
+    def pair(self, state: Any) -> tuple[Array, Array]:
+        """The current potentials."""
 
 
 def at_rest(rest: Rest, errors: Sequence[float], problem: Problem, f: Array, g: Array, eps: float) -> Status | None:

@@ -175,9 +175,9 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         getattr(ConjugateResiduals, name) for name in ("restart_plain", "check_columns", "new_level")
     )
 
-    def retreats(state: Any) -> Any:
+    def retreats(self: Any, state: Any) -> Any:
         count["retreat"] += 1
-        return restart(state)
+        return restart(self, state)
 
     def eases(self: Any, state: Any, plain: Any) -> Any:
         found = check(self, state, plain)
@@ -188,7 +188,7 @@ def decisions(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         count["again"] += eps > state.eps
         return level(self, state, eps)
 
-    monkeypatch.setattr(ConjugateResiduals, "restart_plain", staticmethod(retreats))
+    monkeypatch.setattr(ConjugateResiduals, "restart_plain", retreats)
     monkeypatch.setattr(ConjugateResiduals, "check_columns", eases)
     monkeypatch.setattr(ConjugateResiduals, "new_level", descends)
     return count

@@ -1,0 +1,185 @@
+"""Barycenters: the temperatures of a solve, where it starts, and what holds of what it returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from epsot.arrays import Place, in_dtype
+from epsot.costs import Array
+from epsot.devices import device_aware
+from epsot.drivers.choice import solve_self, solve_transport
+from epsot.drivers.options import Options
+from epsot.drivers.verification import LAST_STEPS
+from epsot.kernels.reference import logsumexp
+from epsot.problems.barycenter import BarycenterInstance
+from epsot.results.barycenter import BarycenterResult
+from epsot.results.result import SinkhornResult, over
+from epsot.solver.acceleration import AcceleratedState
+from epsot.solver.barycenter import BarycenterDual, BarycenterState, Barycentric, MixedBarycenter
+from epsot.solver.loop import Ending, anneal
+from epsot.solver.schedule import Level
+from epsot.status import Status
+
+FIRST = 1 / 8  # of the diameter: above, a debiased barycenter of compact shapes is nearly one point, which takes longer
+HELD = 0.03  # marginal error at which a temperature above the target is left; from .1 on, the target took 4 times the
+HELD_STEPS = 12  # steps of four images of 128 x 128 pixels at a blur of one or two, to 1e-3; after so many in any case
+WARMER = 4.0  # times the blur of an earlier result: where a solve goes on from that, with other shares
+PRECISE = 1e-4  # marginal error of the transport of a measure with itself, for the value: its square counts
+
+
+@device_aware
+class BarycenterIntermediate:
+    """The record that a callback gets after each iteration: `nit`, `eps`, `marginal_error`, and on demand `weights`."""
+
+    def __init__(self, nit: int, eps: float, marginal_error: float, log_a: Array, instance: BarycenterInstance) -> None:
+        self.nit, self.eps, self.marginal_error = nit, eps, marginal_error
+        self._log_a, self._instance = log_a, instance
+
+    @property
+    def place(self) -> Place:
+        """Where the work is done."""
+        return self._instance.place
+
+    @property
+    def weights(self) -> Array:
+        """The weights of this iteration, of the mass of the measures."""
+        xp, geometry = self.place.xp, self._instance.geometry
+        weights = over(geometry.supports[0], xp.exp(self._log_a) * self._instance.mass, xp)
+        return in_dtype(weights, geometry.dtype, self.place)
+
+    def __repr__(self) -> str:
+        return f"BarycenterIntermediate(nit={self.nit}, eps={self.eps:.4g})"
+
+
+def solve_barycenter(instance: BarycenterInstance, options: Options, init: BarycenterResult | None) -> BarycenterResult:
+    """Anneal from none, or from an earlier result; one measure alone is its own debiased barycenter."""
+    if instance.problem.debias and len(instance.active) == 1:
+        ending = alone(instance, options)
+    else:
+        ending = verified(instance, annealed(instance, options, init), options)
+    return BarycenterResult(
+        instance, ending.dual, ending.status, ending.nit, ending.history, options.tol,
+        partial(self_transport, instance, replace(options, callback=None)),
+        partial(other_transport, instance, replace(options, callback=None)),
+    )  # fmt: skip
+
+
+def levels(instance: BarycenterInstance, options: Options, warm_eps: float | None = None) -> Sequence[Level]:
+    """The temperatures, each above the target held to HELD, or run once without a tolerance."""
+    degree = instance.geometry.degree
+    start = replace(options, start=options.start * FIRST**degree, tol=None)
+    *hot, target = start.schedule(instance.eps, degree, warm_eps)
+    if options.tol is None:
+        return (*hot, target)
+    held = [Level(level.eps, HELD_STEPS, max(HELD, options.tol)) for level in hot]
+    return (*held, Level(target.eps, options.max_iter, options.tol))
+
+
+def annealed(instance: BarycenterInstance, options: Options, init: BarycenterResult | None) -> Ending[BarycenterDual]:
+    """Down the temperatures; without a tolerance by plain steps, one at each."""
+    plain = Barycentric(instance.problem)
+    warm = None if init is None or options.tol is None else warm_start(instance, init, plain)
+    schedule = levels(instance, options, None if warm is None else warm.eps)
+    state = plain.init(schedule[0].eps) if warm is None else warm
+    if options.tol is None:
+        return anneal(plain, state, schedule, options.max_iter, watch(instance, options.callback))
+    update = MixedBarycenter(plain)
+    return anneal(update, update.init(state), schedule, options.max_iter, watch(instance, options.callback))
+
+
+def warm_start(instance: BarycenterInstance, init: BarycenterResult, plain: Barycentric) -> BarycenterState | None:
+    """The state of an earlier result, where that has a potential for every measure.
+
+    At a higher temperature than its own, and from its weights beside those that come of none: where it has left hardly
+    any mass, none would come in many steps, and no error would tell.
+    """
+    past = init.instance
+    same, _ = instance.geometry.same_sides(past.geometry)
+    if not same or len(past.weights) != len(instance.weights):
+        raise ValueError(
+            f"`init` must be a barycenter of {len(instance.weights)} measures on the same support, got one of "
+            f"{len(past.weights)} on " + ("the same" if same else "another")
+        )
+    if not set(instance.active) <= set(past.active) or past.problem.debias != plain.problem.debias:
+        return None
+    xp, found = instance.place.xp, init.found
+    f = xp.stack([found.updated[past.active.index(k), ...] for k in instance.active])
+    if not bool(xp.all(xp.isfinite(f))) or not bool(xp.all(xp.isfinite(found.log_d))):
+        return None
+    eps = max(past.eps, instance.eps) * WARMER**instance.geometry.degree
+    broad = plain.init(eps).dual.log_a
+    log_a = logsumexp(xp.stack([found.log_a, broad], axis=1)) - math.log(2)
+    return plain.from_weights(log_a, f, found.log_d, eps)
+
+
+def alone(instance: BarycenterInstance, options: Options) -> Ending[BarycenterDual]:
+    """The measure itself, with the potential of its self-transport."""
+    (k,), problem, eps, xp = instance.active, instance.problem, instance.eps, instance.place.xp
+    log_a, callback = problem.measures[0].log_weights, options.callback
+    if callback is not None:
+        tell = callback
+        options = replace(
+            options,
+            callback=lambda record: tell(
+                BarycenterIntermediate(record.nit, record.eps, record.marginal_error, log_a, instance)
+            ),
+        )
+    result = self_transport(instance, options, k)
+    f = result.source.potential
+    log_d = log_a + f / eps
+    updated = problem.next_f(f[None, :], eps)
+    error = problem.error(log_a, f[None, :], updated, eps)
+    dual = BarycenterDual(log_a, log_d, f[None, :], f[None, :], updated, -updated[0, ...] / eps, error, error)
+    if not bool(xp.all(xp.isfinite(f))):
+        return Ending(dual, Status.DIVERGED, result.nit, result.history)
+    return Ending(dual, result.status, result.nit, result.history)
+
+
+def verified(instance: BarycenterInstance, ending: Ending[BarycenterDual], options: Options) -> Ending[BarycenterDual]:
+    """The status that holds of what is returned: where rounding of the kernel may hide more, by steps in float64."""
+    problem, dual, xp, eps = instance.problem, ending.dual, instance.place.xp, instance.eps
+    if not (bool(xp.all(xp.isfinite(dual.f))) and bool(xp.all(xp.isfinite(dual.log_a)))):
+        return replace(ending, status=Status.DIVERGED)
+    exact, tol = instance.exact, options.tol
+    if ending.status is not Status.CONVERGED or tol is None or problem.rounding(dual.f, dual.log_d, eps) <= tol:
+        return ending
+    if exact.rounding(dual.f, dual.log_d, eps) > max(tol, dual.marginal_error):
+        return replace(ending, status=Status.STALLED)
+    if exact is problem or ending.nit >= options.max_iter:
+        return ending
+    update = MixedBarycenter(Barycentric(exact))
+    state = update.init(update.update.going_on(dual.log_d, dual.f, eps, dual))
+    level = Level(eps, LAST_STEPS, tol)
+    last = anneal(update, state, (level,), options.max_iter, watch(instance, options.callback), ending.nit)
+    status = last.status if last.status in (Status.CONVERGED, Status.STOPPED) else Status.STALLED
+    return replace(last, status=status, history=(*ending.history, *last.history))
+
+
+def watch(
+    instance: BarycenterInstance, callback: Callable[[Any], object] | None
+) -> Callable[[int, float, Any], object] | None:
+    """What observes the steps, plain or mixed."""
+    if callback is None:
+        return None
+
+    def observe(nit: int, eps: float, state: AcceleratedState | BarycenterState) -> object:
+        dual: BarycenterDual = (state.plain if isinstance(state, AcceleratedState) else state).dual
+        return callback(BarycenterIntermediate(nit, eps, dual.marginal_error, dual.log_a, instance))
+
+    return observe
+
+
+def self_transport(instance: BarycenterInstance, options: Options, k: int) -> SinkhornResult:
+    """Measure k with itself, of mass one."""
+    mine, weights = replace(instance, mass=1.0), instance.weights[k]
+    tol = PRECISE if options.tol is None else min(options.tol, PRECISE)
+    return solve_self(mine.between(weights, weights).source(), replace(options, tol=tol), None)
+
+
+def other_transport(instance: BarycenterInstance, options: Options, a: Array, k: int) -> SinkhornResult:
+    """From weights of mass one to measure k, which had no share in them."""
+    return solve_transport(instance.between(a, instance.weights[k]), options, None)
