@@ -1,4 +1,4 @@
-"""A transport loss as the function that `scipy.optimize.minimize` expects: flat float64 in, value and gradient out."""
+"""A transport loss as what `scipy.optimize.minimize` expects: flat float64 in, value, gradient and products out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any, Literal
 import numpy as np
 
 from epsot.arguments import check_options
-from epsot.arrays import as_points, as_real, check_finite, common_place, rounding_of, to_numpy
+from epsot.arrays import as_points, as_positive, as_real, check_finite, common_place, rounding_of, to_numpy
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.problems.instance import balancing, check_mass, checked_weights, penalties
 from epsot.results.debiased import DivergenceResult
+from epsot.results.hessian import Products
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
+
+MOST_STEPS = 1000  # of conjugate gradients, for a product
 
 
 @device_aware
@@ -24,7 +27,8 @@ class Objective:
     """The loss between a measure that moves and a fixed target, for `scipy.optimize.minimize` with ``jac=True``.
 
     Every call solves one problem, in the library of `y`, on its device and in its dtype, starting from the potentials
-    of the call before.
+    of the call before. `hessp` are products with the second derivatives, for the methods "trust-ncg", "trust-krylov"
+    and "Newton-CG".
 
     Parameters
     ----------
@@ -48,6 +52,9 @@ class Objective:
         Whether the loss is the Sinkhorn divergence (default) or the biased transport cost.
     tol : float or None
         As in `sinkhorn_divergence`; tighter by default, since line searches compare close values.
+    hessian_tol : float
+        The residual of the linear system behind a product of `hessp`, as `tol` of `SinkhornResult.hessian`. At 1e-3 a
+        product takes as long as a solve or less, which is good enough for "trust-ncg".
     p, reach, diameter, scaling, max_iter, workers
         As in `sinkhorn_divergence`.
 
@@ -77,6 +84,12 @@ class Objective:
     True
     >>> obj.variable(found.x).shape
     (40, 2)
+
+    With second derivatives, in fewer steps:
+
+    >>> found = minimize(obj, x0.ravel(), jac=True, hessp=obj.hessp, method="trust-ncg", options={"maxiter": 8})
+    >>> bool(found.fun < 1e-3)
+    True
     """
 
     def __init__(
@@ -95,6 +108,7 @@ class Objective:
         diameter: float | None = None,
         scaling: float = 0.5,
         tol: float | None = 1e-5,
+        hessian_tol: float = 1e-6,
         max_iter: int = 1000,
         workers: int | None = None,
     ) -> None:
@@ -124,6 +138,8 @@ class Objective:
         self.a = None if a is None else own(as_real("a", a, self.place))
         self.last: SinkhornResult | DivergenceResult | None = None
         self.calls = 0
+        self.hessian_tol = as_positive("hessian_tol", hessian_tol)
+        self._known: list[tuple[np.ndarray, Any]] = []  # vectors and their results, the last first
         self._loss: Callable[..., Any] = sinkhorn_divergence if debias else sinkhorn
         self._options: dict[str, Any] = {
             "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
@@ -161,15 +177,65 @@ class Objective:
 
     def __call__(self, z: Any) -> tuple[float, np.ndarray]:
         """The value and the flat gradient at a flat float64 vector."""
-        variable = self.variable(z)
-        x, a = (variable, self.a) if self.wrt == "x" else (self.x, variable)
-        result = self._solve(x, a)
+        variable, result = self._solved(z)
         self.last = result
         self.calls += 1
         value = float(result.value64)
         if self.wrt == "x":
             return value, to_numpy(result.grad_x).astype(np.float64).ravel()
         return value, self._chain(np.asarray(z, dtype=np.float64), variable, result.grad_a)
+
+    def hessp(self, z: Any, p: Any) -> np.ndarray:
+        """The product of the second derivatives at a flat vector with another.
+
+        At one of the last two vectors that were called, or asked of here, it needs no solve: an optimiser that rejects
+        a step comes back to the vector before.
+
+        Parameters
+        ----------
+        z : (size,) array
+            Where.
+        p : (size,) array
+            The direction, or (size, 1).
+
+        Returns
+        -------
+        (size,) float64 array
+            The change of the gradient along p.
+
+        Raises
+        ------
+        ValueError
+            If a vector has a wrong size.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the linear system is not solved to `hessian_tol`.
+        """
+        z, p = np.array(z, dtype=np.float64), np.array(p, dtype=np.float64).reshape(-1)
+        if p.shape != z.shape:
+            raise ValueError(f"`p` must have the size of `z`, {z.size}, got {p.size}")
+        found = [result for known, result in self._known if known.shape == z.shape and np.array_equal(known, z)]
+        variable, result = (self.variable(z), found[0]) if found else self._solved(z)
+        if self.wrt == "x":
+            return self._product(result, p)
+        return self._chained_product(z, p, variable, result)
+
+    def _solved(self, z: Any) -> tuple[Array, Any]:
+        """The points or weights at a vector, and the result there, which is kept beside the one before."""
+        variable = self.variable(z)
+        result = self._solve(*((variable, self.a) if self.wrt == "x" else (self.x, variable)))
+        self._known = [(np.array(z, dtype=np.float64), result), *self._known[:1]]
+        return variable, result
+
+    def _product(self, result: Any, direction: np.ndarray) -> np.ndarray:
+        """The change of the gradient in the points or the weights themselves, in float64."""
+        place = self.place._replace(home=None)
+        products = Products(result, self.wrt, self.wrt, self.hessian_tol, MOST_STEPS, place)
+        column = place.xp.asarray(direction[:, None], dtype=place.xp.float64, device=place.device)
+        change: np.ndarray = to_numpy(products.product(column))[:, 0]
+        return change
 
     def _solve(self, x: Array, a: Any) -> Any:
         """Warm first; where that does not converge (the points moved far), cold, and then with a warning."""
@@ -190,3 +256,18 @@ class Objective:
         centred = slope - np.sum(a * slope) / a.sum()  # the mass is fixed: constants do not count
         chained: np.ndarray = a * centred if self.parametrization == "softmax" else centred * (a.sum() / z.sum())
         return chained
+
+    def _chained_product(self, z: np.ndarray, p: np.ndarray, weights: Array, result: Any) -> np.ndarray:
+        """The change of `_chain` as z moves along p.  (n,)"""
+        if self.parametrization == "bounds" and not self.balanced:
+            return self._product(result, p)
+        a, slope = (to_numpy(array).astype(np.float64) for array in (weights, result.grad_a))
+        mass, total = a.sum(), z.sum()
+        softmax = self.parametrization == "softmax"
+        moved = a * (p - np.sum(a * p) / mass) if softmax else (mass * p - a * p.sum()) / total
+        turned = self._product(result, moved)
+        centred = slope - np.sum(a * slope) / mass
+        change = turned - (np.sum(moved * slope) + np.sum(a * turned)) / mass
+        if softmax:
+            return np.asarray(moved * centred + a * change)
+        return np.asarray((mass * change - p.sum() * (mass / total) * centred) / total)

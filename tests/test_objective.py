@@ -42,6 +42,67 @@ def test_gradient_in_the_weights(clouds, parametrization, reach):
     assert finite_difference_error(obj, z) < 1e-7
 
 
+def product_error(obj, z):
+    """|hessp - central differences of the gradient| along a direction, relative; at a place that was not called."""
+    direction, step = np.random.default_rng(0).normal(size=z.shape), 1e-5
+    wanted = (obj(z + step * direction)[1] - obj(z - step * direction)[1]) / (2 * step)
+    return np.linalg.norm(obj.hessp(z, direction) - wanted) / np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("debias", [True, False])
+@pytest.mark.parametrize("reach", [None, 1.5])
+def test_products_in_the_points(clouds, debias, reach):
+    x, y, a, b = clouds
+    obj = epsot.Objective(y, b, a=a, blur=0.4, reach=reach, debias=debias, tol=1e-12, hessian_tol=1e-9)
+    assert product_error(obj, x.ravel()) < 1e-6
+
+
+@pytest.mark.parametrize("parametrization", ["softmax", "bounds"])
+@pytest.mark.parametrize("reach", [None, 1.5])
+def test_products_in_the_weights(clouds, parametrization, reach):
+    x, y, _, b = clouds
+    options = {"parametrization": parametrization, "tol": 1e-12, "hessian_tol": 1e-9}
+    obj = epsot.Objective(y, 2 * b, wrt="a", x=x, blur=0.4, reach=reach, **options)
+    assert product_error(obj, np.random.default_rng(1).random(12) + 0.2) < 1e-6
+
+
+def test_products_use_the_solves_of_the_last_two_vectors(clouds, monkeypatch):
+    x, y, a, b = clouds
+    obj = epsot.Objective(y, b, a=a, blur=0.4)
+    z, p = x.ravel(), np.ones(24)
+    obj(z)
+    obj(z + 0.1)
+    wanted = obj.hessp(z, p)
+    monkeypatch.setattr(obj, "_solve", None)
+    np.testing.assert_array_equal(obj.hessp(z, p), wanted)
+    obj.hessp(z + 0.1, p[:, None])
+    assert obj.calls == 2
+    with pytest.raises(TypeError):
+        obj.hessp(z + 0.2, p)
+    with pytest.raises(ValueError, match="24"):
+        obj.hessp(z, p[:3])
+
+
+@pytest.mark.parametrize("method", ["trust-ncg", "trust-krylov", "Newton-CG"])
+def test_methods_of_second_order_take_fewer_steps(clouds, method):
+    """After as many steps they are closer."""
+    _, y, _, _ = clouds
+    obj = epsot.Objective(y, blur=0.4, hessian_tol=1e-4)
+    z = (y + np.random.default_rng(3).normal(size=y.shape) * 0.5).ravel()
+    newton = minimize(obj, z, jac=True, hessp=obj.hessp, method=method, options={"maxiter": 12})
+    first = minimize(obj, z, jac=True, method="L-BFGS-B", options={"maxiter": newton.nit})
+    assert newton.fun < first.fun
+
+
+@pytest.mark.parametrize("reach", [None, 1.5])
+def test_weights_are_found_by_products(clouds, reach):
+    x, y, _, b = clouds
+    obj = epsot.Objective(y, b, wrt="a", x=x, blur=0.4, reach=reach)
+    found = minimize(obj, np.zeros(12), jac=True, hessp=obj.hessp, method="trust-ncg", options={"maxiter": 20})
+    first = minimize(obj, np.zeros(12), jac=True, method="L-BFGS-B", options={"maxiter": 20})
+    assert found.fun <= first.fun + 1e-3 * abs(first.fun)
+
+
 def test_it_is_flat_float64_in_and_out(clouds):
     x, y, a, b = clouds
     obj = epsot.Objective(y.astype(np.float32), b, a=a, blur=0.4)
@@ -141,6 +202,7 @@ def test_torch_tensors_stay_where_they_are(clouds):
         ({"scaling": 1.0}, "`scaling`"),
         ({"tol": -1.0}, "`tol`"),
         ({"max_iter": 0}, "`max_iter`"),
+        ({"hessian_tol": 0.0}, "`hessian_tol`"),
         ({"workers": 0}, "`workers`"),
     ],
 )

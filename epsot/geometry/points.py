@@ -15,7 +15,7 @@ from epsot.costs import NAMED_COSTS, Array, Cost, Euclidean, HalfSquare, check_c
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
 from epsot.geometry.guests import as_guest
-from epsot.geometry.tangents import MOMENTS, EmbeddedTangents, PairTangents, SquareTangents, Tangents
+from epsot.geometry.tangents import MOMENTS, EmbeddedTangents, LineTangents, PairTangents, SquareTangents, Tangents
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
@@ -220,7 +220,7 @@ class PointCloud(Geometry):
             exact = kernel if self.precision <= DOUBLE else kernels.points(*embedded, family, kernel.workers)
             inner = SquareTangents(family.factor, exact, *arguments)
         else:
-            inner = PairTangents(family, *arguments)
+            inner = (PairTangents if family.kind is None or 0 in self.shape else LineTangents)(family, *arguments)
         return inner if family is self.cost else EmbeddedTangents(self.cost, x, y, inner, xp)
 
     def transported(self, kernel: PointsKernel, k: Array, h: Array, eps: float) -> Array:
@@ -261,7 +261,9 @@ class PointCloud(Geometry):
     def in_float32(self) -> PointCloud:
         """The same points around the middle of all in float32, where a kernel has it and they are in its range."""
         xp, same = self.place.xp, self.cost.family is self.cost
-        if self.cost.family.kind is None or self.dtype == xp.float32 or not np.abs(self._corners).max() < SINGLE_RANGE:
+        if self.dtype == xp.float32 or kernels.backend_of(self.x, self.cost.family) == "tiled":
+            return self
+        if not np.abs(self._corners).max() < SINGLE_RANGE:
             return self
         low, high = self._corners[:2].min(axis=0), self._corners[2:].max(axis=0)
         middle = (low + high) / 2 if same else 0 * low  # directions have an origin

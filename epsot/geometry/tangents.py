@@ -5,8 +5,8 @@ first and in the second. A direction moves x along v and y along w, and so C by
 
     dC[i, j] = <grad_1 C[i, j], v[i]> + <grad_2 C[i, j], w[j]>.
 
-Directions have a last axis, of as many as are asked for at a time: v (n, d, q), w (m, d, q), and numbers s (n, q) and
-t (m, q); None stands for zeros. Everything is float64, and made for one plan: what depends on it alone is kept.
+Directions have a last axis, of as many as are asked for at a time: v (n, d, q), w (m, d, q), and numbers t (m, q); None
+stands for zeros. Everything is float64, and made for one plan: what depends on it alone is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from epsot.lazy import cached_property
 
 MOMENTS = 6  # coordinates up to which second moments of the plan are kept, 28 columns at most
 BLOCK_ELEMENTS = 2**20  # numbers of a block of rows, and of all coordinates, that are held at a time
+LINE_ELEMENTS = 2**16  # of one coordinate, where all fit into a cache
 
 
 class Tangents(Protocol):
@@ -30,11 +31,11 @@ class Tangents(Protocol):
     def gradient(self) -> Array:
         """sum_j P[i, j] grad_1 C[i, j].  (n, d)"""
 
-    def strain(self, w: Array) -> Array:
-        """sum_j P[i, j] <grad_2 C[i, j], w[j]>.  (m, d, q) -> (n, q)"""
+    def strain(self, w: Array, t: Array) -> tuple[Array, Array]:
+        """sum_j P[i, j] <grad_2 C[i, j], w[j]>, and P t.  (m, d, q), (m, q) -> (n, q), (n, q)"""
 
-    def change(self, s: Array | None, t: Array, v: Array | None, w: Array | None) -> Array:
-        """sum_j P[i, j] ((s[i] + t[j] - dC[i, j]) grad_1 C[i, j] / eps + d grad_1 C[i, j]).  -> (n, d, q)"""
+    def change(self, t: Array, v: Array | None, w: Array | None) -> tuple[Array, Array]:
+        """sum_j P[i, j] ((t[j] - dC[i, j]) grad_1 C[i, j] / eps + d grad_1 C[i, j]), and P t.  -> (n, d, q), (n, q)"""
 
 
 class Sums:
@@ -100,12 +101,12 @@ class SquareTangents(Sums):
         mass, first, _ = self._moments
         return self.factor * (mass[:, None] * self.x - first)
 
-    def strain(self, w: Array) -> Array:
+    def strain(self, w: Array, t: Array) -> tuple[Array, Array]:
         xp = self.place.xp
-        along, moved = self._times(xp.sum(self.y[:, :, None] * w, axis=1), w)
-        return self.factor * (along - xp.sum(self.x[:, :, None] * moved, axis=1))
+        along, moved, sums = self._times(xp.sum(self.y[:, :, None] * w, axis=1), w, t)
+        return self.factor * (along - xp.sum(self.x[:, :, None] * moved, axis=1)), sums
 
-    def change(self, s: Array | None, t: Array, v: Array | None, w: Array | None) -> Array:
+    def change(self, t: Array, v: Array | None, w: Array | None) -> tuple[Array, Array]:
         xp, x, y, factor = self.place.xp, self.x[:, :, None], self.y[:, :, None], self.factor
         columns, mass = [t, y * t[:, None, :]], self._moments[0][:, None, None]
         if w is not None:
@@ -113,8 +114,6 @@ class SquareTangents(Sums):
             columns += [w, along, y[:, :, None, :] * w[:, None, :, :], y * along[:, None, :]]
         sums, sums_y, *more = self._times(*columns)
         out = x * sums[:, None, :] - sums_y
-        if s is not None:
-            out = out + s[:, None, :] * (self.gradient / factor)[:, :, None]
         straight = 0.0
         if v is not None:
             out = out - factor * xp.sum(self._moments[2][:, :, :, None] * v[:, None, :, :], axis=2)
@@ -128,7 +127,7 @@ class SquareTangents(Sums):
                 + along_y
             )
             straight = straight - moved
-        return factor * (out / self.eps + straight)
+        return factor * (out / self.eps + straight), sums
 
 
 class PairTangents(Sums):
@@ -159,25 +158,26 @@ class PairTangents(Sums):
             check_shape("gradient", gradient, (*P.shape, self.x.shape[1]), f"{tuple(x.shape)} and {tuple(y.shape)}")
         return P, first, second
 
-    def strain(self, w: Array) -> Array:
-        xp = self.place.xp
+    def strain(self, w: Array, t: Array) -> tuple[Array, Array]:
+        xp, q = self.place.xp, t.shape[1]
 
         def compute(rows: slice) -> Array:
             P, _, second = self._slopes(rows)
-            lines = [xp.sum(P * xp.sum(second * w[None, :, :, c], axis=2), axis=1) for c in range(w.shape[2])]
-            return xp.stack(lines, axis=1)
+            lines = [xp.sum(P * xp.sum(second * w[None, :, :, c], axis=2), axis=1) for c in range(q)]
+            return xp.stack([*lines, *(xp.sum(P * t[None, :, c], axis=1) for c in range(q))], axis=1)
 
-        return self._by_rows(compute, w.shape[2])
+        out = self._by_rows(compute, 2 * q)
+        return out[:, :q], out[:, q:]
 
-    def change(self, s: Array | None, t: Array, v: Array | None, w: Array | None) -> Array:
-        xp, q = self.place.xp, t.shape[1]
+    def change(self, t: Array, v: Array | None, w: Array | None) -> tuple[Array, Array]:
+        xp, (q, d) = self.place.xp, (t.shape[1], self.x.shape[1])
         none = xp.zeros_like(self.x[:1, :])
 
         def compute(rows: slice) -> Array:
             P, first, second = self._slopes(rows)
             lines = []
             for c in range(q):
-                weights = t[None, :, c] if s is None else s[rows, c][:, None] + t[None, :, c]
+                weights = t[None, :, c]
                 v_c = none[None, :, :] if v is None else v[rows, :, c][:, None, :]
                 w_c = none[None, :, :] if w is None else w[None, :, :, c]
                 if v is not None:
@@ -185,10 +185,13 @@ class PairTangents(Sums):
                 if w is not None:
                     weights = weights - xp.sum(second * w_c, axis=2)
                 line = xp.sum((P * weights / self.eps)[:, :, None] * first, axis=1)
-                lines.append(line if v is None and w is None else line + self._turn(rows, P, v_c, w_c))
+                if v is not None or w is not None:
+                    line = line + self._turn(rows, P, v_c, w_c)
+                lines.append(xp.concat([line, xp.sum(P * t[None, :, c], axis=1)[:, None]], axis=1))
             return xp.stack(lines, axis=2)
 
-        return self._by_rows(compute, self.x.shape[1], q)
+        out = self._by_rows(compute, d + 1, q)
+        return out[:, :d, :], out[:, d, :]
 
     def _turn(self, rows: slice, P: Array, v: Array, w: Array) -> Array:
         """sum_j P[i, j] d grad_1 C[i, j].  -> (r, d)"""
@@ -197,6 +200,77 @@ class PairTangents(Sums):
         shapes = f"{tuple(x.shape)}, {tuple(y.shape)}, {tuple(v.shape)} and {tuple(w.shape)}"
         check_shape("hessian_product", turn, (*P.shape, self.x.shape[1]), shapes)
         return xp.sum(P[:, :, None] * turn, axis=1)
+
+
+class LineTangents(PairTangents):
+    """Of the costs of a `kind`, which see differences z = x[i] - y[j]: a coordinate of all pairs of a block at a time.
+
+    Reductions over a last axis of two or three coordinates take NumPy ten times as long.
+    """
+
+    def _by_rows(self, compute: Callable[[slice], Array], *trailing: int) -> Array:
+        (n, m), xp = self.kernel.shape, self.place.xp
+        step = max(1, LINE_ELEMENTS // max(1, m))
+        return xp.concat([compute(slice(begin, min(begin + step, n))) for begin in range(0, n, step)], axis=0)
+
+    def _lines(self, rows: slice) -> tuple[Array, list[Array], Array | None]:
+        """P, the gradient by coordinates, and 1 / |z| where the cost is that distance, 0 for coincident points."""
+        xp, factor = self.place.xp, self.cost.factor
+        P = self.kernel.plan_rows(rows, self.k, self.h, self.eps)
+        z = [self.x[rows, c][:, None] - self.y[None, :, c] for c in range(self.x.shape[1])]
+        if self.cost.kind == "square":
+            return P, [factor * line for line in z], None
+        if self.cost.kind == "cityblock":
+            return P, [xp.sign(line) for line in z], None
+        square = z[0] * z[0]
+        for line in z[1:]:
+            square = square + line * line
+        inverse = xp.where(square > 0, 1 / xp.sqrt(xp.where(square > 0, square, 1.0)), 0.0)
+        return P, [line * inverse for line in z], inverse
+
+    def strain(self, w: Array, t: Array) -> tuple[Array, Array]:
+        xp, (d, q) = self.place.xp, w.shape[1:]
+
+        def compute(rows: slice) -> Array:
+            P, slope, _ = self._lines(rows)
+            weighed = [P * line for line in slope]
+            strains = [-sum(xp.sum(weighed[i] * w[None, :, i, c], axis=1) for i in range(d)) for c in range(q)]
+            return xp.stack([*strains, *(xp.sum(P * t[None, :, c], axis=1) for c in range(q))], axis=1)
+
+        out = self._by_rows(compute)
+        return out[:, :q], out[:, q:]
+
+    def change(self, t: Array, v: Array | None, w: Array | None) -> tuple[Array, Array]:
+        xp, d, q = self.place.xp, self.x.shape[1], t.shape[1]
+
+        def compute(rows: slice) -> Array:
+            P, slope, inverse = self._lines(rows)
+            columns = []
+            for c in range(q):
+                move = [self._move(v, w, rows, i, c) for i in range(d)] if v is not None or w is not None else []
+                along = sum(line * u for line, u in zip(slope, move, strict=True)) if move else 0.0  # dC
+                weights = P * (t[None, :, c] - along) / self.eps
+                turn = P if self.cost.kind == "square" else None if inverse is None else P * inverse
+                out = []
+                for i in range(d):
+                    terms = weights * slope[i]
+                    if move and turn is not None:
+                        straight = self.cost.factor * move[i] if inverse is None else move[i] - slope[i] * along
+                        terms = terms + turn * straight
+                    out.append(xp.sum(terms, axis=1))
+                columns.append(xp.stack([*out, xp.sum(P * t[None, :, c], axis=1)], axis=1))
+            return xp.stack(columns, axis=2)
+
+        out = self._by_rows(compute)
+        return out[:, :d, :], out[:, d, :]
+
+    @staticmethod
+    def _move(v: Array | None, w: Array | None, rows: slice, i: int, c: int) -> Array:
+        """v - w, one coordinate of one direction, for pairs."""
+        if w is None:
+            assert v is not None
+            return v[rows, i, c][:, None]
+        return -w[None, :, i, c] if v is None else v[rows, i, c][:, None] - w[None, :, i, c]
 
 
 class EmbeddedTangents:
@@ -214,14 +288,15 @@ class EmbeddedTangents:
     def gradient(self) -> Array:
         return self.cost.pull_back(self.x, self.inner.gradient)
 
-    def strain(self, w: Array) -> Array:
-        return self.inner.strain(self._each(self.cost.push_forward, self.y, w))
+    def strain(self, w: Array, t: Array) -> tuple[Array, Array]:
+        return self.inner.strain(self._each(self.cost.push_forward, self.y, w), t)
 
-    def change(self, s: Array | None, t: Array, v: Array | None, w: Array | None) -> Array:
+    def change(self, t: Array, v: Array | None, w: Array | None) -> tuple[Array, Array]:
         moved_v = None if v is None else self._each(self.cost.push_forward, self.x, v)
         moved_w = None if w is None else self._each(self.cost.push_forward, self.y, w)
-        out = self._each(self.cost.pull_back, self.x, self.inner.change(s, t, moved_v, moved_w))
+        change, sums = self.inner.change(t, moved_v, moved_w)
+        out = self._each(self.cost.pull_back, self.x, change)
         if v is None:
-            return out
+            return out, sums
         inner = self.inner.gradient
-        return out + self._each(lambda x, u: self.cost.pull_back_change(x, inner, u), self.x, v)
+        return out + self._each(lambda x, u: self.cost.pull_back_change(x, inner, u), self.x, v), sums

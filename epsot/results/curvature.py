@@ -64,6 +64,7 @@ class Move:
     df: Array
     dg: Array  # (kept, q) of the other side
     mass: Array  # (q,) sum(alpha)
+    turn: Array | None  # (kept, d, q) of the points asked for, the change of the gradient but for its own potential
 
 
 class Curvature:
@@ -142,21 +143,25 @@ class Curvature:
         alpha = side.unseen(V) if side.zeros else None
         return None, side.per_weight[:, None] * side.seen(V), None, alpha, xp.sum(V, axis=0)
 
-    def moved(self, along: str, V: Array, effort: Effort) -> Move:
-        """What the potentials do along a direction of "x" or "a", (size, q)."""
+    def moved(self, of: str, along: str, V: Array, effort: Effort) -> Move:
+        """What the potentials do along a direction of "x" or "a", (size, q), and how `of` turns by itself."""
         v, share, v_unseen, alpha, mass = self.parts(along, V)
         xp, zero = self.place.xp, self.a.none(V)
-        pull = zero if v is None else along_gradient(self.plan.tangents, v, xp)  # (P dC) 1
-        back = self.b.none(V) if v is None else self.plan.T.tangents.strain(v)  # (P dC)' 1
+        weight = zero if share is None else self.eps * share
+        if v is None:
+            pull, back, forth = zero, self.b.none(V), self.plan.T @ weight
+        else:
+            pull = along_gradient(self.plan.tangents, v, xp)  # (P dC) 1
+            back, forth = self.plan.T.tangents.strain(v, self.inverse[:, None] * pull)  # (P dC)' 1, P' A^-1 pull
         if alpha is not None:
             back = back - self.eps * (self.unseen.T @ alpha)
-        weight = zero if share is None else self.eps * share
-        u = self.inverse[:, None] * pull + weight
-        dg = self.solved(back, self.plan.T @ u, effort)
-        df = self.inverse[:, None] * (pull - self.plan @ dg)
+        dg = self.solved(back, forth, effort)
+        turn, sums = self.plan.tangents.change(dg, v, None) if of == "x" else (None, self.plan @ dg)
+        df = self.inverse[:, None] * (pull - sums)
         u = df + weight
-        self.check(back, self.plan.T @ u, dg, effort)
-        return Move(v, alpha, v_unseen, u, df, dg, mass)
+        turn, sums = self.plan.T.tangents.change(u, None, v) if of == "y" else (turn, self.plan.T @ u)
+        self.check(back, sums, dg, effort)
+        return Move(v, alpha, v_unseen, u, df, dg, mass, turn)
 
     def solved(self, back: Array, forth: Array, effort: Effort) -> Array:
         """dg with (B - P' A^-1 P) dg = back - forth.  (m, q)"""
@@ -242,17 +247,22 @@ class Curvature:
         """The change of the gradient in `of` along directions (size, q).  -> (size, q)"""
         if along in ("y", "b"):
             return self.T.product(SWAPPED[of], SWAPPED[along], V, effort)
-        move = self.moved(along, V, effort)
+        move = self.moved(of, along, V, effort)
         change: Callable[[Move], Array] = {"x": self.d_x, "a": self.d_a, "y": self.d_y, "b": self.d_b}[of]
         out, xp = change(move), self.place.xp
         return xp.reshape(out, (-1, V.shape[1]))
 
     def d_x(self, move: Move) -> Array:
         """That of grad_x.  (n, d, q)"""
-        change = self.plan.tangents.change(move.u, move.dg, move.v, None)
+        change = self.turned(self.plan, move.u, move)
         if move.alpha is None:
             return self.a.whole(change)
         return self.a.whole(change, self.unseen.tangents.gradient[:, :, None] * move.alpha[:, None, :])
+
+    def turned(self, plan: Block, u: Array, move: Move) -> Array:
+        """The change of a gradient of the plan, with its own potential.  (kept, d, q)"""
+        change: Array = move.turn + u[:, None, :] * plan.tangents.gradient[:, :, None] / self.eps
+        return change
 
     def d_a(self, move: Move) -> Array:
         """That of grad_a.  (n, q)"""
@@ -266,9 +276,9 @@ class Curvature:
 
     def d_y(self, move: Move) -> Array:
         """That of grad_y.  (m, d, q)"""
-        change = self.plan.T.tangents.change(move.dg, move.u, None, move.v)
+        change = self.turned(self.plan.T, move.dg, move)
         if move.alpha is not None:
-            change = change + self.unseen.T.tangents.change(None, self.eps * move.alpha, None, None)
+            change = change + self.unseen.T.tangents.change(self.eps * move.alpha, None, None)[0]
         return self.b.whole(change)
 
     def d_b(self, move: Move) -> Array:
@@ -279,9 +289,11 @@ class Curvature:
 
     def pushed(self, move: Move, block: Block, corner: Block) -> Array:
         """The push on potentials of weight zero: (P dC)' 1 - P' u, of densities."""
-        out = -(block @ move.u)
-        if move.v is not None:
-            out = out + block.tangents.strain(move.v)
+        if move.v is None:
+            out = -(block @ move.u)
+        else:
+            strain, sums = block.tangents.strain(move.v, move.u)
+            out = strain - sums
         return out if move.alpha is None else out - self.eps * (corner @ move.alpha)
 
 

@@ -12,19 +12,20 @@ class SelfCurvature(Curvature):
     df = dg, and there is one equation: (A + P) df = (P dC) 1 - eps P (alpha / a).
     """
 
-    def moved(self, along: str, V: Array, effort: Effort) -> Move:
+    def moved(self, of: str, along: str, V: Array, effort: Effort) -> Move:
         v, share, v_unseen, alpha, mass = self.parts(along, V)
-        xp, zero = self.place.xp, self.a.none(V)
-        pull = zero
+        zero, plan = self.a.none(V), self.plan
+        weight = zero if share is None else self.eps * share
+        pull, forth = zero, zero if share is None else plan @ weight
         if v is not None:
-            pull = along_gradient(self.plan.tangents, v, xp) + self.plan.tangents.strain(v)
+            pull = along_gradient(plan.tangents, v, self.place.xp) + plan.tangents.strain(v, zero)[0]
         if alpha is not None:
             pull = pull - self.eps * (self.unseen.T @ alpha)
-        weight = zero if share is None else self.eps * share
-        forth = zero if share is None else self.plan @ weight
         df = self.descended(pull - forth, self.goal(pull, forth, effort), effort)
-        self.check(pull, forth + self.plan @ df, df, effort)
-        return Move(v, alpha, v_unseen, df + weight, df, df, mass)
+        u = df + weight
+        turn, sums = plan.tangents.change(u, v, v) if of == "x" else (None, plan @ u)
+        self.check(pull, sums, df, effort)
+        return Move(v, alpha, v_unseen, u, df, df, mass, turn)
 
     @property
     def T(self) -> Curvature:
@@ -52,10 +53,10 @@ class SelfCurvature(Curvature):
         return self.diagonal[:, None] * g + self.plan @ g
 
     def d_x(self, move: Move) -> Array:
-        change = self.plan.tangents.change(move.u, move.u, move.v, move.v)
+        change = self.turned(self.plan, move.u, move)
         if move.alpha is None:
             return self.a.whole(change)
-        change = change + self.unseen.T.tangents.change(None, self.eps * move.alpha, None, None)
+        change = change + self.unseen.T.tangents.change(self.eps * move.alpha, None, None)[0]
         return self.a.whole(change, self.unseen.tangents.gradient[:, :, None] * move.alpha[:, None, :])
 
     def d_a(self, move: Move) -> Array:

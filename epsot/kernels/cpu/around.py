@@ -11,7 +11,7 @@ from epsot.kernels.cpu.blocks import BLOCK, FLAT, candidates, fill, logits, open
 from epsot.kernels.cpu.compiled import Kernel, compiled
 from epsot.kernels.cpu.online import HIGHEST_SIZE
 from epsot.kernels.cpu.parts import LARGEST, SMALLEST, width_of
-from epsot.kernels.cpu.products import weigh
+from epsot.kernels.cpu.products import weigh, weighed_exponentials
 from epsot.kernels.cpu.reductions import HIGHEST_32, HIGHEST_64
 from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials
 
@@ -20,13 +20,14 @@ from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials
 def value_sums(form: int, kind: int, dim: int) -> Kernel:
     """out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j, c], `values` as `weigh` takes them.
 
-    scale_of_guess guess[i] is that of the negative logarithm of sum_j exp(h[j] - C[i, j] / eps), in base 2. Rows where
-    it was too far off, or where what was left out may matter, become nan.  -> their number
+    `alone`: only the first column has values. scale_of_guess guess[i] is that of the negative logarithm of
+    sum_j exp(h[j] - C[i, j] / eps), in base 2. Rows where it was too far off, or where what was left out may matter,
+    become nan.  -> their number
     """
 
     def value_sums(
         x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity, spare,
-        k, guess, scale_of_guess, values, begin, end, out,
+        k, guess, scale_of_guess, values, alone, begin, end, out,
     ):  # fmt: skip
         q = out.shape[1]
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
@@ -67,12 +68,14 @@ def value_sums(form: int, kind: int, dim: int) -> Kernel:
                         form, kind, dim, rows, r, lines, weights, rho, matrix, index, first, count, starts, filled,
                         width, scale, columns, z,
                     )  # fmt: skip
-                    if bound + level < high:
-                        exponentials(False, False, True, z, width, offset, r, count, sums, z)
+                    if alone and bound + level < high:
+                        weighed_exponentials(False, z, width, offset, r, count, starts, values, sums, totals)
+                    elif alone:
+                        weighed_exponentials(True, z, width, offset, r, count, starts, values, sums, totals)
                     else:
                         exponentials(True, False, True, z, width, offset, r, count, sums, z)
-                    for c in range(q // 2):
-                        weigh(z, width, starts, values, c, totals, r)
+                        for c in range(q // 2):
+                            weigh(z, width, starts, values, c, totals, r)
             for i in range(count):
                 row, total = index[first + i], sums[i]
                 if SMALLEST <= total <= LARGEST and left_out <= 2.0 * 2.0**limit * total:

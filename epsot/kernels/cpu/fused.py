@@ -271,16 +271,16 @@ class Fused(Dense):
         if guess is None or self.parts(self.blocks) > 1:
             self.sum_online(online.APPLY, k, h, eps, values, out)
         else:
-            self.sum_around(k, self.weights(h, eps), eps, values, guess, out)
+            self.sum_around(k, self.weights(h, eps), eps, values, guess, out, alone=q == 1)
         return out[:, :q] * size
 
     def sum_around(
-        self, k: Array, columns: tuple[Any, ...], eps: float, values: Array, guess: Array, out: Array
+        self, k: Array, columns: tuple[Any, ...], eps: float, values: Array, guess: Array, out: Array, *, alone: bool
     ) -> None:
         """What `apply` computes, around a guess of softmin, from what `weights` gave of h."""
         kernel = around.value_sums(self.form, self.kind, self.dim)
         k, guess = writable(k, np.float64), writable(guess, np.float64)
-        common = (*self.operands, *columns, self.capacity, self.spare, k, guess, LOG2_E / eps, values)
+        common = (*self.operands, *columns, self.capacity, self.spare, k, guess, LOG2_E / eps, values, alone)
         lost: list[int] = []
         self.over_blocks(lambda begin, end: lost.append(kernel(*common, begin, end, out)), self.blocks)
         if any(lost):

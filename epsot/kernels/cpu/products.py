@@ -7,7 +7,16 @@ from typing import Any
 
 from numba import types
 
-from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, GROUP, ROWS, Arrays, add_to, steps
+from epsot.kernels.cpu.sweeps import (
+    CITYBLOCK,
+    EUCLIDEAN,
+    GROUP,
+    ROWS,
+    ROWS_OF_EXPONENTIALS,
+    Arrays,
+    add_to,
+    steps,
+)
 from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
 
 
@@ -47,6 +56,57 @@ def weigh(typing: Any, z: Any, width: Any, starts: Any, values: Any, pair: Any, 
         return context.get_dummy_value()
 
     return types.void(z, width, starts, values, pair, sums, r), codegen
+
+
+@intrinsic(prefer_literal=True)
+def weighed_exponentials(
+    typing: Any, ceiling: Any, z: Any, width: Any, offset: Any, r: Any, count: Any, starts: Any, values: Any,
+    sums: Any, totals: Any,
+) -> Any:  # fmt: skip
+    """sums[r + i] += sum_j w[i, j], totals[r + i, 0] += sum_j w[i, j] v[j, 0], w[i, j] = 2^(z[i, j] + offset[r + i]).
+
+    What `exponentials` and `weigh` do for a single column of values, without a way through memory. Rows from `count` on
+    are none.
+    """
+    flag, real = constant(ceiling), z.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Arrays(context, builder, signature, arguments)
+        v = Vectors(builder, real)
+        stop, first_row = a.values[2], a.values[4]
+        left = builder.sub(a.values[5], first_row)
+        groups = builder.udiv(builder.add(stop, INDEX(GROUP - 1)), INDEX(GROUP))
+
+        def side_by_side(rows: range) -> None:
+            shift = [v.splat(a.item(3, first_row, INDEX(i))) for i in rows]
+            lines = [builder.mul(INDEX(i), a.width(1)) for i in rows]
+            weights, weighed = ([v.variable() for _ in rows] for _ in range(2))
+            for slot in (*weights, *weighed):
+                builder.store(v.constant(0.0), slot)
+            with steps(builder, groups, 1) as p:
+                start = builder.mul(a.item(6, p), a.width(7))
+                column = builder.mul(p, INDEX(GROUP))
+                rest = builder.sub(stop, column)
+                end = builder.select(builder.icmp_signed("<", rest, INDEX(GROUP)), rest, INDEX(GROUP))
+                with steps(builder, end, v.lanes) as j:
+                    value = v.load(a.at(7, start, j))
+                    logits = [v.load(a.at(1, line, column, j)) for line in lines]
+                    t = [builder.fadd(logit, s) for logit, s in zip(logits, shift, strict=True)]
+                    for w, one, other in zip(v.exp2(t, bool(flag)), weights, weighed, strict=True):
+                        builder.store(builder.fadd(builder.load(one), w), one)
+                        builder.store(v.fma(w, value, builder.load(other)), other)
+            for i, one, other in zip(rows, weights, weighed, strict=True):
+                row = builder.add(first_row, INDEX(i))
+                add_to(builder, a.at(8, row), v.total(builder.load(one)))
+                add_to(builder, a.at(9, builder.mul(row, a.width(9))), v.total(builder.load(other)))
+
+        side = ROWS_OF_EXPONENTIALS[real]
+        for begin in range(0, ROWS, side):
+            with builder.if_then(builder.icmp_signed(">", left, INDEX(begin)), likely=True):
+                side_by_side(range(begin, begin + side))
+        return context.get_dummy_value()
+
+    return types.void(ceiling, z, width, offset, r, count, starts, values, sums, totals), codegen
 
 
 @intrinsic(prefer_literal=True)
