@@ -127,7 +127,7 @@ def pairwise(
     y : the same, optional
         Those of L other measures. None: the pairs within `x`.
     a : (K, n) array, list of (n_k,) arrays, or (n,) array, optional
-        Non-negative weights; by default uniform. Over a Grid (K, *shape).
+        Non-negative weights; by default uniform. Over a Grid they have its shape in place of the axis of n.
     b : the same, optional
         Weights of the measures of `y`.
     blur : float

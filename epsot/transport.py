@@ -67,10 +67,10 @@ def sinkhorn(
         problems, each solved as it would be alone. A Grid stands for its nodes.
     y : (..., m, d) array, list of (m_k, d) arrays, or Grid
         Points of the target.
-    a : (..., n) array, list of (n_k,) arrays, or (..., *shape) array over a Grid, optional
+    a : (..., n) array, or list of (n_k,) arrays, optional
         Non-negative weights of the source; by default 1 / n each. All of them may be zero where `reach` says what the
-        mass of the target is worth.
-    b : (..., m) array, list of (m_k,) arrays, or (..., *shape) array over a Grid, optional
+        mass of the target is worth. Over a Grid they have its shape in place of the axis of n.
+    b : (..., m) array, or list of (m_k,) arrays, optional
         Non-negative weights of the target; by default 1 / m each.
     blur : float, or array of the batch shape
         The scale below which details do not count, in the units of the points: ``eps = blur**p``.

@@ -407,7 +407,7 @@ class SinkhornResult(Result):
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.
 
         ``z - sum_j exp((f(z) + g[j] - C(z, y[j])) / eps) b[j] grad_1 C(z, y[j])`` with f(z) from `potential`; balanced,
-        this is ``z - grad f(z)``, for p = 2 the mean target of z. Points may be a Grid as in `potential`: (*shape, d).
+        this is ``z - grad f(z)``, for p = 2 the mean target of z. Points may be a Grid as in `potential`.
         """
         points = self.source.taken(points)
         moved = points_of(points, self.place) - self.source.slope_at(points)
