@@ -61,16 +61,16 @@ def sinkhorn(
 
     Parameters
     ----------
-    x : (..., n, d) array, or list of (n_k, d) arrays
+    x : (..., n, d) array, list of (n_k, d) arrays, or Grid
         Points of the source, float32 or float64 of any array-API library (lists and integers become float64, half
         precision float32). Leading axes of all arguments broadcast, and a list holds clouds of different sizes: many
-        problems, each solved as it would be alone.
-    y : (..., m, d) array, or list of (m_k, d) arrays
+        problems, each solved as it would be alone. A Grid stands for its nodes.
+    y : (..., m, d) array, list of (m_k, d) arrays, or Grid
         Points of the target.
-    a : (..., n) array, or list of (n_k,) arrays, optional
+    a : (..., n) array, list of (n_k,) arrays, or (..., *shape) array over a Grid, optional
         Non-negative weights of the source; by default 1 / n each. All of them may be zero where `reach` says what the
         mass of the target is worth.
-    b : (..., m) array, or list of (m_k,) arrays, optional
+    b : (..., m) array, list of (m_k,) arrays, or (..., *shape) array over a Grid, optional
         Non-negative weights of the target; by default 1 / m each.
     blur : float, or array of the batch shape
         The scale below which details do not count, in the units of the points: ``eps = blur**p``.
@@ -99,8 +99,9 @@ def sinkhorn(
     Returns
     -------
     SinkhornResult
-        Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points. Of many
-        problems a `BatchResult`: the same names, batch axes first, and ``result[k]`` is one of them.
+        Value, potentials, gradients, plan and certificate, in the library, device and dtype of the points, between two
+        grids of the weights. Of many problems a `BatchResult`: the same names, batch axes first, and ``result[k]`` is
+        one of them.
 
     Raises
     ------
@@ -123,6 +124,7 @@ def sinkhorn(
     sinkhorn_divergence : The debiased loss, which is zero for equal measures.
     solve : The same by temperature, for any cost.
     pairwise : All pairs of many measures.
+    Grid : Images, volumes and histograms.
 
     Notes
     -----
@@ -269,7 +271,8 @@ def solve(
     geometry : PointCloud, Multiscale, CostMatrix or another Geometry
         The cost, of shape (n, m). `epsot.geometry.Multiscale` is a PointCloud that is solved from coarse to fine, and
         `epsot.geometry.Geometry` the base of a structure of your own. A PointCloud of clouds with leading axes or in
-        lists, or a CostMatrix of (..., n, m), stands for many problems, as the arrays of `sinkhorn` do.
+        lists, or a CostMatrix of (..., n, m), stands for many problems, as the arrays of `sinkhorn` do. A PointCloud of
+        two grids is reduced along the axes, where its cost is a sum over these.
     a, b : (..., n) and (..., m) arrays, or lists of vectors, optional
         Non-negative weights; by default uniform. Leading axes make many problems of a PointCloud or a CostMatrix.
     eps : float, or array of the batch shape

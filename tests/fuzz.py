@@ -4,7 +4,8 @@
     python -m tests.fuzz --only 0:17
 
 The first prints every failure with the number of its problem, and counts now and then and at the end; the second
-examines one problem. Each is solved by itself, and once more as an item of a batch, beside others of its call.
+examines one problem. Each is solved by itself, and once more as an item of a batch, beside others of its call; and so
+is one between two grids (`tests/fuzz_grids.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import epsot
 from epsot.status import Status
 from tests.fuzz_batches import draw_company, examine_company
 from tests.fuzz_checks import UNRESOLVED, check_result, documented, kind_of, unexpected
+from tests.fuzz_grids import draw_on_grids
 from tests.fuzz_problems import Problem, draw
 
 STUCK = 120  # seconds after which a problem is given up
@@ -61,7 +63,7 @@ def bits(result: Any) -> list[bytes]:
 
 def check_bits(problem: Problem, init: Any, result: Any) -> Iterator[str]:
     """The same bits again, for any number of workers."""
-    for workers in (1, 3) if len(result.f) * len(result.g) < 1e4 else (3,):
+    for workers in (1, 3) if result.f.size * result.g.size < 1e4 else (3,):
         if bits(problem.solve(init, workers)) != bits(result):
             yield f"others with workers={workers}"
 
@@ -91,6 +93,7 @@ def examine(problem: Problem) -> tuple[str, list[str]]:
 def examine_all(seed: int, index: int) -> tuple[str, list[str]]:
     """The outcome of a problem, and all complaints about it, by itself and as an item of a batch."""
     status, complaints = examine(draw(seed, index))
+    complaints = complaints + [f"on grids: {text}" for text in examine(draw_on_grids(seed, index))[1]]
     return status, complaints + examine_company(draw_company(seed, index))
 
 

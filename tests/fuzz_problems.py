@@ -54,6 +54,16 @@ class Problem:
         return self.call in ("sinkhorn", "sinkhorn_divergence", "Objective")
 
     @property
+    def handed(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The sides and the weights as the public function gets them."""
+        return self.sides, self.weights
+
+    @property
+    def exact(self) -> tuple[Any, ...]:
+        """The sides as the oracle sees them."""
+        return self.sides
+
+    @property
     def temperatures(self) -> tuple[float, tuple[float, float]]:
         """eps, and rho of both sides, inf where balanced."""
         p = float(self.cost) if self.by_length else 1.0
@@ -90,7 +100,7 @@ class Problem:
                 return None
 
     def solve(self, init: Any, workers: int | None) -> Any:
-        a, b = self.weights
+        sides, (a, b) = self.handed
         options = {**self.options, "workers": workers}
         if self.call == "Objective":
             options |= {"wrt": self.wrt, "debias": self.debias, "p": self.cost, "reach": self.reach}
@@ -102,20 +112,20 @@ class Problem:
             return last
         if self.by_length:
             solver, scales = getattr(epsot, self.call), {"blur": self.scale, "p": self.cost, "reach": self.reach}
-            return solver(*self.sides, a, b, **scales, **options, init=init)
+            return solver(*sides, a, b, **scales, **options, init=init)
         geometry: Any
         if self.cost == "matrix":
             C, C_xx, C_yy = self.sides
             geometry = epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy)
         else:
             kind = {"p": self.cost} if isinstance(self.cost, int) else {"cost": self.cost}
-            geometry = (Multiscale if self.cells else epsot.PointCloud)(*self.sides, **kind)
+            geometry = (Multiscale if self.cells else epsot.PointCloud)(*sides, **kind)
         return getattr(epsot, self.call)(geometry, a, b, eps=self.scale, rho=self.reach, **options, init=init)
 
     @np.errstate(all="ignore")
     def posed(self) -> dict[str, Posed]:
         """What the oracle makes of it: the problem between x and y, and for a divergence those of each with itself."""
-        sides, (eps, rho) = self.sides, self.temperatures
+        sides, (eps, rho) = self.exact, self.temperatures
         if self.call == "Objective" and self.wrt == "x":
             sides = (self.moves[-1].astype(sides[1].dtype).reshape(-1, sides[1].shape[1]), sides[1])
         n, m = sides[0].shape if self.cost == "matrix" else (len(sides[0]), len(sides[1]))

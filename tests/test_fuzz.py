@@ -15,6 +15,7 @@ from tests.closed_forms import dirac_value
 from tests.fuzz import examine
 from tests.fuzz_batches import draw_company, examine_company
 from tests.fuzz_checks import check_result
+from tests.fuzz_grids import draw_on_grids
 from tests.fuzz_oracle import Posed, Truth
 from tests.fuzz_problems import Problem, draw
 
@@ -50,6 +51,16 @@ def test_nothing_is_false(first: int) -> None:
 def test_nothing_is_false_with_other_kernels(first: int) -> None:
     """Problems of the same draw whose kernels take minutes to compile."""
     assert not complaints_of(first, False)
+
+
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(first, marks=pytest.mark.every) for first in range(CHUNK, PROBLEMS // 2, CHUNK))]
+)
+def test_nothing_is_false_on_grids(first: int) -> None:
+    """Two lattices, in one to four dimensions."""
+    problems = ((index, draw_on_grids(SEED, index)) for index in range(first, first + CHUNK))
+    found = "\n".join(f"{SEED}:{index} {text}" for index, problem in problems for text in examine(problem)[1])
+    assert not found
 
 
 @pytest.mark.parametrize("first", range(0, PROBLEMS // 3, CHUNK))

@@ -1,7 +1,8 @@
 """The three annealing sweeps of ``python -m epsot demo``, 36 solves with everything drawn evaluated, without drawing.
 
 `zeros` has weights of exactly zero outside the shapes, which the solver sets aside. `floor` puts 1e-8 of the largest
-weight on every other pixel, as the GeomLoss example does, so that all pixels take part.
+weight on every other pixel, as the GeomLoss example does, so that all pixels take part. `grid` has the same weights on
+a Grid, as ``python -m epsot demo --grid``.
 
 Run as a script it prints the seconds: python asv_benchmarks/benchmarks/tutorial.py [points ...]
 """
@@ -12,11 +13,14 @@ import time
 
 import numpy as np
 
-from epsot.demo import SWEEPS, Measures, densities, sweep
+from epsot.demo import SWEEPS, Measures, densities, on_grids, sweep
 
 
 def measures(points, weights, dtype):
     x, a, b = densities(points)
+    if weights == "grid":
+        images = on_grids(Measures(x, x, a, b))
+        return images._replace(a=images.a.astype(dtype), b=images.b.astype(dtype))
     x = x.astype(dtype)
     if weights == "floor":
         a, b = (np.where(w == 0, 1e-8 * w.max(), w) for w in (a, b))
@@ -24,7 +28,7 @@ def measures(points, weights, dtype):
 
 
 class Tutorial:
-    params = ([400, 10_000], ["zeros", "floor"], ["float32", "float64"])
+    params = ([400, 10_000], ["zeros", "floor", "grid"], ["float32", "float64"])
     param_names = ("points", "weights", "dtype")
     timeout = 600
     warmup_time = 0.0

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from epsot.costs import Array
 from epsot.geometry.grid import Grid, Periods, Shape
 from epsot.geometry.resolutions import Resolutions
@@ -43,6 +45,23 @@ def halved(weights: Array, axis: int, xp: Any) -> Array:
     return xp.sum(xp.reshape(weights, (*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :])), axis=axis + 1)
 
 
+def interpolated(values: Array, coarse: Grid, fine: Grid, xp: Any) -> Array:
+    """Numbers at the nodes of one grid at those of another within it, by cubics along each axis.  (n,) -> (m,)"""
+    values = xp.reshape(values, coarse.shape)
+    for axis, (n, line) in enumerate(zip(coarse.shape, fine.axes, strict=True)):
+        where = (line - coarse.origin[axis]) / coarse.spacing[axis]
+        first = np.clip(np.floor(where).astype(np.int64), 0, max(0, n - 2))
+        s = np.clip(where - first, -0.5, 1.5)
+        shares = -s * (s - 1) * (s - 2) / 6, (s * s - 1) * (s - 2) / 2, -s * (s + 1) * (s - 2) / 2, s * (s * s - 1) / 6
+        total: Any = 0.0
+        for offset, share in zip((-1, 0, 1, 2), shares, strict=True):
+            index = xp.asarray(np.clip(first + offset, 0, n - 1), device=values.device)
+            share = np.reshape(share, (-1,) + (1,) * (len(fine.shape) - 1 - axis))
+            total = total + xp.take(values, index, axis=axis) * xp.asarray(share, device=values.device)
+        values = total
+    return xp.reshape(values, (-1,))
+
+
 class Image:
     """Weights over a grid, and the sums over larger pixels as they are asked for."""
 
@@ -58,11 +77,13 @@ class Image:
         return tuple(max(0, min(k, most)) for k, most in zip(room, longest, strict=True))
 
     def sums(self, doublings: Shape) -> Array:
-        """Each axis halved so often, from the finest sums that are known to those asked for."""
+        """Each axis halved so often, by way of all that lies between."""
         if doublings not in self.found:
-            axis = max(range(len(doublings)), key=lambda k: doublings[k])
-            finer = tuple(k - (number == axis) for number, k in enumerate(doublings))
-            self.found[doublings] = halved(self.sums(finer), axis, self.xp)
+            most = max(doublings)
+            sums = self.sums(tuple(k - (k == most) for k in doublings))
+            for axis, k in enumerate(doublings):
+                sums = halved(sums, axis, self.xp) if k == most else sums
+            self.found[doublings] = sums
         return self.found[doublings]
 
 

@@ -54,8 +54,8 @@ class Axis(NamedTuple):
 
 
 # Beside sweeps that take little longer than a pass over vectors, directions take a quarter of the time and most of the
-# memory. 256 x 256 pixels to 1e-3 need 76 steps with 5 of them, 75 with 10; to 1e-2, and 512 x 512, equally many.
-WINDOW = 5
+# memory. 256 x 256 pixels to 1e-3 need 76 steps with 4 of them, 75 with 10, 86 with 3; to 1e-2, and 512 x 512, as many.
+WINDOW = 4
 
 
 class Lattice(reference.Dense):

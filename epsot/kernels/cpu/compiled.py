@@ -63,6 +63,11 @@ def uncounted(function: Kernel, **more: Any) -> Kernel:
     return inlined(function, _nrt=False, **more)
 
 
+def woven(function: Kernel, **more: Any) -> Kernel:
+    """A part that stands where it is called: to hand over records of many arrays takes longer than what it does."""
+    return uncounted(function, forceinline=True, **more)
+
+
 def compiled(function: Kernel, **more: Any) -> Kernel:
     """The function as a kernel that releases the GIL. Nothing is compiled before it is called.
 

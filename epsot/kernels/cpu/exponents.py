@@ -1,4 +1,4 @@
-"""Numbers as a mantissa and an integer exponent, many lines side by side, as intrinsics for Numba kernels.
+"""Numbers as a mantissa and an integer exponent, many lines side by side, and what lines are read and written by.
 
 A power 2^u of any size is m 2^e with m between sqrt(1/2) and sqrt(2). To multiply it by 2^t, the same for all lines, is
 to add an integer and to multiply by a number near 1: one exponential for each number, however often it is moved.
@@ -13,16 +13,23 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from epsot.kernels.cpu.sweeps import Arrays, steps
 from epsot.kernels.cpu.vectors import COEFFICIENTS, HIGHEST, INDEX, MANTISSA, VECTOR_BYTES, Value, Vectors, intrinsic
-from epsot.kernels.cpu.vectors import constant as literal
 
 LANES = {types.float32: 16, types.float64: 8}  # lines side by side: a cache line of mantissas
 EMPTY = {types.float32: -(2**29), types.float64: -(2**50)}  # the exponent of 0
 SIDE = 8 if VECTOR_BYTES == 64 else 4  # rows whose sums stay in registers
+SQUARE = 8  # numbers of float64 a side that are transposed at a time
 ROUNDING = 1.5 * 2.0**52  # what is added to it is rounded to an integer, which then stands in its low bits
+
+
+# log2(1 + x) / x for sqrt(1/2) <= 1 + x <= sqrt(2) in float32, right to 3e-9 of log2: its own rounding is 5e-8.
+LOGARITHM = (
+    *(1.4426950399991887, -0.7213473544788891, 0.48089852032399294, -0.36069654180928473, 0.28855256144406716),
+    *(-0.23960812186897062, 0.20485764762951025, -0.1913883767553834, 0.18476033472311207, -0.10749789501271874),
+)
+HALF_ROOT, HALF_ROOT_64 = 0x3F3504F3, 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
 
 
 class Lanes:
@@ -92,6 +99,20 @@ class Lanes:
         field = self.maximum(self.builder.add(exponent, self.every(bias)), self.every(0))
         return self.builder.bitcast(self.builder.shl(field, self.every(shift)), self.v.type)
 
+    def log2(self, number: Value, exponent: Value) -> Value:
+        """log2(number 2^exponent) in float64, of normal numbers above 0; of others it is anything finite."""
+        b, v, wide = self.builder, self.v, self.wide
+        if self.real == types.float64:
+            (log,) = wide.logarithms([number])
+            return wide.fma(log, wide.constant(1 / math.log(2.0)), b.sitofp(exponent, wide.type))
+        bits, shift = b.bitcast(number, self.integers), self.every(MANTISSA[self.real])
+        power = b.ashr(b.sub(bits, self.every(HALF_ROOT)), shift)
+        rest = b.fsub(b.bitcast(b.sub(bits, b.shl(power, shift)), v.type), v.constant(1.0))
+        log = v.constant(LOGARITHM[-1])
+        for coefficient in LOGARITHM[-2::-1]:
+            log = v.fma(log, rest, v.constant(coefficient))
+        return b.fadd(b.sitofp(b.add(exponent, power), wide.type), wide.widened(b.fmul(log, rest)))
+
 
 def real_of(kind: Any) -> Any:
     """The type of mantissas beside an array of these or of their exponents."""
@@ -115,169 +136,6 @@ def convert(typing: Any, lines: Any, row: Any, unit: Any, base: Any, mantissas: 
 
 
 @intrinsic
-def powers_of_two(
-    typing: Any, offsets: Any, start: Any, slope: Any, curve: Any, factors: Any, exponents: Any, line: Any
-) -> Any:
-    """factors[line, i] 2^exponents[line, i] = 2^(start + slope o + curve o^2) for all offsets o, of a multiple of 8."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(factors))
-        a.lanes = 8
-        a.v, a.wide = Vectors(builder, a.real, 8), Vectors(builder, types.float64, 8)
-        a.integers = ir.VectorType(a.integer, 8)
-        begin, slope, curve = (a.wide.splat(a.values[k]) for k in (1, 2, 3))
-        width = builder.extract_value(a.values[0].shape, 0)
-        first = builder.mul(a.values[6], width)
-        with steps(builder, width, 8) as i:
-            offset = a.wide.load(a.arrays.at(0, i))
-            exponent = a.wide.fma(a.wide.fma(curve, offset, slope), offset, begin)
-            power, integers = a.split(exponent)
-            a.v.store(power, a.arrays.at(4, first, i))
-            out = builder.bitcast(a.arrays.at(5, first, i), a.integers.as_pointer())
-            builder.store(integers, out, align=a.v.size)
-        return context.get_dummy_value()
-
-    return types.void(offsets, start, slope, curve, factors, exponents, line), codegen
-
-
-def highest_sum(a: Lanes, exponents: int, first: Value, count: Value, moves: int, line: Value) -> Value:
-    """max_j exponents[first + j] + moves[line, j]"""
-    b, best = a.builder, cgutils.alloca_once(a.builder, a.integers)
-    b.store(a.every(2 * a.empty), best)
-    with steps(b, count, 1) as j:
-        moved = b.add(a.load_integers(exponents, b.add(first, j)), a.splat(a.arrays.item(moves, line, j)))
-        b.store(a.maximum(moved, b.load(best)), best)
-    return b.load(best)
-
-
-@intrinsic
-def top_of(typing: Any, exponents: Any, first: Any, count: Any, moves: Any, line: Any, tops: Any, to: Any) -> Any:
-    """tops[to] = max_j exponents[first + j] + moves[line, j], j < count."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(exponents))
-        start = builder.mul(a.values[4], a.arrays.width(3))
-        a.store_integers(highest_sum(a, 0, a.values[1], a.values[2], 3, start), 5, a.values[6])
-        return context.get_dummy_value()
-
-    return types.void(exponents, first, count, moves, line, tops, to), codegen
-
-
-@intrinsic
-def exceeds(
-    typing: Any, exponents: Any, first: Any, count: Any, moves: Any, line: Any, sums: Any, row: Any, bits: Any
-) -> Any:
-    """Whether max_j exponents[first + j] + moves[line, j] + bits >= sums[row] in any lane, of those that are not 0."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(exponents))
-        start = builder.mul(a.values[4], a.arrays.width(3))
-        top = highest_sum(a, 0, a.values[1], a.values[2], 3, start)
-        number = builder.fadd(builder.sitofp(top, a.wide.type), a.wide.splat(a.values[7]))
-        more = builder.fcmp_unordered(">=", number, a.load_wide(5, a.values[6]))
-        some = builder.and_(more, builder.icmp_signed(">", top, a.every(a.empty // 2)))
-        bits_of = builder.bitcast(some, ir.IntType(a.lanes))
-        return builder.icmp_unsigned("!=", bits_of, ir.IntType(a.lanes)(0))
-
-    return types.boolean(exponents, first, count, moves, line, sums, row, bits), codegen
-
-
-@intrinsic
-def raise_tops(typing: Any, tops: Any, highest: Any, of: Any, moves: Any, count: Any) -> Any:
-    """tops[i] = max(tops[i], highest[of] + moves[of, i])"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(tops))
-        own, start = a.load_integers(1, a.values[2]), builder.mul(a.values[2], a.arrays.width(3))
-        with steps(builder, a.values[4], 1) as i:
-            moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
-            a.store_integers(a.maximum(moved, a.load_integers(0, i)), 0, i)
-        return context.get_dummy_value()
-
-    return types.void(tops, highest, of, moves, count), codegen
-
-
-@intrinsic
-def tilted(
-    typing: Any, mantissas: Any, exponents: Any, first: Any, count: Any, factors: Any, moves: Any, line: Any,
-    highest: Any, of: Any, out: Any, to: Any,
-) -> Any:  # fmt: skip
-    """out[to + j] = mantissas[first + j] factors[line, j] 2^(exponents[first + j] + moves[line, j] - highest[of])"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(mantissas))
-        first, start = a.values[2], builder.mul(a.values[6], a.arrays.width(4))
-        lowered = builder.sub(a.every(0), a.load_integers(7, a.values[8]))
-        with steps(builder, a.values[3], 1) as j:
-            row = builder.add(first, j)
-            exponent = builder.add(a.load_integers(1, row), a.splat(a.arrays.item(5, start, j)))
-            size = a.power(builder.add(exponent, lowered))
-            number = builder.fmul(a.load(0, row), a.v.splat(a.arrays.item(4, start, j)))
-            a.v.store(builder.fmul(number, size), a.at(9, builder.add(a.values[10], j)))
-        return context.get_dummy_value()
-
-    return types.void(mantissas, exponents, first, count, factors, moves, line, highest, of, out, to), codegen
-
-
-@intrinsic
-def fades(typing: Any, highest: Any, of: Any, factors: Any, moves: Any, tops: Any, count: Any, out: Any) -> Any:
-    """out[i] = factors[of, i] 2^(highest[of] + moves[of, i] - tops[i])"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(factors))
-        own, start = a.load_integers(0, a.values[1]), builder.mul(a.values[1], a.arrays.width(2))
-        with steps(builder, a.values[5], 1) as i:
-            moved = builder.add(own, a.splat(a.arrays.item(3, start, i)))
-            size = a.power(builder.sub(moved, a.load_integers(4, i)))
-            a.v.store(builder.fmul(size, a.v.splat(a.arrays.item(2, start, i))), a.at(6, i))
-        return context.get_dummy_value()
-
-    return types.void(highest, of, factors, moves, tops, count, out), codegen
-
-
-@intrinsic
-def weighed(typing: Any, numbers: Any, at: Any, values: Any, first: Any, count: Any, out: Any) -> Any:
-    """out[j] = numbers[at + j] values[first + j]"""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(numbers))
-        with steps(builder, a.values[4], 1) as j:
-            number, value = (a.load(k, builder.add(a.values[k + 1], j)) for k in (0, 2))
-            a.v.store(builder.fmul(number, value), a.at(5, j))
-        return context.get_dummy_value()
-
-    return types.void(numbers, at, values, first, count, out), codegen
-
-
-@intrinsic(prefer_literal=True)
-def add_product(
-    typing: Any, side: Any, matrix: Any, numbers: Any, at: Any, columns: Any, rows: Any, fades: Any, sums: Any, to: Any
-) -> Any:  # fmt: skip
-    """sums[to + i] += fades[i] sum_j matrix[j, i] numbers[at + j]; the sums of `side` rows stay in registers."""
-    abreast = literal(side)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
-        a = Lanes(context, builder, signature, arguments, real_of(numbers))
-        width = a.arrays.width(1)
-        slots = [a.v.variable() for _ in range(abreast)]
-        with steps(builder, a.values[5], abreast) as first:
-            for slot in slots:
-                builder.store(a.v.constant(0.0), slot)
-            with steps(builder, a.values[4], 1) as j:
-                number, start = a.load(2, builder.add(a.values[3], j)), builder.mul(j, width)
-                for i, slot in enumerate(slots):  # the numbers of a row of the matrix are neighbours
-                    entry = a.v.splat(a.arrays.item(1, start, first, INDEX(i)))
-                    builder.store(a.v.fma(entry, number, builder.load(slot)), slot)
-            for i, slot in enumerate(slots):
-                row = builder.add(first, INDEX(i))
-                out = builder.add(a.values[8], row)
-                a.v.store(a.v.fma(builder.load(slot), a.load(6, row), a.load(7, out)), a.at(7, out))
-        return context.get_dummy_value()
-
-    return types.void(side, matrix, numbers, at, columns, rows, fades, sums, to), codegen
-
-
-@intrinsic
 def logarithms_of(typing: Any, tops: Any, sums: Any, count: Any, out: Any, to: Any) -> Any:
     """out[to + i] = tops[i] + log2(sums[i]) in float64, -inf of 0."""
 
@@ -285,10 +143,80 @@ def logarithms_of(typing: Any, tops: Any, sums: Any, count: Any, out: Any, to: A
         a = Lanes(context, builder, signature, arguments, real_of(sums))
         with steps(builder, a.values[2], 1) as i:
             top, row = a.load_integers(0, i), builder.add(a.values[4], i)
-            (log,) = a.wide.logarithms([a.wide.widened(a.load(1, i))])
-            value = a.wide.fma(log, a.wide.constant(1 / math.log(2.0)), builder.sitofp(top, a.wide.type))
+            value = a.log2(a.load(1, i), top)
             some = builder.icmp_signed(">", top, a.every(a.empty // 2))
             a.wide.store(builder.select(some, value, a.wide.constant(-math.inf)), a.at(3, row))
         return context.get_dummy_value()
 
     return types.void(tops, sums, count, out, to), codegen
+
+
+@intrinsic
+def load_rows(typing: Any, flat: Any, start: Any, stride: Any, count: Any, lines: Any, like: Any) -> Any:
+    """lines[j, w] = flat[start + j stride + w]: lines side by side."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Lanes(context, builder, signature, arguments, real_of(like))
+        with steps(builder, a.values[3], 1) as j:
+            number = a.wide.load(a.arrays.at(0, a.values[1], builder.mul(j, a.values[2])))
+            a.wide.store(number, a.at(4, j))
+        return context.get_dummy_value()
+
+    return types.void(flat, start, stride, count, lines, like), codegen
+
+
+@intrinsic
+def store_rows(
+    typing: Any, lines: Any, base: Any, scale: Any, flat: Any, start: Any, stride: Any, count: Any, like: Any
+) -> Any:
+    """flat[start + i stride + w] = scale (lines[i, w] + base[0, w])"""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a = Lanes(context, builder, signature, arguments, real_of(like))
+        base, scale = a.load_wide(1, INDEX(0)), a.wide.splat(a.values[2])
+        with steps(builder, a.values[6], 1) as i:
+            number = builder.fmul(builder.fadd(a.load_wide(0, i), base), scale)
+            a.wide.store(number, a.arrays.at(3, a.values[4], builder.mul(i, a.values[5])))
+        return context.get_dummy_value()
+
+    return types.void(lines, base, scale, flat, start, stride, count, like), codegen
+
+
+@intrinsic
+def load_columns(typing: Any, flat: Any, start: Any, stride: Any, count: Any, lines: Any, like: Any) -> Any:
+    """lines[j, w] = flat[start + w stride + j], for a multiple of 8: lines one below the other."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Lanes(context, builder, signature, arguments, real_of(like)), Vectors(builder, types.float64, SQUARE)
+        with steps(builder, a.values[3], SQUARE) as j:
+            for half in range(0, a.lanes, SQUARE):
+                far = [builder.mul(a.values[2], INDEX(half + w)) for w in range(SQUARE)]
+                rows = v.transpose([v.load(a.arrays.at(0, a.values[1], w, j)) for w in far])
+                for k, row in enumerate(rows):
+                    place = builder.mul(builder.add(j, INDEX(k)), INDEX(a.lanes))
+                    v.store(row, a.arrays.at(4, place, INDEX(half)))
+        return context.get_dummy_value()
+
+    return types.void(flat, start, stride, count, lines, like), codegen
+
+
+@intrinsic
+def store_columns(
+    typing: Any, lines: Any, base: Any, scale: Any, flat: Any, start: Any, stride: Any, count: Any, like: Any
+) -> Any:
+    """flat[start + w stride + i] = scale (lines[i, w] + base[0, w]), for a multiple of 8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Lanes(context, builder, signature, arguments, real_of(like)), Vectors(builder, types.float64, SQUARE)
+        scale = v.splat(a.values[2])
+        with steps(builder, a.values[6], SQUARE) as i:
+            for half in range(0, a.lanes, SQUARE):
+                base, rows = v.load(a.arrays.at(1, INDEX(half))), []
+                for k in range(SQUARE):
+                    place = builder.mul(builder.add(i, INDEX(k)), INDEX(a.lanes))
+                    rows.append(builder.fmul(builder.fadd(v.load(a.arrays.at(0, place, INDEX(half))), base), scale))
+                for w, line in enumerate(v.transpose(rows)):
+                    v.store(line, a.arrays.at(3, a.values[4], builder.mul(a.values[5], INDEX(half + w)), i))
+        return context.get_dummy_value()
+
+    return types.void(lines, base, scale, flat, start, stride, count, like), codegen

@@ -22,18 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from epsot.kernels.cpu.compiled import inlined
-from epsot.kernels.cpu.exponents import (
-    SIDE,
-    add_product,
-    fades,
-    logarithms_of,
-    powers_of_two,
-    raise_tops,
-    tilted,
-    top_of,
-    weighed,
-)
+from epsot.kernels.cpu.compiled import uncounted, woven
+from epsot.kernels.cpu.exponents import SIDE, logarithms_of
+from epsot.kernels.cpu.tilts import add_product, fades, powers_of_two, raise_tops, tilted, top_of, weighed
 
 Array = NDArray[Any]
 
@@ -60,6 +51,12 @@ class Blocks(NamedTuple):
     bits: float  # what a block that is left out must be below the sum
     around: int  # blocks on either side of the best one that a window opens with
     matrix: Array  # (size, size) 2^(-c (p[i] - q[j])^2), a line for each column
+    # Where rows and columns are equally far apart, and there are not too many, what depends on their distance alone:
+    costs: NDArray[Any]  # (distances,) the exponents -c (x - y)^2, those of 0 of what is not seen; else empty
+    column_factors: Array  # (distances of blocks, at least 8) the tilts of columns; else one line
+    column_moves: NDArray[Any]
+    row_factors: Array
+    row_moves: NDArray[Any]
 
 
 class Room(NamedTuple):
@@ -70,10 +67,10 @@ class Room(NamedTuple):
     mantissas: Array
     exponents: Array
     values: Array  # (q, columns, lanes) what is averaged
-    column_factors: Array  # (1, size) of the tilt
-    column_moves: Array
-    row_factors: Array  # (column blocks, size)
-    row_moves: Array
+    column_factors: Array  # (1, at least 8) of a row or a tilt that is in no table
+    column_moves: NDArray[Any]
+    row_factors: Array  # (column blocks, at least 8)
+    row_moves: NDArray[Any]
     highest: Array  # (column blocks, lanes)
     tilted: Array  # (columns, lanes)
     tops: Array  # (size, lanes) of rows
@@ -93,44 +90,58 @@ def _beyond(D, offsets, half, tie, empty, moves):
             moves[j] = empty
 
 
-beyond = inlined(_beyond)
+beyond = woven(_beyond)
 
 
 def _seen_from(p, room, J, x, empty):
-    """The exponents -c (x - y)^2 of the columns of a block, and which of them count, for a row at x."""
+    """The powers -c (x - y)^2 of the columns of a block, for a row at x: the tilt of the room, of what counts."""
     D = x - p.Y[J]
     powers_of_two(p.columns, -p.c * D * D, 2 * p.c * D, -p.c, room.column_factors, room.column_moves, 0)
     if abs(D) + p.columns[p.size - 1] > p.half - p.tie:
         beyond(D, p.columns, p.half, p.tie, empty, room.column_moves[0])
 
 
-seen_from = inlined(_seen_from)
+seen_from = woven(_seen_from)
+
+
+def _tilt(p, room, R, J, k):
+    """The tilts of a pair of blocks, in the tables or the room: the line of the columns, and that of the rows."""
+    if len(p.costs) > 0:
+        line = R - J + len(p.Y) - 1
+        return line, line
+    D = p.X[R] - p.Y[J]
+    powers_of_two(p.columns, 0.0, 2 * p.c * D, 0.0, room.column_factors, room.column_moves, 0)
+    powers_of_two(p.rows, -p.c * D * D, -2 * p.c * D, 0.0, room.row_factors, room.row_moves, k)
+    return 0, k
+
+
+tilt = woven(_tilt)
 
 
 def _open_block(p, room, R, a, z, empty):
     """The columns tilted for a block of rows, block by block, and the largest exponent that each row finds."""
-    B = p.size
+    B, known = p.size, len(p.costs) > 0
+    factors, moves = (p.column_factors, p.column_moves) if known else (room.column_factors, room.column_moves)
+    row_moves = p.row_moves if known else room.row_moves
     room.tops[:] = empty
     for J in range(a, z):
-        D, k = p.X[R] - p.Y[J], J - a
-        if abs(D) + p.rows[B - 1] + p.columns[B - 1] > p.half - p.tie:
+        k = J - a
+        if abs(p.X[R] - p.Y[J]) + p.rows[B - 1] + p.columns[B - 1] > p.half - p.tie:
             for i in range(B):
                 seen_from(p, room, J, p.X[R] + p.rows[i], empty)
                 top_of(room.exponents, J * B, B, room.column_moves, 0, room.highest, k)
                 for w in range(room.tops.shape[1]):
                     room.tops[i, w] = max(room.tops[i, w], room.highest[k, w])
             continue
-        powers_of_two(p.columns, 0.0, 2 * p.c * D, 0.0, room.column_factors, room.column_moves, 0)
-        powers_of_two(p.rows, -p.c * D * D, -2 * p.c * D, 0.0, room.row_factors, room.row_moves, k)
-        top_of(room.exponents, J * B, B, room.column_moves, 0, room.highest, k)
+        line, row_line = tilt(p, room, R, J, k)
+        top_of(room.exponents, J * B, B, moves, line * moves.shape[1], room.highest, k)
         tilted(
-            room.mantissas, room.exponents, J * B, B, room.column_factors, room.column_moves, 0, room.highest, k,
-            room.tilted, k * B,
+            room.mantissas, room.exponents, J * B, B, factors, moves, line, room.highest, k, room.tilted, k * B,
         )  # fmt: skip
-        raise_tops(room.tops, room.highest, k, room.row_moves, B)
+        raise_tops(room.tops, room.highest, k, row_moves, row_line, B)
 
 
-open_block = inlined(_open_block)
+open_block = woven(_open_block)
 
 
 def _multiply(p, room, matrix, numbers, at, rows, to):
@@ -141,13 +152,17 @@ def _multiply(p, room, matrix, numbers, at, rows, to):
         add_product(1, matrix, numbers, at, p.size, rows, room.fades, room.sums, to)
 
 
-multiply = inlined(_multiply)
+multiply = woven(_multiply)
 
 
-def _add_pair(p, room, D, J, k, moment):
+def _add_pair(p, room, R, J, k, moment):
     """What the block J of columns, the k-th of the window, adds to the sums of a block of rows."""
-    B = p.size
-    fades(room.highest, k, room.row_factors, room.row_moves, room.tops, B, room.fades)
+    B, D = p.size, p.X[R] - p.Y[J]
+    if len(p.costs) > 0:
+        line = R - J + len(p.Y) - 1
+        fades(room.highest, k, p.row_factors, p.row_moves, line, room.tops, B, room.fades)
+    else:
+        fades(room.highest, k, room.row_factors, room.row_moves, k, room.tops, B, room.fades)
     multiply(p, room, p.matrix, room.tilted, k * B, B, 0)
     count = len(room.values)
     for q in range(count):
@@ -161,7 +176,7 @@ def _add_pair(p, room, D, J, k, moment):
         multiply(p, room, room.matrix, room.tilted, k * B, B, (1 + count) * B)
 
 
-add_pair = inlined(_add_pair)
+add_pair = woven(_add_pair)
 
 
 def _add_row(p, room, R, i, J, moment, empty):
@@ -186,7 +201,7 @@ def _add_row(p, room, R, i, J, moment, empty):
         add_product(1, room.matrix, room.fades, 0, B, 1, room.ones, room.sums, (1 + q) * B + i)
 
 
-add_row = inlined(_add_row)
+add_row = uncounted(_add_row)
 
 
 def _sum_block(p, room, R, a, z, moment, empty):
@@ -200,7 +215,7 @@ def _sum_block(p, room, R, a, z, moment, empty):
             for i in range(B):
                 add_row(p, room, R, i, J, moment, empty)
         else:
-            add_pair(p, room, D, J, J - a, moment)
+            add_pair(p, room, R, J, J - a, moment)
     logarithms_of(room.tops, room.sums, B, room.lines, R * B)
     for q in range(len(room.means)):
         for i in range(B):
@@ -209,4 +224,4 @@ def _sum_block(p, room, R, a, z, moment, empty):
                 room.means[q, R * B + i, w] = room.sums[(1 + q) * B + i, w] / room.sums[i, w] if found else 0.0
 
 
-sum_block = inlined(_sum_block)
+sum_block = uncounted(_sum_block)

@@ -12,40 +12,72 @@ from __future__ import annotations
 
 import numpy as np
 
-from epsot.kernels.cpu.compiled import compiled, inlined
-from epsot.kernels.cpu.exponents import convert, exceeds, top_of
+from epsot.kernels.cpu.compiled import compiled, inlined, uncounted, woven
+from epsot.kernels.cpu.exponents import SQUARE, convert, load_columns, load_rows, store_columns, store_rows
 from epsot.kernels.cpu.tilted import seen_from, sum_block
+from epsot.kernels.cpu.tilts import exceeds, top_of
 
 SPARE = 4.0  # bits by which the windows of the next call are wider than they have to be in this one
 
 
-def _matters(p, room, J, x, row, bits, empty):
-    """Whether the block J of columns may carry more than 2^-bits of the sum of a row, at x, in some line."""
-    seen_from(p, room, J, x, empty)
-    return exceeds(room.exponents, J * p.size, p.size, room.column_moves, 0, room.lines, row, bits)
+def _costs_from(p, room, R, i, J, empty):
+    """Where the exponents of the costs of a block of columns stand, for a row of a block: in the table or the room."""
+    if len(p.costs) > 0:
+        return J * p.size - (R * p.size + i) + p.size * len(p.X) - 1
+    seen_from(p, room, J, p.X[R] + p.rows[i], empty)
+    return 0
 
 
-matters = inlined(_matters)
+costs_from = woven(_costs_from)
 
 
-def _gather(flat, starts, stride, wide, count, lines):
-    """lines[j, w] = flat[starts[w] + j stride]"""
-    for j in range(count):
+def _matters(p, room, R, i, J, bits, empty):
+    """Whether the block J of columns may carry more than 2^-bits of the sum of row i of the block R, in any line."""
+    start, row = costs_from(p, room, R, i, J, empty), R * p.size + i
+    if len(p.costs) > 0:
+        return exceeds(room.exponents, J * p.size, p.size, p.costs, start, room.lines, row, bits)
+    return exceeds(room.exponents, J * p.size, p.size, room.column_moves, start, room.lines, row, bits)
+
+
+matters = woven(_matters)
+
+
+def _gather(flat, starts, stride, wide, count, lines, like):
+    """lines[j, w] = flat[starts[w] + j stride], -inf in lanes of no line."""
+    lanes = lines.shape[1]
+    if wide == lanes and starts[lanes - 1] - starts[0] == lanes - 1:
+        load_rows(flat, starts[0], stride, count, lines, like)
+        return
+    done = 0
+    if wide == lanes and stride == 1:
+        done = count // SQUARE * SQUARE
+        load_columns(flat, starts[0], starts[1] - starts[0], done, lines, like)
+    for j in range(done, count):
         for w in range(wide):
             lines[j, w] = flat[starts[w] + j * stride]
+        for w in range(wide, lanes):
+            lines[j, w] = -np.inf
 
 
-gather = inlined(_gather)
+gather = uncounted(_gather)
 
 
-def _scatter(lines, starts, stride, wide, count, base, scale, flat):
-    """flat[starts[w] + i stride] = scale (lines[i, w] + base[w])"""
-    for i in range(count):
+def _scatter(lines, starts, stride, wide, count, base, scale, flat, like):
+    """flat[starts[w] + i stride] = scale (lines[i, w] + base[0, w])"""
+    lanes = lines.shape[1]
+    if wide == lanes and starts[lanes - 1] - starts[0] == lanes - 1:
+        store_rows(lines, base, scale, flat, starts[0], stride, count, like)
+        return
+    done = 0
+    if wide == lanes and stride == 1:
+        done = count // SQUARE * SQUARE
+        store_columns(lines, base, scale, flat, starts[0], starts[1] - starts[0], done, like)
+    for i in range(done, count):
         for w in range(wide):
-            flat[starts[w] + i * stride] = scale * (lines[i, w] + base[w])
+            flat[starts[w] + i * stride] = scale * (lines[i, w] + base[0, w])
 
 
-scatter = inlined(_scatter)
+scatter = uncounted(_scatter)
 
 
 def _starts_of(first, wide, count, inner, starts):
@@ -55,20 +87,20 @@ def _starts_of(first, wide, count, inner, starts):
         starts[w] = line // inner * count * inner + line % inner
 
 
-starts_of = inlined(_starts_of)
+starts_of = uncounted(_starts_of)
 
 
-def _tops_of_lines(lines, count, wide, unit, base):
+def _tops_of_lines(lines, count, unit, base):
     """base[w] = the largest unit lines[j, w] as an integer, 0 where there is none."""
     base[:] = -np.inf
     for j in range(count):
-        for w in range(wide):
+        for w in range(len(base)):
             base[w] = max(base[w], lines[j, w])
     for w in range(len(base)):
         base[w] = np.rint(unit * base[w]) if base[w] > -np.inf else 0.0
 
 
-tops_of_lines = inlined(_tops_of_lines)
+tops_of_lines = uncounted(_tops_of_lines)
 
 
 def _first_windows(p, room, lo, hi, best, empty):
@@ -92,8 +124,11 @@ def _first_windows(p, room, lo, hi, best, empty):
             most[:] = empty // 2
             which[:] = -1
             for J in range(first, last + 1):
-                seen_from(p, room, J, p.X[R], empty)
-                top_of(room.exponents, J * p.size, p.size, room.column_moves, 0, room.highest, 0)
+                start = costs_from(p, room, R, p.size // 2, J, empty)
+                if len(p.costs) > 0:
+                    top_of(room.exponents, J * p.size, p.size, p.costs, start, room.highest, 0)
+                else:
+                    top_of(room.exponents, J * p.size, p.size, room.column_moves, start, room.highest, 0)
                 for w in range(lanes):
                     if room.highest[0, w] > most[w]:
                         most[w], which[w] = room.highest[0, w], J
@@ -122,7 +157,7 @@ def _sweep(p, room, lo, hi, moment, empty):
         sum_block(p, room, R, a, z, moment, empty)
         pairs += z - a
         J = past
-        while J < a and not matters(p, room, J, p.X[R] + p.rows[0], R * p.size, p.bits, empty):
+        while J < a and not matters(p, room, R, 0, J, p.bits, empty):
             J += 1
         if J < a:
             a = J
@@ -134,7 +169,7 @@ def _sweep(p, room, lo, hi, moment, empty):
         last = min(p.size, p.n - R * p.size) - 1
         top = min(p.end[R], hi[R + 1] if R + 1 < nI else len(p.Y))
         J = top
-        while J > z and not matters(p, room, J - 1, p.X[R] + p.rows[last], R * p.size + last, p.bits, empty):
+        while J > z and not matters(p, room, R, last, J - 1, p.bits, empty):
             J -= 1
         if J > z:
             hi[R] = J
@@ -143,7 +178,7 @@ def _sweep(p, room, lo, hi, moment, empty):
     return pairs
 
 
-sweep = inlined(_sweep)
+sweep = uncounted(_sweep)
 
 
 def _trim(p, room, lo, hi, empty):
@@ -152,9 +187,9 @@ def _trim(p, room, lo, hi, empty):
     for R in range(nI):
         a, z = lo[R], hi[R]
         last = min(p.size, p.n - R * p.size) - 1
-        while a < z - 1 and not matters(p, room, a, p.X[R] + p.rows[0], R * p.size, bits, empty):
+        while a < z - 1 and not matters(p, room, R, 0, a, bits, empty):
             a += 1
-        while z > a + 1 and not matters(p, room, z - 1, p.X[R] + p.rows[last], R * p.size + last, bits, empty):
+        while z > a + 1 and not matters(p, room, R, last, z - 1, bits, empty):
             z -= 1
         lo[R], hi[R] = a, z
     for R in range(nI - 2, -1, -1):  # edges that fall back nowhere, as the tests need
@@ -163,10 +198,10 @@ def _trim(p, room, lo, hi, empty):
         hi[R] = max(hi[R], hi[R - 1])
 
 
-trim = inlined(_trim)
+trim = uncounted(_trim)
 
 
-def _squares(u, given, p, unit, scale, moment, windows, known, room, groups, lanes, empty, begin, end, out, means):
+def _squares(u, given, p, unit, scale, moment, windows, known, room, lanes, empty, begin, end, out, means):
     """out = scale log2 sum_j 2^(unit u[j] - c (x - y)^2) for the groups of lines begin, ... < end.
 
     u, out: all lines, flat. given: (q, m lines), of which means[:q] are the means; means[q] that of a moment.
@@ -179,13 +214,12 @@ def _squares(u, given, p, unit, scale, moment, windows, known, room, groups, lan
         first = group * lanes
         wide = min(lanes, count - first)
         starts_of(first, wide, p.m, p.inner, starts)
-        room.lines[:] = -np.inf
-        gather(u, starts, p.inner, wide, p.m, room.lines)
-        tops_of_lines(room.lines, p.m, wide, unit, room.base[0])
-        nowhere = len(room.lines) - 1
+        gather(u, starts, p.inner, wide, p.m, room.lines, room.mantissas)
+        tops_of_lines(room.lines, p.m, unit, room.base[0])
+        room.lines[p.m] = -np.inf  # what stands nowhere
         for j in range(len(room.mantissas)):
             row = p.source[j]
-            convert(room.lines, row if row >= 0 else nowhere, unit, room.base, room.mantissas, room.exponents, j)
+            convert(room.lines, row if row >= 0 else p.m, unit, room.base, room.mantissas, room.exponents, j)
         for q in range(len(given)):
             for j in range(len(room.mantissas)):
                 row = p.source[j]
@@ -197,7 +231,7 @@ def _squares(u, given, p, unit, scale, moment, windows, known, room, groups, lan
         pairs += sweep(p, room, lo, hi, moment, empty)
         trim(p, room, lo, hi, empty)
         starts_of(first, wide, p.n, p.inner, starts)
-        scatter(room.lines, starts, p.inner, wide, p.n, room.base[0], scale, out)
+        scatter(room.lines, starts, p.inner, wide, p.n, room.base, scale, out, room.mantissas)
         for q in range(len(means)):
             for i in range(p.n):
                 for w in range(wide):
