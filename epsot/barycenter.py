@@ -9,7 +9,8 @@ from typing import Any
 from epsot.arguments import as_options, as_shares, by_length
 from epsot.arrays import axes_of
 from epsot.devices import on_array_device
-from epsot.drivers.barycenter import BarycenterIntermediate, solve_barycenter
+from epsot.drivers.barycenter import solve_barycenter
+from epsot.drivers.barycenter_stages import BarycenterIntermediate
 from epsot.geometry.grid import axes_of_weights
 from epsot.libraries import as_numpy
 from epsot.problems.barycenter import pose_barycenter

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import epsot
+from epsot.geometry.pyramid import interpolated
 from tests.checks import close, slopes, up_to_constant
 
 BLUR = 0.2
@@ -206,6 +207,49 @@ def test_grids_are_points() -> None:
     close(result.weights.reshape(-1), flat.weights, 1e-6)
     close(result.value, flat.value, 1e-10)
     close(result.gap, flat.gap, 1e-7)
+
+
+def test_coarse_grids_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From coarse to fine or on all pixels from the start: the same barycenter, in fewer steps on the pixels."""
+    grid = epsot.Grid((40, 33), spacing=(1.0, 1.5), origin=(3.0, -2.0))
+    a = gaussians(grid, [(13.0, 12.0), (30.0, 34.0)], 4.5)
+    options: dict[str, Any] = {"blur": 2.5, "tol": 1e-5, "max_iter": 3000}
+    result = epsot.barycenter(grid, a, [1, 2], **options)
+    assert result.nit > len(result.history)  # which holds the steps on the pixels
+    monkeypatch.setattr("epsot.geometry.separable.Separable.resolutions", lambda *args, **kwargs: None)
+    whole = epsot.barycenter(grid, a, [1, 2], **options)
+    assert whole.nit == len(whole.history)
+    close(result.value, whole.value, 1e-5)
+    assert np.abs(result.weights - whole.weights).sum() < 2e-3
+    assert len(result.history) < whole.nit
+
+
+@pytest.mark.parametrize("nit", [1, 12])
+def test_callback_from_coarse_grids(nit: int) -> None:
+    """It sees weights of the shape of the grid, and may end the solve on any."""
+    grid = epsot.Grid((40, 33))
+    a = 2 * gaussians(grid, [(13.0, 12.0), (30.0, 20.0)], 4.5)
+
+    def stop(record: Any) -> None:
+        assert record.weights.shape == grid.shape
+        close(record.weights.sum(), 2.0)
+        if record.nit == nit:
+            raise StopIteration
+
+    result = epsot.barycenter(grid, a, blur=2.0, tol=1e-9, callback=stop)
+    assert result.status is epsot.Status.STOPPED
+    assert result.nit == nit + 1 if nit == 1 else result.nit >= nit
+    close(result.weights.sum(), 2.0)
+
+
+def test_interpolation_of_cubics() -> None:
+    """Between four nodes a cubic is exact, and a constant everywhere."""
+    coarse, fine = epsot.Grid((9, 8), spacing=2.0, origin=0.5), epsot.Grid((18, 16))
+    cubic = [(z[:, 0] - 7) ** 3 / 50 - z[:, 1] ** 2 + z[:, 0] * z[:, 1] for z in (coarse.points, fine.points)]
+    found = interpolated(cubic[0], coarse, fine, np).reshape(fine.shape)
+    inside = slice(3, -3), slice(3, -3)
+    close(found[inside], cubic[1].reshape(fine.shape)[inside], 1e-11)
+    close(interpolated(np.ones(72), coarse, fine, np), 1.0, 1e-14)
 
 
 def test_periodic_axis() -> None:

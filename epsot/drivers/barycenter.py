@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
-from epsot.devices import device_aware
+from epsot.drivers.barycenter_stages import BarycenterIntermediate, from_coarse, watch
 from epsot.drivers.choice import solve_self, solve_transport
 from epsot.drivers.options import Options
 from epsot.drivers.verification import LAST_STEPS
 from epsot.kernels.reference import logsumexp
 from epsot.problems.barycenter import BarycenterInstance
 from epsot.results.barycenter import BarycenterResult
-from epsot.results.result import SinkhornResult, over
-from epsot.solver.acceleration import AcceleratedState
+from epsot.results.result import SinkhornResult
 from epsot.solver.barycenter import BarycenterDual, BarycenterState, Barycentric, MixedBarycenter
 from epsot.solver.loop import Ending, anneal
 from epsot.solver.schedule import Level
@@ -29,30 +26,6 @@ HELD = 0.03  # marginal error at which a temperature above the target is left; f
 HELD_STEPS = 12  # steps of four images of 128 x 128 pixels at a blur of one or two, to 1e-3; after so many in any case
 WARMER = 4.0  # times the blur of an earlier result: where a solve goes on from that, with other shares
 PRECISE = 1e-4  # marginal error of the transport of a measure with itself, for the value: its square counts
-
-
-@device_aware
-class BarycenterIntermediate:
-    """The record that a callback gets after each iteration: `nit`, `eps`, `marginal_error`, and on demand `weights`."""
-
-    def __init__(self, nit: int, eps: float, marginal_error: float, log_a: Array, instance: BarycenterInstance) -> None:
-        self.nit, self.eps, self.marginal_error = nit, eps, marginal_error
-        self._log_a, self._instance = log_a, instance
-
-    @property
-    def place(self) -> Place:
-        """Where the work is done."""
-        return self._instance.place
-
-    @property
-    def weights(self) -> Array:
-        """The weights of this iteration, of the mass of the measures."""
-        xp, geometry = self.place.xp, self._instance.geometry
-        weights = over(geometry.supports[0], xp.exp(self._log_a) * self._instance.mass, xp)
-        return in_dtype(weights, geometry.dtype, self.place)
-
-    def __repr__(self) -> str:
-        return f"BarycenterIntermediate(nit={self.nit}, eps={self.eps:.4g})"
 
 
 def solve_barycenter(instance: BarycenterInstance, options: Options, init: BarycenterResult | None) -> BarycenterResult:
@@ -84,11 +57,19 @@ def annealed(instance: BarycenterInstance, options: Options, init: BarycenterRes
     plain = Barycentric(instance.problem)
     warm = None if init is None or options.tol is None else warm_start(instance, init, plain)
     schedule = levels(instance, options, None if warm is None else warm.eps)
-    state = plain.init(schedule[0].eps) if warm is None else warm
     if options.tol is None:
+        state = plain.init(schedule[0].eps)
         return anneal(plain, state, schedule, options.max_iter, watch(instance, options.callback))
+    nit, stopped = 0, False
+    if warm is None:
+        warm, nit, stopped = from_coarse(instance, options, schedule)
+        schedule = [level for level in schedule if level.eps <= warm.eps]
+    if stopped:
+        dual = plain.step(warm, instance.eps).dual
+        return Ending(dual, Status.STOPPED, nit + 1, ())
     update = MixedBarycenter(plain)
-    return anneal(update, update.init(state), schedule, options.max_iter, watch(instance, options.callback))
+    observe = watch(instance, options.callback)
+    return anneal(update, update.init(warm), schedule, options.max_iter, observe, nit)
 
 
 def warm_start(instance: BarycenterInstance, init: BarycenterResult, plain: Barycentric) -> BarycenterState | None:
@@ -157,20 +138,6 @@ def verified(instance: BarycenterInstance, ending: Ending[BarycenterDual], optio
     last = anneal(update, state, (level,), options.max_iter, watch(instance, options.callback), ending.nit)
     status = last.status if last.status in (Status.CONVERGED, Status.STOPPED) else Status.STALLED
     return replace(last, status=status, history=(*ending.history, *last.history))
-
-
-def watch(
-    instance: BarycenterInstance, callback: Callable[[Any], object] | None
-) -> Callable[[int, float, Any], object] | None:
-    """What observes the steps, plain or mixed."""
-    if callback is None:
-        return None
-
-    def observe(nit: int, eps: float, state: AcceleratedState | BarycenterState) -> object:
-        dual: BarycenterDual = (state.plain if isinstance(state, AcceleratedState) else state).dual
-        return callback(BarycenterIntermediate(nit, eps, dual.marginal_error, dual.log_a, instance))
-
-    return observe
 
 
 def self_transport(instance: BarycenterInstance, options: Options, k: int) -> SinkhornResult:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from epsot.costs import Array
 from epsot.geometry.grid import Grid, Periods, Shape
 from epsot.geometry.resolutions import Resolutions
@@ -41,6 +43,23 @@ def halved(weights: Array, axis: int, xp: Any) -> Array:
         weights = xp.concat([weights, xp.zeros_like(weights[index])], axis=axis)
     shape = tuple(weights.shape)
     return xp.sum(xp.reshape(weights, (*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :])), axis=axis + 1)
+
+
+def interpolated(values: Array, coarse: Grid, fine: Grid, xp: Any) -> Array:
+    """Numbers at the nodes of one grid at those of another within it, by cubics along each axis.  (n,) -> (m,)"""
+    values = xp.reshape(values, coarse.shape)
+    for axis, (n, line) in enumerate(zip(coarse.shape, fine.axes, strict=True)):
+        where = (line - coarse.origin[axis]) / coarse.spacing[axis]
+        first = np.clip(np.floor(where).astype(np.int64), 0, max(0, n - 2))
+        s = np.clip(where - first, -0.5, 1.5)
+        shares = -s * (s - 1) * (s - 2) / 6, (s * s - 1) * (s - 2) / 2, -s * (s + 1) * (s - 2) / 2, s * (s * s - 1) / 6
+        total: Any = 0.0
+        for offset, share in zip((-1, 0, 1, 2), shares, strict=True):
+            index = xp.asarray(np.clip(first + offset, 0, n - 1), device=values.device)
+            share = np.reshape(share, (-1,) + (1,) * (len(fine.shape) - 1 - axis))
+            total = total + xp.take(values, index, axis=axis) * xp.asarray(share, device=values.device)
+        values = total
+    return xp.reshape(values, (-1,))
 
 
 class Image:

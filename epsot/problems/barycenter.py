@@ -51,6 +51,11 @@ class BarycenterProblem:
     def vectors(self) -> Vectors:
         return self.measures[0].vectors
 
+    def at_resolution(self, core: Geometry, weights: list[Array]) -> BarycenterProblem:
+        """Other, coarser measures in place of these, over such a geometry."""
+        measures = tuple(measure.resampled(z) for measure, z in zip(self.measures, weights, strict=True))
+        return replace(self, kernel=core.kernel(self.kernel.workers), measures=measures)
+
     def full(self, number: float) -> Array:
         """The same number at every point.  (n,)"""
         place = self.place
