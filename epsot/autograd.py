@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from importlib import import_module
+from inspect import signature
 from operator import add
 from typing import Any, NoReturn, TypeAlias
 
@@ -101,6 +102,10 @@ def refuse_nested_jvp() -> None:
 
 class Loss(torch.autograd.Function):
     """What all functions here have in common: they keep the solve, and the measures for the functions that follow."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.forward.__signature__ = signature(cls.forward)  # PyTorch asks for it in each call, which takes 0.03 ms
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
