@@ -40,7 +40,7 @@ def barycenter(
     ----------
     support : (n, d) array or Grid
         The points that carry all measures, and the barycenter.
-    a : (K, n) array, (K, *shape) array for a Grid, or list of K arrays
+    a : (K, n) array, (K, ...) array over a Grid, or list of K arrays
         Non-negative weights of the measures, of equal mass; some may be zero.
     t : (K,) array, optional
         Their shares in the mean, non-negative, which are normalised to sum one; by default all equal.

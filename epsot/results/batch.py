@@ -169,8 +169,8 @@ class BatchResult(Results):
     success, status, nit : arrays of the shape of the batch
         `status` has the numbers of `Status`.
     eps, rho : arrays
-    message : str
-        How many items have ended how.
+    message, shape : str and tuple of int
+        How many items have ended how, and the shape of the batch.
     """
 
     batch: Batch
