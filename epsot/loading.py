@@ -8,6 +8,7 @@ from typing import Any
 
 from epsot import archives
 from epsot.arrays import NUMPY, Place
+from epsot.devices import on_array_device
 from epsot.drivers.many import engine_of
 from epsot.drivers.records import BatchRecord, Record
 from epsot.kernels.batches import Solved
@@ -22,6 +23,7 @@ from epsot.results.result import SinkhornResult
 HERE = Place(NUMPY.xp, "cpu")
 
 
+@on_array_device
 def load(path: str | os.PathLike[str]) -> Any:
     """What the method `save` of a result, or of the record of a callback, has written.
 

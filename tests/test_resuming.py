@@ -44,6 +44,13 @@ def weights(n: int) -> np.ndarray:
     return a / a.sum()
 
 
+GRIDS = epsot.Grid((10, 14)), epsot.Grid((12, 9), origin=1.5)
+
+
+def images() -> tuple[np.ndarray, np.ndarray]:
+    return weights(140).reshape(10, 14), np.random.default_rng(7).dirichlet(np.ones(108)).reshape(12, 9)
+
+
 SOLVES: dict[str, Callable[..., Any]] = {
     "points": lambda **k: epsot.sinkhorn(*clouds(), weights(60), blur=0.02, **k),
     "float32": lambda **k: epsot.sinkhorn(*(z.astype(np.float32) for z in clouds()), blur=0.02, **k),
@@ -51,6 +58,7 @@ SOLVES: dict[str, Callable[..., Any]] = {
     "divergence": lambda **k: epsot.sinkhorn_divergence(*clouds(), blur=0.02, **k),
     "matrix": lambda **k: epsot.solve(epsot.CostMatrix(np.random.default_rng(3).random((40, 30))), eps=0.01, **k),
     "cells": lambda **k: epsot.solve(Multiscale(*clouds(500, 400)), weights(500), eps=0.02**2, **k),
+    "grids": lambda **k: epsot.sinkhorn(*GRIDS, *images(), blur=0.5, **k),
     "wide": lambda **k: epsot.sinkhorn(*clouds(8, 4500), weights(8), blur=0.05, tol=1e-6, **k),
 }
 
@@ -72,7 +80,7 @@ def test_a_killed_solve_goes_on(name: str, tmp_path: Path) -> None:
 
 def test_records_are_what_was_seen(tmp_path: Path) -> None:
     """To the bit, of the points also where the solve is on cells; saved again they are the same."""
-    for name in ("points", "float32", "cells"):
+    for name in ("points", "float32", "cells", "grids"):
         seen: list[Any] = []
 
         def callback(record: Any, seen: list[Any] = seen) -> None:
@@ -112,7 +120,7 @@ def test_a_killed_batch_goes_on(tmp_path: Path) -> None:
         np.testing.assert_allclose(warm.value, cold.value, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["points", "divergence", "unbalanced", "matrix"])
+@pytest.mark.parametrize("name", ["points", "divergence", "unbalanced", "matrix", "grids"])
 def test_loaded_results_are_starts(name: str, tmp_path: Path) -> None:
     cold = SOLVES[name](**EXACT)
     cold.save(tmp_path / "result")
@@ -159,8 +167,8 @@ def test_pairs_are_starts(name: str) -> None:
         "shifted": [f + 3.0, g - 3.0],
         "lists": (f.tolist(), g.tolist()),
         "zeros": (0 * f, 0 * g),
-        "noise": (f * rng.random(len(f)), g * rng.random(len(g))),
-        "huge": (1e200 * np.ones(len(f)), g),
+        "noise": (f * rng.random(f.shape), g * rng.random(g.shape)),
+        "huge": (1e200 * np.ones(f.shape), g),
     }
     for what, pair in pairs.items():
         before = [np.array(z) for z in pair]
@@ -197,6 +205,62 @@ def test_records_of_a_running_solve_are_starts() -> None:
     with pytest.raises(Killed):
         SOLVES["points"](callback=callback)
     assert SOLVES["points"](init=seen[-1]).success
+
+
+def test_a_killed_batch_of_images_goes_on(tmp_path: Path) -> None:
+    """Its items are solved one after the other: those to come are at the beginning, and begin there."""
+    a, b = images()
+    many, seen = np.stack([a, a[::-1], a[:, ::-1]]), []
+
+    def call(**options: Any) -> Any:
+        return epsot.sinkhorn(*GRIDS, many, b, blur=0.5, **options)
+
+    def callback(record: Any) -> None:
+        seen.append((record.nit.copy(), record.progress, record.f, record.record()))
+        if record.nit[1] == 5:
+            record.save(tmp_path / "record")
+            assert repr(record).startswith("BatchSoFar(shape=(3,)")
+            raise Killed
+
+    cold = call()
+    with pytest.raises(Killed):
+        call(callback=callback)
+    record = epsot.load(tmp_path / "record")
+    nits, shares, potentials, records = zip(*seen, strict=True)
+    assert nits[-1].tolist() == record.nit.tolist() == [cold.nit[0], 5, 0]
+    assert 0 <= shares[0] < 1 / 3 < shares[-1] < 2 / 3
+    assert min(np.diff(shares)) >= 0
+    assert record.f.shape == records[-1].f.shape == cold.f.shape == (3, 10, 14)
+    np.testing.assert_array_equal(record.f, potentials[-1])
+    assert not record.f[2].any()
+    assert np.isinf(record.eps[2])
+    assert np.isnan(record.marginal_error[2])
+    warm = call(init=record)
+    assert warm.success.all()
+    assert warm.nit[0] <= 3
+    assert warm.nit.sum() < cold.nit.sum()
+    np.testing.assert_allclose(warm.value, cold.value, rtol=2e-3)
+    for init in ((cold.f, cold.g), (cold.f[0], cold.g[0]), cold):
+        assert call(init=init).success.all()
+
+
+def test_images_have_their_shape() -> None:
+    f, g = np.zeros((10, 14)), np.zeros((12, 9))
+    wrong = epsot.sinkhorn(GRIDS[0], epsot.Grid((9, 12)), blur=3.0, callback=(seen := []).append)
+    for pair, message in (
+        ((f.ravel(), g), r"`init[0]` must have shape (10, 14), that of its grid, got (140,)"),
+        ((f, g.T), r"`init[1]` must have shape (12, 9), that of its grid, got (9, 12)"),
+        (seen[-1].record(), r"`init[1]` must have shape (12, 9), that of its grid, got (9, 12)"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            epsot.sinkhorn(*GRIDS, *images(), blur=3.0, init=pair)
+    assert epsot.sinkhorn(*GRIDS, *images(), blur=3.0, init=wrong).success  # another grid: its potential extends
+    many = np.stack([images()[0]] * 2)
+    with pytest.raises(ValueError, match=re.escape("`init[0]` must have the shape of its grid, (10, 14)")):
+        epsot.sinkhorn(*GRIDS, many, images()[1], blur=3.0, init=(np.zeros((2, 140)), g))
+    epsot.sinkhorn(GRIDS[0], epsot.Grid((9, 12)), many, None, blur=3.0, callback=seen.append)
+    with pytest.raises(ValueError, match=re.escape("`init` must be a record over grids of the shapes of these")):
+        epsot.sinkhorn(*GRIDS, many, images()[1], blur=3.0, init=seen[-1])
 
 
 N, M = 6, 5

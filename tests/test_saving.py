@@ -46,6 +46,7 @@ def same_result(again: Any, result: Any) -> None:
     points = result.instance.geometry.points is not None
     for name in (*NUMBERS, *WORDS, "history", *(IN_POINTS if points else ())):
         equal(getattr(again, name), getattr(result, name))
+    equal(again.instance.geometry.supports, result.instance.geometry.supports)
     equal(again.plan.to_dense(), result.plan.to_dense())
     equal(again.plan.T @ np.ones(result.plan.shape[0]), result.plan.T @ np.ones(result.plan.shape[0]))
     equal(repr(again), repr(result))
@@ -87,6 +88,12 @@ def singles() -> dict[str, Any]:
     single = x.astype(np.float32), y.astype(np.float32)
     far = x + 1e3, y
     deep = rng.random((8, 5)), rng.random((8, 5))
+    grid, wide = epsot.Grid((3, 4), spacing=0.25), epsot.Grid((5, 2), spacing=(0.2, 0.4), origin=(0.1, 0.0))
+    ring = epsot.Grid((4, 5), spacing=0.2, periodic=(True, False))
+    image, other = rng.random((3, 4)), rng.random((5, 2))
+    image[1, :2] = 0
+    image, other = image / image.sum(), other / other.sum()
+    around = rng.dirichlet(np.ones(20), 2).reshape(2, 4, 5)
     labels = {"labels_x": np.arange(9) // 3, "labels_y": np.arange(7) // 2}
     return {
         "plain": lambda: epsot.sinkhorn(x, y, blur=0.3),
@@ -111,6 +118,18 @@ def singles() -> dict[str, Any]:
         "matrices within": lambda: epsot.divergence(epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy), a, eps=0.3),
         "clusters": lambda: epsot.divergence(Multiscale(x, y, **labels), a, eps=0.1),
         "cells": lambda: epsot.solve(Multiscale(x, y), a, eps=0.1),
+        "grids": lambda: epsot.sinkhorn(grid, wide, image, other, blur=0.3),
+        "float32 grids": lambda: epsot.sinkhorn_divergence(
+            grid, grid, image.astype(np.float32), image.astype(np.float32)[::-1], blur=0.3, reach=(1.0, 0.5)
+        ),
+        "grids that close": lambda: epsot.sinkhorn_divergence(ring, ring, *around, blur=0.3),
+        "distances on grids that close": lambda: epsot.sinkhorn_divergence(ring, ring, *around, blur=0.3, p=1),
+        "distances on grids": lambda: epsot.sinkhorn_divergence(grid, wide, image, other, blur=0.3, p=1),
+        "cityblock on grids": lambda: epsot.solve(epsot.PointCloud(grid, wide, cost="cityblock"), image, eps=0.3),
+        "a cloud and a grid": lambda: epsot.sinkhorn_divergence(single[0], wide, None, other, blur=0.3),
+        "a grid and a cloud": lambda: epsot.sinkhorn(ring, y, around[0], blur=0.3),
+        "a grid with itself": lambda: epsot.sinkhorn_divergence(grid, grid, image, image, blur=0.3),
+        "cells of grids": lambda: epsot.solve(Multiscale(grid, y), image, eps=0.1),
         "stopped": lambda: epsot.sinkhorn(x, y, blur=0.01, callback=stop),
     }
 
@@ -156,6 +175,7 @@ def batches() -> dict[str, Any]:
     C_xx, C_yy = np.abs(x[0, :, :1] - x[0, :, 0]), np.abs(y[:, :1] - y[:, 0])
     both = np.stack([y, y + 0.1])
     unit = weights / weights.sum(axis=1, keepdims=True)
+    grid, image = epsot.Grid((2, 3), spacing=0.5), unit.reshape(3, 2, 3)
     return {
         "many stacked": lambda: epsot.sinkhorn(x, y, unit, blur=0.3),
         "many two axes": lambda: epsot.sinkhorn(x[:2, None], both[None], blur=[0.2, 0.3], p=1),
@@ -170,6 +190,12 @@ def batches() -> dict[str, Any]:
         "many watched": lambda: epsot.sinkhorn_divergence(x, y, unit, blur=0.3, callback=lambda record: None),
         "many cosine": lambda: epsot.solve(epsot.PointCloud(x, y, cost="cosine"), eps=0.3),
         "many empty": lambda: epsot.sinkhorn(x[:0], y, blur=0.3),
+        "many images": lambda: epsot.sinkhorn_divergence(grid, grid, image, image[0], blur=0.3),
+        "many float32 images": lambda: epsot.sinkhorn(
+            grid, epsot.Grid((4, 2)), image[:, None].astype(np.float32), None, blur=[0.3, 0.5], tol=None
+        ),
+        "many images by points": lambda: epsot.sinkhorn_divergence(grid, grid, image, image[0], blur=0.3, p=1),
+        "many clouds and a grid": lambda: epsot.sinkhorn(x, grid, None, image, blur=0.3),
         "many matrices": lambda: epsot.solve(epsot.CostMatrix(C), unit[:2], eps=0.3),
         "many listed matrices": lambda: epsot.solve(epsot.CostMatrix([C[0], C[1, :4]]), eps=0.3),
         "many matrices within": lambda: epsot.divergence(epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy), unit[:2], eps=0.3),
@@ -380,6 +406,9 @@ def changed_singles() -> dict[str, Any]:
         "points of text": lambda head, z: z.update({"xy.instance.geometry.x": np.array(["a"])}),
         "infinite points": lambda head, z: z.update({"xy.instance.geometry.x": z["xy.instance.geometry.x"] * np.inf}),
         "no status": lambda head, z: at(head, "parts", "xy").update(status=17),
+        "of a grid": lambda head, z: at(head, *instance, "geometry").update(
+            grids=[{"shape": [2, 2], "spacing": [1, 1], "origin": [0, 0], "periodic": [False, False]}, None]
+        ),
         "no kind": lambda head, z: head.update(kind="Plan"),
     }
 
@@ -392,6 +421,23 @@ def test_files_of_other_contents(name: str, tmp_path: Path) -> None:
     rewritten(path, changed_singles()[name])
     with pytest.raises(ValueError, match=r"result\.npz"):
         epsot.load(path)
+
+
+def test_grids_of_other_contents(tmp_path: Path) -> None:
+    path = tmp_path / "result.npz"
+    for change in (
+        lambda geometry: geometry["x"].update(shape=[3, 5]),
+        lambda geometry: geometry["x"].update(spacing=[0.25, -1.0]),
+        lambda geometry: geometry.update(y=None),
+        lambda geometry: geometry.update(periods=[None]),
+        lambda geometry: geometry.update(periods=[None, -1.0]),
+        lambda geometry: geometry.update(cost="cosine"),
+        lambda geometry: geometry.update(dtype="int8"),
+    ):
+        SOLVED["grids"].save(path)
+        rewritten(path, lambda head, z, change=change: change(at(head, "parts", "instance", "geometry")))
+        with pytest.raises(ValueError, match=r"result\.npz"):
+            epsot.load(path)
 
 
 def test_batches_of_other_contents(tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ class Intermediate(Savable):
 
     def record(self) -> Record:
         """What of this outlives the solve."""
-        pair = self._potential(self._turned), self._potential(not self._turned)
-        return Record(self.nit, self.eps, self.marginal_error, pair, self._instance.geometry.dtype, self.place)
+        geometry = self._instance.geometry
+        return Record(self.nit, self.eps, self.marginal_error, (self._whole("f"), self._whole("g")), geometry.dtype,
+                      self.place)  # fmt: skip
 
     @property
     def _kind(self) -> str:
@@ -124,10 +125,13 @@ class Intermediate(Savable):
         """f or g in float64, without the shape that it has over a grid."""
         return self._potential(self._turned != (name == "g"))
 
+    def _whole(self, name: str) -> Array:
+        """The same in the shape of the weights."""
+        support = self._instance.geometry.supports[self._turned != (name == "g")]
+        return over(support, self.flat(name), self.place.xp)
+
     def _given(self, name: str) -> Array:
-        geometry, found = self._instance.geometry, self.flat(name)
-        support = geometry.supports[self._turned != (name == "g")]
-        return in_dtype(over(support, found, self.place.xp), geometry.dtype, self.place)
+        return in_dtype(self._whole(name), self._instance.geometry.dtype, self.place)
 
     @property
     def f(self) -> Array:
@@ -176,7 +180,7 @@ class BatchIntermediate(Savable):
             sizes, ragged = batch.geometry.sizes[side], batch.geometry.ragged[side]
             first = offsets(sizes).reshape(sizes.shape)
             values = self._sides[side].flat(pair[side])
-            sides.append(Rows(values, first, sizes, ragged, batch.geometry.lengths[side]))
+            sides.append(Rows(values, first, sizes, ragged, batch.geometry.lengths[side], batch.geometry.grids[side]))
         return BatchRecord(
             self.nit, self.eps.copy(), self.marginal_error, (sides[0], sides[1]), batch.geometry.dtype, batch.place,
         )  # fmt: skip

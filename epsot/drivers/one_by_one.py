@@ -76,9 +76,14 @@ class BatchSoFar(Savable):
         """What of this outlives the solves."""
         batch = self._batch
         sides = [
-            Rows(self._flat(side), offsets(sizes).reshape(sizes.shape), sizes, ragged, length)
-            for side, sizes, ragged, length in zip(
-                (0, 1), batch.geometry.sizes, batch.geometry.ragged, batch.geometry.lengths, strict=True
+            Rows(self._flat(side), offsets(sizes).reshape(sizes.shape), sizes, ragged, length, grid)
+            for side, sizes, ragged, length, grid in zip(
+                (0, 1),
+                batch.geometry.sizes,
+                batch.geometry.ragged,
+                batch.geometry.lengths,
+                batch.geometry.grids,
+                strict=True,
             )
         ]
         eps = np.where(np.isnan(self.eps), np.inf, self.eps)  # what is to come anneals from the beginning

@@ -24,13 +24,13 @@ class Record(Savable):
         The temperature of the iteration.
     marginal_error : float
     f, g : (n,) and (m,) arrays
-        The potentials over the points, also where the solve was on cells.
+        The potentials over the points, also where the solve was on cells; over a Grid in its shape.
     """
 
     nit: int
     eps: float
     marginal_error: float
-    pair: tuple[Array, Array]  # in float64
+    pair: tuple[Array, Array]  # in float64, of the shapes of the weights
     dtype: Any  # of what is handed out
     place: Place
 
@@ -52,7 +52,7 @@ class Record(Savable):
     def _read(cls, parts: dict[str, Any], place: Place) -> Record:
         xp, nit, eps, error = place.xp, int(parts["nit"]), float(parts["eps"]), float(parts["marginal_error"])
         f, g = (xp.astype(place.received(parts[name]), xp.float64) for name in ("f", "g"))
-        if f.ndim != 1 or g.ndim != 1:
+        if f.ndim == 0 or g.ndim == 0:
             raise ValueError(f"potentials of shapes {f.shape} and {g.shape}")
         return cls(nit, eps, error, (f, g), dtype_of_name(parts["dtype"], place), place)
 
@@ -79,9 +79,10 @@ class BatchRecord(Savable):
     def _potential(self, side: int) -> Any:
         rows, count = self.sides[side], self.nit.size
         whole = in_dtype(rows.values, self.dtype, self.place)
+        support = (rows.length if count == 0 else int(rows.sizes.flat[0]),) if rows.grid is None else rows.grid.shape
         if rows.ragged:
             return [whole[int(b) : int(b) + int(n)] for b, n in zip(rows.first.flat, rows.sizes.flat, strict=True)]
-        return self.place.user.xp.reshape(whole, (*self.shape, rows.length if count == 0 else int(rows.sizes.flat[0])))
+        return self.place.user.xp.reshape(whole, (*self.shape, *support))
 
     @property
     def f(self) -> Any:

@@ -14,7 +14,9 @@ from epsot.drivers.intermediate import BatchIntermediate, Intermediate
 from epsot.drivers.one_by_one import BatchSoFar
 from epsot.drivers.options import Options
 from epsot.drivers.records import BatchRecord, Record
+from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, name_of
+from epsot.geometry.separables import flat_weights
 from epsot.kernels.batches import Floats
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
@@ -74,12 +76,14 @@ def as_start(init: Any, instance: Instance) -> Start:
             f"`init` must be the result of one problem, got a batch of shape {init.shape}; pass one item, `init[k]`"
         )
     pair, eps = pair_of(init, instance.eps)
-    sides = (instance.side_a, instance.side_b)
+    sides, supports = (instance.side_a, instance.side_b), instance.geometry.supports
     potentials = []
-    for name, given, side in zip(("init[0]", "init[1]"), pair, sides, strict=True):
+    for name, given, side, support in zip(("init[0]", "init[1]"), pair, sides, supports, strict=True):
         array = real(name, given, instance.place)
-        if tuple(array.shape) != (side.size,):
-            raise ValueError(f"`{name}` must have shape ({side.size},), one number a point, got {tuple(array.shape)}")
+        if tuple(array.shape) != support:
+            what = "one number a point" if len(support) == 1 else "that of its grid"
+            raise ValueError(f"`{name}` must have shape {support}, {what}, got {tuple(array.shape)}")
+        array = instance.place.xp.reshape(array, (-1,))
         if not bool(instance.place.xp.all(instance.place.xp.isfinite(side.restrict(array)))):
             raise ValueError(f"`{name}` must be finite where there is weight; without it the solve starts by itself")
         potentials.append(array)
@@ -98,8 +102,10 @@ def as_starts(init: Any, batch: Batch) -> Any:
         return init
     pair, eps = pair_of(init, batch.eps)
     rows = [
-        potentials_of(name, given, sizes, batch.place)
-        for name, given, sizes in zip(("init[0]", "init[1]"), pair, batch.geometry.sizes, strict=True)
+        potentials_of(name, flat_potentials(name, given, grid), sizes, batch.place)
+        for name, given, sizes, grid in zip(
+            ("init[0]", "init[1]"), pair, batch.geometry.sizes, batch.geometry.grids, strict=True
+        )
     ]
     for name, found, weights in zip(("init[0]", "init[1]"), rows, (batch.a, batch.b), strict=True):
         check_potentials(name, found, weights, batch)
@@ -126,6 +132,15 @@ def real(name: str, given: Any, place: Place) -> Array:
     if is_array_api_obj(given) and (place.home is None or array_namespace(given) is not place.home.xp):
         given = place.received(given)
     return place.xp.astype(as_real(name, given, place), place.xp.float64)
+
+
+def flat_potentials(name: str, given: Any, grid: Grid | None) -> Any:
+    """Those over a grid, (..., *shape), as over its points, (..., n); others, and those of records, as they are."""
+    if not isinstance(given, Rows):
+        return flat_weights(name, given, grid)
+    if (given.grid and given.grid.shape) != (grid and grid.shape):
+        raise ValueError(f"`init` must be a record over grids of the shapes of these, got one over {given.grid}")
+    return given
 
 
 def potentials_of(name: str, given: Any, sizes: np.ndarray, place: Place) -> Rows:

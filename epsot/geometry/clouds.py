@@ -8,13 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from epsot.arrays import Place, as_points, as_real, check_finite, common_place, is_ragged
-from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, cost_of_name, ground_cost, name_of_cost
+from epsot.arrays import (
+    Place,
+    as_points,
+    as_real,
+    check_finite,
+    common_place,
+    dtype_of_name,
+    is_ragged,
+    name_of_dtype,
+)
+from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.batches import Geometries
 from epsot.geometry.grid import Grid, common_periods
 from epsot.geometry.guests import as_guest
-from epsot.geometry.periodic import with_periods
+from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows, Shape, name_of, reduced, shape_of
 
@@ -105,15 +114,18 @@ class PointClouds(Geometries):
             raise
 
     def written(self) -> dict[str, Any]:
-        y = None if self.y is self.x else self.y.written()
-        return {"x": self.x.written(), "y": y, "cost": name_of_cost(self.cost)}
+        x, y = ({**rows.written(), **({} if rows.grid is None else {"values": None})} for rows in (self.x, self.y))
+        return {
+            "x": x, "y": None if self.y is self.x else y, "dtype": name_of_dtype(self.dtype),
+            "cost": cost_parts(self.cost),
+        }  # fmt: skip
 
     @classmethod
     def read(cls, parts: dict[str, Any], place: Place) -> PointClouds:
         new = object.__new__(cls)
-        new.place, new.cost = place, cost_of_name(parts["cost"])
-        new.x = Rows.read(parts["x"], place)
-        new.y = new.x if parts["y"] is None else Rows.read(parts["y"], place)
+        new.place, new.cost, dtype = place, cost_of_parts(parts["cost"]), dtype_of_name(parts["dtype"], place)
+        new.x = Rows.read(parts["x"], place, dtype)
+        new.y = new.x if parts["y"] is None else Rows.read(parts["y"], place, dtype)
         new.dtype, xp = new.x.values.dtype, place.xp
         if new.y.values.dtype != new.dtype or new.dtype not in (xp.float32, xp.float64):
             raise ValueError(f"clouds of {new.dtype} and {new.y.values.dtype}")

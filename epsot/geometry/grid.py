@@ -132,6 +132,23 @@ class Grid:
         return xp.astype(xp.asarray(self.points, device=place.device), dtype)
 
 
+def grid_parts(grid: Grid | None) -> dict[str, Any] | None:
+    """What a file holds of a grid."""
+    if grid is None:
+        return None
+    return {
+        "shape": list(grid.shape), "spacing": list(grid.spacing), "origin": list(grid.origin),
+        "periodic": list(grid.periodic),
+    }  # fmt: skip
+
+
+def grid_of(parts: dict[str, Any] | None) -> Grid | None:
+    """The grid of a file, checked as one of the user."""
+    if parts is None:
+        return None
+    return Grid(parts["shape"], spacing=parts["spacing"], origin=parts["origin"], periodic=parts["periodic"])
+
+
 def each(name: str, given: Any, count: int, checked: Callable[[str, Any], Number]) -> tuple[Number, ...]:
     """One value for each axis, of one for all or of as many as there are."""
     if isinstance(given, str | bytes) or not hasattr(given, "__iter__") or getattr(given, "ndim", 1) == 0:

@@ -91,5 +91,5 @@ def depth_of_caller() -> int:
 
 def as_guest(cost: Cost, place: Place) -> Cost:
     """The cost for arrays of `place.xp`: those of the package are written for all libraries."""
-    own = type(cost).__module__ == Cost.__module__
+    own = type(cost).__module__.startswith("epsot.")
     return cost if place.home is None or own or cost.kind is not None else Guest(cost, place)

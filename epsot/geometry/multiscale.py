@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from epsot.arrays import Place, to_numpy
-from epsot.costs import Array, Cost, cost_of_name
+from epsot.costs import Array, Cost
 from epsot.devices import device_aware
 from epsot.geometry.base import Geometry
 from epsot.geometry.cells import Cells, Clusters, GridCells, cell_sizes
-from epsot.geometry.points import PointCloud, clouds_of
+from epsot.geometry.periodic import cost_of_parts
+from epsot.geometry.points import PointCloud, clouds_of, grids_of
 from epsot.geometry.resolutions import Resolutions
 from epsot.kernels import backend_of
 
@@ -134,7 +135,9 @@ class Multiscale(PointCloud):
         labels: dict[str, Any] = {
             name: None if (z := parts[name]) is None else place.received(z) for name in ("labels_x", "labels_y")
         }
-        return cls(*clouds_of(parts, place), cost=cost_of_name(parts["cost"]), **labels)
+        new = cls(*clouds_of(parts, place), cost=cost_of_parts(parts["cost"]), **labels)
+        new.grids = grids_of(parts)
+        return new
 
     @classmethod
     def of(cls, cloud: PointCloud, labels_x: Any = None, labels_y: Any = None) -> Multiscale:

@@ -6,8 +6,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from epsot.costs import Array, Cityblock, Cost, Euclidean, HalfSquare, Square
-from epsot.geometry.grid import Periods
+from epsot.costs import Array, Cityblock, Cost, Euclidean, HalfSquare, Square, cost_of_name, name_of_cost
+from epsot.geometry.grid import Periods, as_coordinate
 
 OF_DIFFERENCES = (HalfSquare, Square, Euclidean, Cityblock)  # costs that see no more of two points than x - y
 
@@ -59,3 +59,25 @@ class Periodic(Cost):
 def with_periods(cost: Cost, periods: Periods) -> Cost:
     """The cost where some axes close; itself where none does."""
     return cost if all(period is None for period in periods) else Periodic(cost, periods)
+
+
+def cost_parts(cost: Cost) -> Any:
+    """What a file holds of a cost: its name, and the lengths after which axes close; TypeError of a user's own."""
+    if isinstance(cost, Periodic):
+        return {"of": name_of_cost(cost.cost), "periods": list(cost.periods)}
+    return name_of_cost(cost)
+
+
+def cost_of_parts(parts: Any) -> Cost:
+    """The cost that a file holds."""
+    if not isinstance(parts, dict):
+        return cost_of_name(parts)
+    return Periodic(cost_of_name(parts["of"]), periods_of_parts(parts["periods"]))
+
+
+def periods_of_parts(parts: Any) -> Periods:
+    """Lengths, or None, of a file; ValueError where one is no length."""
+    periods = tuple(None if period is None else as_coordinate("period", period) for period in parts)
+    if any(period is not None and period <= 0 for period in periods):
+        raise ValueError(f"axes that close after {periods}")
+    return periods

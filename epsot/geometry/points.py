@@ -10,7 +10,15 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from epsot import kernels
-from epsot.arrays import Place, as_points, check_finite, common_place, to_numpy
+from epsot.arrays import (
+    Place,
+    as_points,
+    check_finite,
+    common_place,
+    dtype_of_name,
+    name_of_dtype,
+    to_numpy,
+)
 from epsot.costs import (
     NAMED_COSTS,
     Array,
@@ -18,15 +26,22 @@ from epsot.costs import (
     Euclidean,
     HalfSquare,
     check_cost,
-    cost_of_name,
     ground_cost,
-    name_of_cost,
 )
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
-from epsot.geometry.grid import Grid, Shape, are_many, common_periods, home_of, points_of
+from epsot.geometry.grid import (
+    Grid,
+    Shape,
+    are_many,
+    common_periods,
+    grid_of,
+    grid_parts,
+    home_of,
+    points_of,
+)
 from epsot.geometry.guests import as_guest
-from epsot.geometry.periodic import with_periods
+from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
 from epsot.geometry.tangents import MOMENTS, EmbeddedTangents, LineTangents, PairTangents, SquareTangents, Tangents
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
@@ -51,11 +66,18 @@ def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
 
 def clouds_of(parts: dict[str, Any], place: Place) -> tuple[Array, Array]:
     """The two clouds of a file: one array where the two were one, and otherwise two, also where they are equal."""
-    x = place.received(parts["x"])
-    if parts["y"] is None:
+    (first, second), dtype = grids_of(parts), dtype_of_name(parts["dtype"], place)
+    x = place.received(parts["x"]) if first is None else first.points_in(place, dtype)
+    if parts["y"] is None and second == first:
         return x, x
-    y = place.received(parts["y"])
+    y = place.received(parts["y"]) if second is None else second.points_in(place, dtype)
     return x, place.xp.asarray(y, copy=True) if y is x else y
+
+
+def grids_of(parts: dict[str, Any]) -> tuple[Grid | None, Grid | None]:
+    """Those of which the clouds of a file are the nodes."""
+    first, second = map(grid_of, parts["grids"])
+    return first, second
 
 
 @device_aware
@@ -131,11 +153,16 @@ class PointCloud(Geometry):
             check_cost(self.cost, *(self._few(z, count) for z, count in zip((self.x, self.y), PROBED, strict=True)))
 
     def written(self) -> dict[str, Any]:
-        return {"x": self.x, "y": None if self.y is self.x else self.y, "cost": name_of_cost(self.cost)}
+        first, second = self.grids
+        return {
+            "x": None if first else self.x, "y": None if second or self.y is self.x else self.y,
+            "grids": [grid_parts(first), grid_parts(second)], "dtype": name_of_dtype(self.dtype),
+            "cost": cost_parts(self.cost),
+        }  # fmt: skip
 
     @classmethod
     def read(cls, parts: dict[str, Any], place: Place) -> PointCloud:
-        return cls(*clouds_of(parts, place), cost=cost_of_name(parts["cost"]))
+        return cls(*clouds_of(parts, place), cost=cost_of_parts(parts["cost"]))._over(*grids_of(parts))
 
     def _listed(self, x: Any, y: Any) -> tuple[Array, Array]:
         """The points of both sides, checked but for their coordinates: those of a grid in the dtype of the others."""

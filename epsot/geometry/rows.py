@@ -12,7 +12,7 @@ from array_api_compat import array_namespace, is_numpy_array
 
 from epsot.arrays import Place, to_numpy
 from epsot.costs import Array
-from epsot.geometry.grid import Grid
+from epsot.geometry.grid import Grid, grid_of, grid_parts
 
 Shape = tuple[int, ...]
 
@@ -48,17 +48,24 @@ class Rows:
         """What a file holds of them."""
         return {
             "values": self.values, "first": self.first, "sizes": self.sizes, "ragged": self.ragged,
-            "length": self.length,
+            "length": self.length, "grid": grid_parts(self.grid),
         }  # fmt: skip
 
     @classmethod
-    def read(cls, parts: dict[str, Any], place: Place) -> Rows:
-        """Of what a file holds; ValueError where an item lies outside of the array, which kernels do not look at."""
-        values, first, sizes = place.received(parts["values"]), parts["first"], parts["sizes"]
+    def read(cls, parts: dict[str, Any], place: Place, dtype: Any = None) -> Rows:
+        """Of what a file holds; ValueError where an item lies outside of the array, which kernels do not look at.
+
+        `dtype`: of the nodes of a grid, which are not in the file.
+        """
+        grid, values, first, sizes = grid_of(parts["grid"]), parts["values"], parts["first"], parts["sizes"]
+        listed = grid is None or values is not None
+        values = place.received(values) if listed else grid.points_in(place, dtype)  # type: ignore[union-attr]
         whole = first.shape == sizes.shape and first.dtype == sizes.dtype == np.int64
         if not whole or np.any(first < 0) or np.any(sizes < 1) or np.any(sizes > values.shape[0] - first):
             raise ValueError("the items of a batch lie outside of their array")
-        return cls(values, first, sizes, bool(parts["ragged"]), int(parts["length"]))
+        if grid is not None and np.any(sizes != grid.size):
+            raise ValueError("the items of a batch are not those of their grid")
+        return cls(values, first, sizes, bool(parts["ragged"]), int(parts["length"]), grid)
 
     @classmethod
     def of_grid(cls, grid: Grid, points: Array = None) -> Rows:

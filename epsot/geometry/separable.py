@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from epsot import kernels
-from epsot.arrays import Place, as_points, common_place
-from epsot.costs import Array, Cityblock, Cost, HalfSquare, Square, ground_cost
+from epsot.arrays import Place, as_points, common_place, dtype_of_name, name_of_dtype
+from epsot.costs import Array, Cityblock, Cost, HalfSquare, Square, cost_of_name, ground_cost, name_of_cost
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
-from epsot.geometry.grid import Grid, Periods, Shape, common_periods, home_of
-from epsot.geometry.periodic import with_periods
+from epsot.geometry.grid import Grid, Periods, Shape, common_periods, grid_of, grid_parts, home_of
+from epsot.geometry.periodic import periods_of_parts, with_periods
 from epsot.geometry.points import FAR, PointCloud
 from epsot.geometry.pyramid import Pyramid
 from epsot.kernels import PointsKernel
@@ -36,6 +36,8 @@ class Separable(Geometry):
     It is made without arrays: those of the weights say where to compute, and in which dtype, see `suited`.
     """
 
+    stored_as = "grids"
+
     def __init__(self, x: Grid, y: Grid, periods: Periods, cost: Cost, place: Place, dtype: Any) -> None:
         self.x, self.y, self.periods, self.cost, self.place, self.dtype = x, y, periods, cost, place, dtype
         self.shape = x.size, y.size
@@ -48,6 +50,20 @@ class Separable(Geometry):
             return None
         place = common_place()
         return cls(x, y, common_periods(x, y), ground, place, place.xp.float64)
+
+    def written(self) -> dict[str, Any]:
+        return {
+            "x": grid_parts(self.x), "y": grid_parts(self.y), "periods": list(self.periods),
+            "cost": name_of_cost(self.cost), "dtype": name_of_dtype(self.dtype),
+        }  # fmt: skip
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> Separable:
+        x, y, cost = grid_of(parts["x"]), grid_of(parts["y"]), cost_of_name(parts["cost"])
+        periods = periods_of_parts(parts["periods"])
+        if x is None or y is None or not x.dimension == y.dimension == len(periods) or not is_separable(cost):
+            raise ValueError("grids that do not fit one another")
+        return cls(x, y, periods, cost, place, dtype_of_name(parts["dtype"], place))
 
     def between(self, x: Grid, y: Grid) -> Separable:
         """The same cost between other grids: axes close where they did, whatever the grids say."""

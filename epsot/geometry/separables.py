@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
-from epsot.arrays import is_ragged
+from epsot.arrays import Place, is_ragged
 from epsot.costs import Cost
 from epsot.geometry.batches import Geometries, as_many
 from epsot.geometry.clouds import PointClouds
@@ -22,6 +22,7 @@ from epsot.libraries import as_numpy
 class Separables(Geometries):
     """The cost between two grids, for many pairs of weights: `x` and `y` have no points, but those of their grids."""
 
+    stored_as = "many grids"
     ragged = False, False
 
     def __init__(self, pair: Separable, x: Rows, y: Rows) -> None:
@@ -34,6 +35,13 @@ class Separables(Geometries):
         """The batch of one pair of grids, of the shape ()."""
         sides = (Rows.of_grid(grid) for grid in (pair.x, pair.y))
         return cls(pair, *sides)
+
+    def written(self) -> dict[str, Any]:
+        return {"pair": self.pair.written(), "shape": list(self.shape)}
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> Separables:
+        return cls.of(Separable.read(parts["pair"], place)).over(tuple(parts["shape"]))
 
     def over(self, shape: Shape) -> Separables:
         return Separables(self.pair, self.x.over(shape), self.y.over(shape))

@@ -25,8 +25,8 @@ def instance_of(parts: dict[str, Any], place: Place) -> Instance:
     """The same problem in the library of a place; ValueError where the parts do not fit."""
     geometry, own = of_parts(parts["geometry"], place), bool(parts["own"])
     n, m = geometry.shape
-    a = checked_weights("a", place.received(parts["a"]), n, place)
-    b = a if own else checked_weights("b", place.received(parts["b"]), m, place)
+    a = checked_weights("a", place.received(parts["a"]), (n,), place)
+    b = a if own else checked_weights("b", place.received(parts["b"]), (m,), place)
     rho = tuple(parts["rho"]) if isinstance(parts["rho"], list) else parts["rho"]
     mass_a, mass_b = (as_number("mass", mass) for mass in parts["masses"])
     return posed_again(geometry, (a, b), (mass_a, mass_b), as_number("eps", parts["eps"]), rho, own=own)
