@@ -65,7 +65,8 @@ def zeros(shape: int | tuple[int, ...], dtype: Any = np.float64) -> Array:
     kind, sizes = np.dtype(dtype), shape if isinstance(shape, tuple) else (shape,)
     room = np.zeros(math.prod(sizes) * kind.itemsize + CACHE_LINE, np.uint8)
     begin = -room.ctypes.data % CACHE_LINE
-    return room[begin : begin + math.prod(sizes) * kind.itemsize].view(kind).reshape(sizes)
+    found: Array = room[begin : begin + math.prod(sizes) * kind.itemsize].view(kind).reshape(sizes)
+    return found
 
 
 class Workplace:
@@ -225,15 +226,16 @@ class Batch:
 
         self.over_items(items, work, levels, SWEEPS)
         chunks.sort(key=itemgetter(0))
-        first, length = numbers[:, FIRST].astype(np.int64), 0
+        left = numbers.T.copy()
+        first, status, nit = left[[FIRST, STATUS, NIT]].astype(np.int64)
+        length = 0
         for begin, end, part, _ in chunks:
             first[begin:end] += length
             length += len(part)
-        status, nit = numbers[:, STATUS].astype(np.int64), numbers[:, NIT].astype(np.int64)
         if asked.max_iter > most:
             status[nit >= most] = UNSETTLED
-        found, eps_of = (np.concatenate([np.empty(0), *(chunk[k] for chunk in chunks)]) for k in (2, 3))
-        error, mass, value, started = (numbers[:, k].copy() for k in (ERROR, MASS, VALUE, START))
+        found, eps_of = (np.concatenate([chunk[k] for chunk in chunks]) if chunks else NONE[:0] for k in (2, 3))
+        error, mass, value, started = left[ERROR], left[MASS], left[VALUE], left[START]
         made = (None, None) if slopes is NO_SLOPES else slopes
         return Solved(f, g, f_more, g_more, status, nit, error, mass, value, started, first, found, eps_of, *made)
 
