@@ -215,7 +215,7 @@ def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Ar
     xp = place.xp
     with np.errstate(over="ignore"):
         cast = xp.astype(array, dtype, copy=copy)
-    if dtype != array.dtype and 0 not in array.shape and _largest(array, xp) > xp.finfo(dtype).max:
+    if dtype != array.dtype and not bool(xp.all(xp.isfinite(cast))) and _largest(array, xp) > xp.finfo(dtype).max:
         warnings.warn(
             f"the result is beyond the range of {str(dtype).rpartition('.')[-1]}, and infinite there; "
             "pass float64 points or costs for its number",

@@ -86,8 +86,11 @@ class PointClouds(Geometries):
                         f"`{name}[{k}]` must have points of the dimension of `{name}[0]`, got {cloud.shape[1]} and "
                         f"{clouds[0].shape[1]} coordinates"
                     )
-            dtype = self.place.xp.result_type(*(cloud.dtype for cloud in clouds))
-            return Rows.listed([self.place.xp.astype(cloud, dtype, copy=False) for cloud in clouds], self.place.xp)
+            xp, dtypes = self.place.xp, {cloud.dtype for cloud in clouds}
+            if len(dtypes) > 1:
+                dtype = xp.result_type(*dtypes)
+                clouds = [xp.astype(cloud, dtype, copy=False) for cloud in clouds]
+            return Rows.listed(clouds, xp)
         array = as_real(name, points, self.place)
         if array.ndim < 2:
             array = as_points(name, array, self.place)

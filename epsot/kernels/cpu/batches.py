@@ -49,6 +49,7 @@ LEVELS = 64  # of a schedule: room for most
 LONGEST = 4096  # iterations: the solver goes on where an item needs more, and an interrupt is heard
 FEW_DIMENSIONS = 8  # in which slopes that nobody asks for cost little
 KEPT_PAIRS, KEPT_SHAPES = 2**14, 16  # workplaces that are kept: a few hundred kilobytes each
+CACHE_LINE = 64  # bytes
 KINDS = {"square": SQUARE, "euclidean": EUCLIDEAN, "cityblock": CITYBLOCK}
 NO_POINTS = np.zeros((1, 1))
 NO_SLOPES = np.zeros((0, 1)), np.zeros((0, 1))
@@ -59,6 +60,15 @@ def width(size: int) -> int:
     return -(-size // WIDTH) * WIDTH
 
 
+def zeros(shape: int | tuple[int, ...], dtype: Any = np.float64) -> Array:
+    """An array that begins with a line of the cache: else each vector of 64 bytes would lie in two of them."""
+    kind, sizes = np.dtype(dtype), shape if isinstance(shape, tuple) else (shape,)
+    room = np.zeros(math.prod(sizes) * kind.itemsize + CACHE_LINE, np.uint8)
+    begin = -room.ctypes.data % CACHE_LINE
+    found: Array = room[begin : begin + math.prod(sizes) * kind.itemsize].view(kind).reshape(sizes)
+    return found
+
+
 class Workplace:
     """The memory of one thread, for items of at most n and m points in d dimensions."""
 
@@ -67,24 +77,24 @@ class Workplace:
         n, m, d, levels, dtype = shape
         longer = max(n, m)
         self.room = Room(
-            np.empty((n, m)), np.zeros((n, m), dtype), np.zeros(n), np.zeros(m), np.zeros(m, dtype), np.zeros(n, dtype),
-            np.zeros(m, dtype), np.zeros(m, dtype), np.ones(n), np.zeros((4, longer)), np.zeros(1),
-            np.zeros(2),
+            zeros((n, m)), zeros((n, m), dtype), zeros(n), zeros(m), zeros(m, dtype), zeros(n, dtype),
+            zeros(m, dtype), zeros(m, dtype), zeros(n), zeros((4, longer)), zeros(1),
+            zeros(2),
         )  # fmt: skip
         self.place = Place(
-            np.zeros((n, d)), np.zeros((d, m)), np.zeros(d), np.zeros(n, np.int64), np.zeros(m, np.int64),
-            np.zeros((2, n)), np.zeros((2, m)),
+            zeros((n, d)), zeros((d, m)), zeros(d), zeros(n, np.int64), zeros(m, np.int64),
+            zeros((2, n)), zeros((2, m)),
         )  # fmt: skip
         self.memory = Memory(
-            np.zeros((1, ROWS, m)), np.zeros((1, ROWS, m)), np.zeros((2, 1, 2, m)), np.zeros(m), np.zeros(m),
-            np.zeros((STAGES - 1, 1, VALUES)), np.zeros((STAGES - 1, VALUES)), np.zeros(5), np.zeros(5, np.int64),
-            np.zeros(2), np.zeros((2, m)), np.zeros(ROWS, np.int64), np.zeros((2, ROWS)),
+            zeros((1, ROWS, m)), zeros((1, ROWS, m)), zeros((2, 1, 2, m)), zeros(m), zeros(m),
+            zeros((STAGES - 1, 1, VALUES)), zeros((STAGES - 1, VALUES)), zeros(5), zeros(5, np.int64),
+            zeros(2), zeros((2, m)), zeros(ROWS, np.int64), zeros((2, ROWS)),
         )  # fmt: skip
         self.ends = Ends(
-            np.zeros((3, n)), np.zeros((3, m)), np.zeros((3, m)), np.zeros((3, m)), np.zeros(m), np.zeros((2, m)),
-            np.zeros(2),
+            zeros((3, n)), zeros((3, m)), zeros((3, m)), zeros((3, m)), zeros(m), zeros((2, m)),
+            zeros(2),
         )  # fmt: skip
-        self.levels = Levels(np.zeros(levels), np.zeros(levels, np.int64), np.zeros(levels), np.zeros(levels))
+        self.levels = Levels(zeros(levels), zeros(levels, np.int64), zeros(levels), zeros(levels))
 
 
 FREE: dict[tuple[int, int, int, int, str], deque[Workplace]] = {}  # of small problems: to make one takes as long
@@ -218,15 +228,16 @@ class Batch:
 
         self.over_items(items, work, levels, SWEEPS)
         chunks.sort(key=itemgetter(0))
-        first, length = numbers[:, FIRST].astype(np.int64), 0
+        left = numbers.T.copy()
+        first, status, nit = left[[FIRST, STATUS, NIT]].astype(np.int64)
+        length = 0
         for begin, end, part, _ in chunks:
             first[begin:end] += length
             length += len(part)
-        status, nit = numbers[:, STATUS].astype(np.int64), numbers[:, NIT].astype(np.int64)
         if asked.max_iter > most:
             status[nit >= most] = UNSETTLED
-        found, eps_of = (np.concatenate([np.empty(0), *(chunk[k] for chunk in chunks)]) for k in (2, 3))
-        error, mass, value, started = (numbers[:, k].copy() for k in (ERROR, MASS, VALUE, START))
+        found, eps_of = (np.concatenate([chunk[k] for chunk in chunks]) if chunks else NONE[:0] for k in (2, 3))
+        error, mass, value, started = left[ERROR], left[MASS], left[VALUE], left[START]
         made = (None, None) if slopes is NO_SLOPES else slopes
         return Solved(f, g, f_more, g_more, status, nit, error, mass, value, started, first, found, eps_of, *made)
 

@@ -59,12 +59,14 @@ def costs_of(typing: Any, kind: Any, x: Any, i: Any, lines: Any, factor: Any, wi
 
 
 @intrinsic
-def powers_of_row(
-    typing: Any, costs: Any, i: Any, scale: Any, height: Any, g: Any, weights: Any, width: Any, matrix: Any
-) -> Any:
-    """matrix[i, j] = 2^(height + g[j] - scale costs[i, j]).  -> sum_j matrix[i, j] weights[j]
+def powers_of_rows(
+    typing: Any, costs: Any, r: Any, last: Any, scale: Any, heights: Any, g: Any, weights: Any, width: Any, matrix: Any,
+    sums: Any,
+) -> Any:  # fmt: skip
+    """matrix[i, j] = 2^(heights[i] + g[j] - scale costs[i, j]), sums[i] = sum_j matrix[i, j] weights[j], of four rows.
 
-    Clamped to the largest finite number: a sum with such a term is one that nobody trusts.
+    Behind `last` that row is made again. Clamped to the largest finite number: a sum with such a term is one that
+    nobody trusts. Two rows at a time fill the registers, and the sums of lanes of four wait for each other less.
     """
     real = matrix.dtype
 
@@ -72,24 +74,29 @@ def powers_of_row(
         a = Arrays(context, builder, signature, arguments)
         narrow = Vectors(builder, real)
         v = Vectors(builder, types.float64, narrow.lanes)
-        row = a.values[1]
-        line, out = builder.mul(row, a.width(0)), builder.mul(row, a.width(7))
-        factor, lift = v.splat(builder.fneg(a.values[2])), v.splat(a.values[3])
-        places = parts_of(narrow)
-        sums = slots(narrow, len(places))
-        with steps(builder, a.values[6], WIDTH) as j:
-            exponents = []
-            for place in places:
-                top = builder.fadd(v.load(a.at(4, j, place)), lift)
-                exponents.append(narrow.narrowed(v.fma(v.load(a.at(0, line, j, place)), factor, top)))
-            for slot, place, value in zip(sums, places, narrow.exp2(exponents, True), strict=True):
-                narrow.store(value, a.at(7, out, j, place))
-                weight = narrow.load(a.at(5, j, place))
-                builder.store(narrow.fma(value, weight, builder.load(slot)), slot)
-        found = total(narrow, sums)
-        return builder.fpext(found, DOUBLE) if real == types.float32 else found
+        end, factor, places = a.values[2], v.splat(builder.fneg(a.values[3])), parts_of(narrow)
+        ahead = [builder.add(a.values[1], INDEX(i)) for i in range(ABREAST_ROWS)]
+        rows = [builder.select(builder.icmp_signed("<", row, end), row, end) for row in ahead]
+        lines, outs = ([builder.mul(row, a.width(side)) for row in rows] for side in (0, 8))
+        lifts = [v.splat(a.item(4, row)) for row in rows]
+        sums = [slots(narrow, len(places)) for _ in rows]
+        with steps(builder, a.values[7], WIDTH) as j:
+            for pair in (range(k, k + 2) for k in range(0, ABREAST_ROWS, 2)):
+                at = [(i, k, place) for i in pair for k, place in enumerate(places)]
+                exponents = []
+                for i, _, place in at:
+                    top = builder.fadd(v.load(a.at(5, j, place)), lifts[i])
+                    exponents.append(narrow.narrowed(v.fma(v.load(a.at(0, lines[i], j, place)), factor, top)))
+                for (i, k, place), value in zip(at, narrow.exp2(exponents, True), strict=True):
+                    narrow.store(value, a.at(8, outs[i], j, place))
+                    grown = narrow.fma(value, narrow.load(a.at(6, j, place)), builder.load(sums[i][k]))
+                    builder.store(grown, sums[i][k])
+        for row, found in zip(rows, sums, strict=True):
+            value = total(narrow, found)
+            builder.store(builder.fpext(value, DOUBLE) if real == types.float32 else value, a.at(9, row))
+        return context.get_dummy_value()
 
-    return types.float64(costs, i, scale, height, g, weights, width, matrix), codegen
+    return types.void(costs, r, last, scale, heights, g, weights, width, matrix, sums), codegen
 
 
 @intrinsic

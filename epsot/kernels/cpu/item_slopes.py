@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from epsot.kernels.cpu.compiled import compiled, uncounted
-from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns, powers, powers_of_row, row_products
+from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns, powers, powers_of_rows, row_products
 from epsot.kernels.cpu.items import STORED, read_costs, read_side
 from epsot.kernels.cpu.lines import product
 from epsot.kernels.cpu.resident import (
@@ -236,9 +236,11 @@ def _slope_items(items, room, place, begin, end, extension, base, out):
         for j in range(b.width):
             room.column_weights[j] = b.weights[j] if j < m else 0.0
         for i in range(n):
-            room.row_sums[i] = powers_of_row(
-                room.costs, i, scale, extension[of_f + i] * scale, room.column_reference, room.column_weights, b.width,
-                room.matrix,
+            room.row_reference[i] = extension[of_f + i] * scale
+        for r in range(0, n, ABREAST_ROWS):
+            powers_of_rows(
+                room.costs, r, n - 1, scale, room.row_reference, room.column_reference, room.column_weights, b.width,
+                room.matrix, room.row_sums,
             )  # fmt: skip
         if items.kind != SQUARE:
             for i in range(n):

@@ -19,7 +19,7 @@ from epsot.kernels.cpu.dense import (
     factors_around,
     inverses,
     largest_of_row,
-    powers_of_row,
+    powers_of_rows,
     row_products,
     softmins,
     trusted,
@@ -93,11 +93,12 @@ put_around = uncounted(_put_around)
 
 
 def _row_anew(room, a, b, i, scale):
-    """A row of the matrix around its largest entry.  -> its sum"""
+    """A row of the matrix around its largest entry, and its sum."""
     room.row_reference[i] = -largest_of_row(room.costs, i, scale, room.column_reference, b.width)
-    return powers_of_row(
-        room.costs, i, scale, room.row_reference[i], room.column_reference, room.column_weights, b.width, room.matrix
-    )
+    powers_of_rows(
+        room.costs, i, i, scale, room.row_reference, room.column_reference, room.column_weights, b.width, room.matrix,
+        room.row_sums,
+    )  # fmt: skip
 
 
 row_anew = uncounted(_row_anew)
@@ -128,10 +129,10 @@ columns_ahead = spliced(_columns_ahead)
 def _rows_ahead(room, a, b, first, stop, anew, least, most, scale):
     """The sums of some rows, around references that serve."""
     if anew:
-        for i in range(first, min(stop, a.size)):
-            room.row_sums[i] = powers_of_row(
-                room.costs, i, scale, room.row_reference[i], room.column_reference, room.column_weights, b.width,
-                room.matrix,
+        for r in range(first, min(stop, a.size), ABREAST_ROWS):
+            powers_of_rows(
+                room.costs, r, a.size - 1, scale, room.row_reference, room.column_reference, room.column_weights,
+                b.width, room.matrix, room.row_sums,
             )  # fmt: skip
     else:
         for r in range(first, min(stop, a.size), ABREAST_ROWS):
@@ -139,7 +140,7 @@ def _rows_ahead(room, a, b, first, stop, anew, least, most, scale):
     if not trusted(room.row_sums, a.weights, least, most, first, stop - first):
         for i in range(first, min(stop, a.size)):
             if not least < room.row_sums[i] <= most:
-                room.row_sums[i] = row_anew(room, a, b, i, scale)
+                row_anew(room, a, b, i, scale)
     for i in range(a.size, stop):
         room.row_sums[i] = 1.0
 
