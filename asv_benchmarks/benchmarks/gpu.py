@@ -25,12 +25,13 @@ import epsot
 from epsot import kernels
 from epsot.costs import HalfSquare
 from epsot.geometry import Multiscale
-from epsot.kernels.cuda import fused, shapes
+from epsot.kernels.cuda import fused, modules, shapes
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
 SIZES = [10_000, 100_000, 1_000_000]
 DIMENSIONS = [1, 2, 3, 16, 64, 256]
-TABLES = ["kernels", "solves", "bursts", "many", "peers"]
+TABLES = ["kernels", "solves", "bursts", "many", "grids", "peers"]
+SIDES = [256, 1024]  # of images
 OPERATIONS = ["softmin", "softmin_pair", "softmin_self", "apply", "cost_gradient"]
 SOLVES = [1000, 3000, 10_000, 30_000, 100_000]
 SMALL = [500, 1000, 2000, 4000, 8000]
@@ -343,6 +344,43 @@ def print_many(cupy, sizes):
             print(f"{name:<20}{n:>9}{taken:>12.2e}{result.xy.nit:>12}{result.xx.nit:>16}", flush=True)
 
 
+@contextlib.contextmanager
+def passes(wanted):
+    """The CUDA passes over lattices, or the portable ones."""
+    asked, modules.unproven = modules.unproven, lambda: wanted
+    try:
+        yield
+    finally:
+        modules.unproven = asked
+
+
+def print_grids(cupy, sides):
+    """Images of the unit square: softmins in which all pixels count, or the nearest only, both ways, and solves."""
+    print("\nseconds: softmins at a blur of half the image and of a pixel; a debiased value with its gradient at that")
+    heads = "".join(f"{head:>12}" for head in ("blur 0.5", "portable", "blur 1 px", "portable", "solve", "iterations"))
+    print(f"{'pixels':<13}{heads}")
+    for side in sides:
+        grid, random = epsot.Grid((side, side), spacing=1 / side), np.random.default_rng(0)
+        blobs = [cupy.asarray((z + 0.01).astype(np.float32)) for z in random.random((2, side, side))]
+        a, b = (z / z.sum() for z in blobs)
+        cells, h = [], cupy.log(a).ravel().astype(np.float64)
+        for blur in (0.5, 1 / side):
+            for wanted in (True, False):
+                with passes(wanted):
+                    kernel = epsot.PointCloud(grid, grid).suited(a, b).kernel()
+                    cells.append(seconds(cupy, lambda kernel=kernel, h=h, blur=blur: kernel.softmin(h, blur**2)))
+
+        def run(grid=grid, weights=(a, b), side=side):
+            with quietly():
+                result = epsot.sinkhorn_divergence(grid, grid, *weights, blur=1 / side)
+            return result.value, result.grad_a, result
+
+        with passes(True):
+            nit = run()[2].xy.nit
+            cells.append(seconds(cupy, run, 3))
+        print(f"{f'{side} x {side}':<13}{''.join(f'{cell:>12.2e}' for cell in cells)}{nit:>12}", flush=True)
+
+
 def print_peers(cupy, sizes):
     found = peers()
     if not found:
@@ -372,6 +410,7 @@ def main(arguments=None):
     parser.add_argument("--solves", type=int, nargs="+", default=SOLVES)
     parser.add_argument("--small", type=int, nargs="+", default=SMALL)
     parser.add_argument("--many", type=int, nargs="+", default=MANY)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="of the images of grids")
     parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
     parser.add_argument("--peers", type=int, nargs="+", help="sizes beside peers; by default those of the solves")
     parser.add_argument("--tables", choices=TABLES, nargs="+", default=TABLES, help="by default all")
@@ -396,6 +435,8 @@ def main(arguments=None):
             print_bursts(cupy, options.small[:1] if options.quick else options.small)
         elif table == "many":
             print_many(cupy, options.many[:1] if options.quick else options.many)
+        elif table == "grids":
+            print_grids(cupy, options.sides[:1] if options.quick else options.sides)
         else:
             print_peers(cupy, options.peers or solves)
 

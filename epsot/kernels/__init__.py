@@ -14,7 +14,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from array_api_compat import is_cupy_array, is_numpy_array, is_numpy_namespace, is_torch_array
+from array_api_compat import is_cupy_array, is_cupy_namespace, is_numpy_array, is_numpy_namespace, is_torch_array
 
 from epsot.arrays import Place
 from epsot.costs import Array, Cost
@@ -141,20 +141,38 @@ def matrix(C: Array, workers: int | None = None) -> Any:
 
 def separable(axes: Any, kind: str, factor: float, place: Place, dtype: Any, workers: int | None = None) -> Any:
     """The kernel of two lattices, as `lattice.Lattice`."""
-    if separable_is_fused(place):
-        from epsot.kernels.cpu.lattice import LatticeKernel
+    kernel: Any
+    match _serving_lattices(place):
+        case "cpu":
+            from epsot.kernels.cpu.lattice import LatticeKernel
 
-        return LatticeKernel(axes, kind, factor, place, dtype, workers)
-    from epsot.kernels.lattice import Lattice
+            return LatticeKernel(axes, kind, factor, place, dtype, workers)
+        case "cuda":
+            from epsot.kernels.cuda import lattice
 
-    kernel = Lattice(axes, kind, factor, place, dtype)
+            kernel = lattice.LatticeKernel(axes, kind, factor, place, dtype)
+        case _:
+            from epsot.kernels.lattice import Lattice
+
+            kernel = Lattice(axes, kind, factor, place, dtype)
     kernel.workers = workers
     return kernel
 
 
+def _serving_lattices(place: Place) -> str:
+    """The backend that will serve lattices of such arrays; on a device it is the portable one if not asked for."""
+    if is_numpy_namespace(place.xp) and not jit_is_off():
+        return "cpu"
+    if is_cupy_namespace(place.xp):
+        from epsot.kernels.cuda.modules import unproven
+
+        return "cuda" if unproven() else "tiled"
+    return "tiled"
+
+
 def separable_is_fused(place: Place) -> bool:
     """Whether lattices of such arrays have a kernel that computes what is near zero in the dtype of the user."""
-    return is_numpy_namespace(place.xp) and not jit_is_off()
+    return _serving_lattices(place) != "tiled"
 
 
 def padded_points(x: Array, y: Array, cost: Cost) -> Any:

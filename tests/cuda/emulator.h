@@ -307,7 +307,8 @@ EMULATOR_PUBLIC inline void emulator_forget()
     }
 }
 
-template <class T> EMULATOR_UNSEEN inline T shuffle_xor(T value, unsigned mask)
+// The value of another lane, which every lane names for itself.
+template <class T> EMULATOR_UNSEEN inline T shuffle(T value, unsigned from)
 {
     static_assert(sizeof(T) <= 8, "at most 8 bytes a lane");
     Warp& warp = *current->warp;
@@ -315,11 +316,12 @@ template <class T> EMULATOR_UNSEEN inline T shuffle_xor(T value, unsigned mask)
     memcpy(&bits, &value, sizeof(T));
     warp.slot[current->index & 31] = bits;
     leave(AT_WARP_BARRIER);
-    bits = warp.slot[(current->index ^ mask) & 31];
+    bits = warp.slot[from & 31];
     leave(AT_WARP_BARRIER);  // nobody may overwrite a slot before all have read
     memcpy(&value, &bits, sizeof(T));
     return value;
 }
+EMULATOR_UNSEEN inline unsigned lane() { return current->index & 31; }
 
 // What a test may count in kernels that it has changed for that; reading empties them.
 inline std::atomic<long long> counters[3];
@@ -371,7 +373,15 @@ EMULATOR_UNSEEN inline int any(bool vote)
 #define __syncthreads_or(vote) emulator::any(vote)
 #define __nanosleep(time) sched_yield()
 #define __threadfence() emulator::fence()
-template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask) { return emulator::shuffle_xor(v, mask); }
+template <class T> inline T __shfl_xor_sync(unsigned, T v, int mask)
+{
+    return emulator::shuffle(v, emulator::lane() ^ mask);
+}
+template <class T> inline T __shfl_up_sync(unsigned, T v, unsigned by)
+{
+    return emulator::shuffle(v, emulator::lane() < by ? emulator::lane() : emulator::lane() - by);
+}
+template <class T> inline T __shfl_sync(unsigned, T v, int from) { return emulator::shuffle(v, from); }
 #define __ballot_sync(mask, vote) emulator::warp_ballot(vote)
 inline int __ffsll(unsigned long long bits) { return __builtin_ffsll(bits); }
 #ifdef __SANITIZE_THREAD__
@@ -386,7 +396,9 @@ inline unsigned atomicAdd(unsigned* address, unsigned value) { return emulator::
 inline double __ldcg(const double* address) { return *address; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __longlong_as_double(long long v) { double r; memcpy(&r, &v, sizeof r); return r; }
-using std::exp2; using std::log2; using std::sqrt;
+inline long long __double_as_longlong(double v) { long long r; memcpy(&r, &v, sizeof r); return r; }
+inline float __int_as_float(int v) { float r; memcpy(&r, &v, sizeof r); return r; }
+using std::exp2; using std::floor; using std::log2; using std::rint; using std::sqrt;
 
 // One line for each instantiation:  EMULATOR_EXPORT(symbol, &kernel<float, 3>)
 #define EMULATOR_EXPORT(symbol, ...)                                                                            \

@@ -5,6 +5,7 @@ from __future__ import annotations
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import MATRIX, pairs_name
 from epsot.kernels.cuda.clouds import NEAR_DIMENSIONS
+from epsot.kernels.cuda.lattice import LENGTHS
 from epsot.kernels.cuda.points import KINDS
 from epsot.kernels.cuda.vectors import ROWS
 
@@ -59,6 +60,9 @@ def groups() -> dict[str, list[str]]:
         for dim in (2, 3, 0):
             found[f"items, {kind}, {f'd = {dim}' if dim else 'any d'}"] = items(number, dim)
     found["items, matrix"] = items(MATRIX, 0)
+    for real in REALS:
+        found[f"{real}, lattices"] = [f"lattice_squares<{real}, {side}>" for side in (*shapes.LATTICE_SIDES, 1)]
+    found["lengths, lattices"] = [LENGTHS]
     threads = shapes.VECTOR_THREADS
     sums = [f"violation<{threads}>", f"log_mass<{threads}>", f"advance<{threads}, {ROWS}>"]
     found["vectors"] = [f"density<{shapes.PLAIN_THREADS}>", *sums]

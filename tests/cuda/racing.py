@@ -9,7 +9,7 @@ import numpy as np
 from epsot.costs import HalfSquare
 from epsot.kernels.cuda import modules
 from tests.cuda import bridge, fake_cupy
-from tests.cuda.sanitized import few_threads, use_bursts
+from tests.cuda.sanitized import few_threads, use_bursts, use_lattices
 
 
 def main(old: str, new: str) -> None:
@@ -23,6 +23,7 @@ def main(old: str, new: str) -> None:
         kernel = bridge.points(x, y, HalfSquare())
         kernel.softmin(rng.normal(size=200), 0.1)
         use_bursts(kernel, 200, 200, 3, rng)
+        use_lattices(65, 65, rng)
     print("done")
 
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from epsot.arrays import common_place
 from epsot.costs import Cost, Euclidean, HalfSquare
-from epsot.kernels import padded_matrices, padded_points
+from epsot.kernels import padded_matrices, padded_points, separable
 from epsot.kernels.bursts import Progress, Rest, StopRule
 from epsot.kernels.cuda import bursts as cuda_bursts
 from epsot.kernels.cuda import modules, shapes
 from epsot.kernels.cuda import vectors as cuda_vectors
 from epsot.kernels.item_bursts import Records, StopRules
+from epsot.kernels.lattice import Axis
 from epsot.kernels.mixing import Weighed, no_memory
 from epsot.kernels.vectors import WINDOW
 from epsot.problems.many import Measures
@@ -99,6 +100,19 @@ def use_vectors(m: int, steps: int, rng: np.random.Generator) -> None:
         directions.advance(g, g * 0.5, fake_cupy.asarray(0.5**step * rng.normal(size=m)), 1.0)
 
 
+def use_lattices(n: int, m: int, rng: np.random.Generator) -> None:
+    """Blocks of every size, lengths, circles, in one warp and several, and windows that have to grow."""
+    place = common_place(x=fake_cupy.asarray(np.zeros(1)))
+    line, other = Axis(n, m, 0.2, 0.0, 1.0, 1.1, None), Axis(2, 3, 0.0, 0.0, 1.0, 1.0, None)
+    circle = Axis(n, m, 0.2, 0.0, 1.0, 1.0, float(max(m, 2)))
+    torn = np.where(np.arange(m) // 7 % 2 == 0, 0.0, -1e3)[:, None] + rng.normal(size=(m, 3))
+    for kind, axes in (("squares", (line, other)), ("lengths", (line, other)), ("squares", (circle, other))):
+        for dtype in (np.float32, np.float64):
+            kernel = separable(axes, kind, 0.7, place, np.dtype(dtype))
+            for eps in (30.0, 1.0, 0.01):
+                kernel.softmin(fake_cupy.asarray(torn.reshape(-1)), eps)
+
+
 def few_threads() -> None:
     """Bursts of two warps a block: the sanitizer's work grows with the square of the threads."""
     code, threads = modules.source(), "constexpr int BURST_THREADS = {};"
@@ -135,6 +149,9 @@ def main(races: bool) -> None:
             use(kernel, n, m, rng)
             use_bursts(kernel, n, m, steps, rng)
             use_items(min(n, 65), min(m, 65), 0, steps, rng)
+            use_lattices(n, m, rng)
+        if not races:
+            use_lattices(shapes.LATTICE_ROOM + 1, shapes.LATTICE_ROOM + 5, rng)
         for m in (1, 513, shapes.ONE_BLOCK + 1):
             use_vectors(m, steps, rng)
     print(f"{len(fake_cupy.launches)} launches")

@@ -33,7 +33,7 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     monkeypatch.setattr(script, "peers", dict)
     monkeypatch.setattr(script, "SMALL_BLUR", 0.3)
     with fake_cupy.installed():
-        sizes = ["--sizes", "40", "--solves", "30", "--small", "20", "--many", "50"]
+        sizes = ["--sizes", "40", "--solves", "30", "--small", "20", "--many", "50", "--sides", "3"]
         script.main(["--no-tests", *sizes, "--dimensions", "1", "3", "16"])
     lines = capsys.readouterr().out.splitlines()
     table = [line.split() for line in lines if line.startswith("float")]
@@ -49,6 +49,9 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     many = [line.split() for line in lines if line.startswith(tuple(script.GEOMETRIES))]
     assert [row[:2] for row in many] == [[name, "50"] for name in script.GEOMETRIES]
     assert all(float(row[2]) > 0 < int(row[3]) for row in many)
+    (images,) = (line.split() for line in lines if line.startswith("3 x 3"))
+    assert all(float(cell) > 0 for cell in images[3:])
+    assert len(images) == 3 + 6
     assert "no peer can be imported: geomloss, or flash_sinkhorn" in lines
 
 

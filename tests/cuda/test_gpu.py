@@ -12,9 +12,11 @@ import pytest
 
 import epsot
 from epsot import kernels
+from epsot.arrays import common_place
 from epsot.costs import Cityblock, Euclidean, HalfSquare
 from epsot.kernels import reference
 from epsot.kernels.cuda import shapes
+from epsot.kernels.lattice import Axis, Lattice
 from tests import closed_forms
 from tests.test_namespaces import C_XX, C_YY, EXACT, POINTS, A, B, C, X, Y, of_any, of_clouds
 
@@ -70,6 +72,24 @@ def test_parity_with_the_reference(cupy: Any, cost: Any, dtype: Any, tolerance: 
     close(ours.apply(K, H, eps, cupy.asarray(v)), theirs.apply(k, h, eps, v), tolerance)
     close(ours.cost_gradient(K, H, eps), theirs.cost_gradient(k, h, eps), tolerance)
     close(ours.cost_apply(cupy.asarray(np.exp(h))), theirs.cost_apply(np.exp(h)), tolerance)
+
+
+@pytest.mark.parametrize("kind", ["squares", "lengths"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-11)])
+def test_passes_over_lattices(cupy: Any, unproven: None, kind: str, dtype: Any, tolerance: float) -> None:
+    """Lines that fit into shared memory and a longer one, a circle, blocks of every size; the same bits again."""
+    rng, here = np.random.default_rng(0), common_place(x=cupy.zeros(1))
+    line, short = Axis(1500, 1400, 0.3, 0.0, 1.0, 1.1, None), Axis(5, 70, 0.0, 0.0, 1.0, 0.5, None)
+    for axes in ((line, short), (short, Axis(40, 300, 0.2, 0.0, 7.5, 1.0, 300.0))):
+        ours = kernels.separable(axes, kind, 0.5, here, np.dtype(dtype))
+        theirs = Lattice(axes, kind, 0.5, common_place(x=np.zeros(1)), np.float64)
+        for spread in (1.0, 100.0):
+            h = spread * rng.normal(size=theirs.shape[1])
+            h[rng.random(len(h)) < 0.3] = -np.inf
+            for eps in (1e4, 30.0, 1.0, 0.05):
+                found = ours.softmin(cupy.asarray(h), eps)
+                close(found / eps, theirs.softmin(h, eps) / eps, tolerance)
+                assert bool((ours.softmin(cupy.asarray(h), eps) == found).all())
 
 
 @pytest.mark.parametrize("layout", ["C", "F"])

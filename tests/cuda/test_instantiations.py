@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulat
 
 DTYPES: dict[str, Any] = {"float": np.float32, "double": np.float64}
 COSTS = {cost.kind: cost for cost in (HalfSquare(), Euclidean(), Cityblock())}
-SEVERAL = ("bursts", "items")  # steps, of which there are tests of their own
+SEVERAL = ("bursts", "items", "lattices")  # of which there are tests of their own
 ELSEWHERE = ("order", "vectors")  # test_driver.py, and test_vectors.py in tests/kernels
 
 

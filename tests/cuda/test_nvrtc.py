@@ -24,7 +24,7 @@ from tests.cuda.instantiations import REALS, groups
 
 BUDGET = Path(__file__).with_name("budget.json")
 MAIN, OTHERS = 90, (75, 80, 100, 120)
-TYPICAL = ("square, d = 3", "square, any d", "in memory", "order", "vectors")
+TYPICAL = ("square, d = 3", "square, any d", "in memory", "order", "vectors", "lattices")
 GRANULARITY = 8  # registers are dealt out in eights
 
 

@@ -16,7 +16,7 @@ kernels_logger = logging.getLogger("epsot.kernels")
 refusals: set[int] = set()  # devices whose driver has refused to run all blocks of a grid at once
 FILES = (
     "numbers.cu", "forms.cu", "near.cu", "tiled.cu", "stored.cu", "product.cu", "reduce.cu", "pair.cu", "order.cu",
-    "vectors.cu", "burst.cu", "items.cu",
+    "vectors.cu", "burst.cu", "items.cu", "lattice.cu",
 )  # fmt: skip
 OPTIONS = ("--std=c++17",)
 
