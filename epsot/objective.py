@@ -124,7 +124,7 @@ class Objective:
         bound = None if wrt == "a" else penalties("reach", reach)[0]
         check_mass("b", weights, bound, "reach", self.place)
         if reach is None and wrt == "x" and b is not None:  # equal up to the rounding of what is given
-            mass = 1.0 if a is None else float(self.place.xp.sum(checked_weights("a", a, (len(a),), self.place)))
+            mass = 1.0 if a is None else float(self.place.xp.sum(checked_weights("a", a, (a.shape[0],), self.place)))
             rounding = max(rounding_of(a), rounding_of(b))
             weights = weights * balancing(mass, float(self.place.xp.sum(weights)), rounding, "reach")
         self._dtype = self.place.xp.float64 if isinstance(y, Grid) else target.dtype

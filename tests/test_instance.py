@@ -117,7 +117,7 @@ def test_no_strengths(rho: Any) -> None:
 
 def test_uniform_weights() -> None:
     for place in (NUMPY, STRICT):
-        weights = checked_weights("a", None, 4, place)
+        weights = checked_weights("a", None, (4,), place)
         assert weights.dtype == place.xp.float64
         np.testing.assert_array_equal([float(w) for w in weights], [0.25] * 4)
     assert weights.device == DEVICE
@@ -125,7 +125,7 @@ def test_uniform_weights() -> None:
 
 def test_weights_are_float64_and_not_normalised() -> None:
     for array in ([1, 0, 3], np.asarray([1, 0, 3], dtype=np.float32), np.asarray([1, 0, 3], dtype=np.uint8)):
-        weights = checked_weights("a", array, 3, NUMPY)
+        weights = checked_weights("a", array, (3,), NUMPY)
         assert weights.dtype == np.float64
         np.testing.assert_array_equal(weights, [1.0, 0, 3])
 

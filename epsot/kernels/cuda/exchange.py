@@ -89,6 +89,11 @@ class Exchanged:
         return bool(self.kernel.stored)
 
     @property
+    def window(self) -> int | None:
+        window: int | None = self.kernel.window
+        return window
+
+    @property
     def T(self) -> Exchanged:
         return Exchanged(self.kernel.T, self.like)
 
