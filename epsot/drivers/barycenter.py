@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from epsot.arrays import Place, in_dtype
+from epsot.archives import Savable
+from epsot.arrays import Place, as_number, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.drivers.choice import solve_self, solve_transport
+from epsot.drivers.intermediate import Intermediate, cooled, progress_of
 from epsot.drivers.options import Options
+from epsot.drivers.starts import is_of_numpy
 from epsot.drivers.verification import LAST_STEPS
+from epsot.kernels import carrying
 from epsot.kernels.reference import logsumexp
 from epsot.problems.barycenter import BarycenterInstance
 from epsot.results.barycenter import BarycenterResult
 from epsot.results.result import SinkhornResult, over
 from epsot.solver.acceleration import AcceleratedState
 from epsot.solver.barycenter import BarycenterDual, BarycenterState, Barycentric, MixedBarycenter
-from epsot.solver.loop import Ending, anneal
+from epsot.solver.loop import Check, Ending, anneal
 from epsot.solver.schedule import Level
-from epsot.status import Status
+from epsot.status import STATUSES, Status
 
 FIRST = 1 / 8  # of the diameter: above, a debiased barycenter of compact shapes is nearly one point, which takes longer
 HELD = 0.03  # marginal error at which a temperature above the target is left; from .1 on, the target took 4 times the
@@ -31,13 +35,62 @@ WARMER = 4.0  # times the blur of an earlier result: where a solve goes on from 
 PRECISE = 1e-4  # marginal error of the transport of a measure with itself, for the value: its square counts
 
 
-@device_aware
-class BarycenterIntermediate:
-    """The record that a callback gets after each iteration: `nit`, `eps`, `marginal_error`, and on demand `weights`."""
+@dataclass(frozen=True)
+class Further:
+    """What a result solves as it is asked for, and how."""
 
-    def __init__(self, nit: int, eps: float, marginal_error: float, log_a: Array, instance: BarycenterInstance) -> None:
+    instance: BarycenterInstance
+    options: Options
+
+    def own(self, k: int) -> SinkhornResult:
+        """Measure k with itself, of mass one."""
+        return self_transport(self.instance, self.options, k)
+
+    def other(self, a: Array, k: int) -> SinkhornResult:
+        """From weights of mass one to measure k, which had no share in them."""
+        return solve_transport(self.instance.between(a, self.instance.weights[k]), self.options, None)
+
+    def written(self) -> dict[str, Any]:
+        """What a file holds of it."""
+        options = self.options
+        return {
+            "start": options.start, "scaling": options.scaling, "tol": options.tol, "max_iter": options.max_iter,
+        }  # fmt: skip
+
+
+def read_barycenter(parts: dict[str, Any], place: Place) -> BarycenterResult:
+    """The result that a file holds, in the library of a place."""
+    instance, how = BarycenterInstance.read(parts["instance"], place), parts["further"]
+    tol = None if how["tol"] is None else as_number("tol", how["tol"])
+    options = Options(
+        as_number("start", how["start"]), as_number("scaling", how["scaling"]), tol, int(how["max_iter"]), None,
+    )  # fmt: skip
+    return BarycenterResult(
+        instance, BarycenterDual.read(parts["found"], instance.problem), STATUSES[parts["status"]], int(parts["nit"]),
+        tuple(Check(int(nit), eps, error) for nit, eps, error in parts["history"].tolist()), parts["tol"],
+        Further(instance, options),
+    )  # fmt: skip
+
+
+@device_aware
+class BarycenterIntermediate(Savable):
+    """The record that a callback gets after each iteration: `nit`, `eps`, `marginal_error`, and on demand `weights`.
+
+    `save` writes what it is so far as a result, from which a solve goes on: ``init=epsot.load(path)``.
+    """
+
+    def __init__(
+        self,
+        nit: int,
+        eps: float,
+        marginal_error: float,
+        log_a: Array,
+        dual: Callable[[], BarycenterDual],
+        instance: BarycenterInstance,
+        options: Options,
+    ) -> None:
         self.nit, self.eps, self.marginal_error = nit, eps, marginal_error
-        self._log_a, self._instance = log_a, instance
+        self._log_a, self._dual, self._instance, self._options = log_a, dual, instance, options
 
     @property
     def place(self) -> Place:
@@ -51,21 +104,56 @@ class BarycenterIntermediate:
         weights = over(geometry.supports[0], xp.exp(self._log_a) * self._instance.mass, xp)
         return in_dtype(weights, geometry.dtype, self.place)
 
+    @property
+    def progress(self) -> float:
+        """How far the solve has come, in [0, 1], by logarithms: half are its temperatures, the other half its error."""
+        start = self._options.start * FIRST**self._instance.geometry.degree
+        share = cooled(self.eps, start, self._instance.eps)
+        return progress_of(share, self._options.tol, lambda: self.marginal_error)
+
+    def record(self) -> BarycenterResult:
+        """A result that was stopped here: what of this outlives the solve."""
+        instance, options = replace(self._instance, eps=self.eps), replace(self._options, callback=None)
+        return BarycenterResult(
+            instance, self._dual(), Status.STOPPED, self.nit, (), options.tol, Further(instance, options)
+        )
+
+    @property
+    def _kind(self) -> str:
+        return BarycenterResult.__name__
+
+    def _written(self) -> dict[str, Any]:
+        return self.record()._written()
+
     def __repr__(self) -> str:
         return f"BarycenterIntermediate(nit={self.nit}, eps={self.eps:.4g})"
 
 
-def solve_barycenter(instance: BarycenterInstance, options: Options, init: BarycenterResult | None) -> BarycenterResult:
+BarycenterStart = BarycenterResult | BarycenterIntermediate | None
+
+
+def solve_barycenter(instance: BarycenterInstance, options: Options, init: BarycenterStart) -> BarycenterResult:
     """Anneal from none, or from an earlier result; one measure alone is its own debiased barycenter."""
     if instance.problem.debias and len(instance.active) == 1:
         ending = alone(instance, options)
     else:
-        ending = verified(instance, annealed(instance, options, init), options)
+        with carrying(instance.problem.kernel):
+            ending = verified(instance, annealed(instance, options, init), options)
     return BarycenterResult(
         instance, ending.dual, ending.status, ending.nit, ending.history, options.tol,
-        partial(self_transport, instance, replace(options, callback=None)),
-        partial(other_transport, instance, replace(options, callback=None)),
+        Further(instance, replace(options, callback=None)),
     )  # fmt: skip
+
+
+def as_result(init: BarycenterStart, place: Place) -> BarycenterResult | None:
+    """What a solve starts from, in its library: a result of NumPy, as all are that come from files, serves any."""
+    if isinstance(init, BarycenterIntermediate):
+        init = init.record()
+    if init is None or init.place.xp is place.xp:
+        return init
+    if not is_of_numpy(init.place):
+        raise TypeError("`init` must be a barycenter of the same array library as the measures, or of NumPy")
+    return read_barycenter(init._written(), place)
 
 
 def levels(instance: BarycenterInstance, options: Options, warm_eps: float | None = None) -> Sequence[Level]:
@@ -79,16 +167,16 @@ def levels(instance: BarycenterInstance, options: Options, warm_eps: float | Non
     return (*held, Level(target.eps, options.max_iter, options.tol))
 
 
-def annealed(instance: BarycenterInstance, options: Options, init: BarycenterResult | None) -> Ending[BarycenterDual]:
+def annealed(instance: BarycenterInstance, options: Options, init: BarycenterStart) -> Ending[BarycenterDual]:
     """Down the temperatures; without a tolerance by plain steps, one at each."""
-    plain = Barycentric(instance.problem)
-    warm = None if init is None or options.tol is None else warm_start(instance, init, plain)
+    plain, past = Barycentric(instance.problem), as_result(init, instance.place)
+    warm = None if past is None or options.tol is None else warm_start(instance, past, plain)
     schedule = levels(instance, options, None if warm is None else warm.eps)
     state = plain.init(schedule[0].eps) if warm is None else warm
     if options.tol is None:
-        return anneal(plain, state, schedule, options.max_iter, watch(instance, options.callback))
+        return anneal(plain, state, schedule, options.max_iter, watch(instance, options))
     update = MixedBarycenter(plain)
-    return anneal(update, update.init(state), schedule, options.max_iter, watch(instance, options.callback))
+    return anneal(update, update.init(state), schedule, options.max_iter, watch(instance, options))
 
 
 def warm_start(instance: BarycenterInstance, init: BarycenterResult, plain: Barycentric) -> BarycenterState | None:
@@ -118,25 +206,30 @@ def warm_start(instance: BarycenterInstance, init: BarycenterResult, plain: Bary
 
 def alone(instance: BarycenterInstance, options: Options) -> Ending[BarycenterDual]:
     """The measure itself, with the potential of its self-transport."""
-    (k,), problem, eps, xp = instance.active, instance.problem, instance.eps, instance.place.xp
-    log_a, callback = problem.measures[0].log_weights, options.callback
+    (k,), asked, callback, xp = instance.active, options, options.callback, instance.place.xp
     if callback is not None:
-        tell = callback
-        options = replace(
-            options,
-            callback=lambda record: tell(
-                BarycenterIntermediate(record.nit, record.eps, record.marginal_error, log_a, instance)
-            ),
-        )
+        tell, log_a = callback, instance.problem.measures[0].log_weights
+
+        def observe(record: Intermediate) -> object:
+            dual = partial(dual_alone, instance, record.flat("f"), record.eps)
+            return tell(
+                BarycenterIntermediate(record.nit, record.eps, record.marginal_error, log_a, dual, instance, asked)
+            )
+
+        options = replace(options, callback=observe)
     result = self_transport(instance, options, k)
     f = result.source.potential
-    log_d = log_a + f / eps
+    status = result.status if bool(xp.all(xp.isfinite(f))) else Status.DIVERGED
+    return Ending(dual_alone(instance, f, instance.eps), status, result.nit, result.history)
+
+
+def dual_alone(instance: BarycenterInstance, f: Array, eps: float) -> BarycenterDual:
+    """Of a measure alone and the potential of its self-transport, (n,)."""
+    problem = instance.problem
+    log_a = problem.measures[0].log_weights
     updated = problem.next_f(f[None, :], eps)
     error = problem.error(log_a, f[None, :], updated, eps)
-    dual = BarycenterDual(log_a, log_d, f[None, :], f[None, :], updated, -updated[0, ...] / eps, error, error)
-    if not bool(xp.all(xp.isfinite(f))):
-        return Ending(dual, Status.DIVERGED, result.nit, result.history)
-    return Ending(dual, result.status, result.nit, result.history)
+    return BarycenterDual(log_a, log_a + f / eps, f[None, :], f[None, :], updated, -updated[0, ...] / eps, error, error)
 
 
 def verified(instance: BarycenterInstance, ending: Ending[BarycenterDual], options: Options) -> Ending[BarycenterDual]:
@@ -154,21 +247,22 @@ def verified(instance: BarycenterInstance, ending: Ending[BarycenterDual], optio
     update = MixedBarycenter(Barycentric(exact))
     state = update.init(update.update.going_on(dual.log_d, dual.f, eps, dual))
     level = Level(eps, LAST_STEPS, tol)
-    last = anneal(update, state, (level,), options.max_iter, watch(instance, options.callback), ending.nit)
+    last = anneal(update, state, (level,), options.max_iter, watch(instance, options), ending.nit)
     status = last.status if last.status in (Status.CONVERGED, Status.STOPPED) else Status.STALLED
     return replace(last, status=status, history=(*ending.history, *last.history))
 
 
-def watch(
-    instance: BarycenterInstance, callback: Callable[[Any], object] | None
-) -> Callable[[int, float, Any], object] | None:
+def watch(instance: BarycenterInstance, options: Options) -> Callable[[int, float, Any], object] | None:
     """What observes the steps, plain or mixed."""
+    callback = options.callback
     if callback is None:
         return None
 
     def observe(nit: int, eps: float, state: AcceleratedState | BarycenterState) -> object:
         dual: BarycenterDual = (state.plain if isinstance(state, AcceleratedState) else state).dual
-        return callback(BarycenterIntermediate(nit, eps, dual.marginal_error, dual.log_a, instance))
+        return callback(
+            BarycenterIntermediate(nit, eps, dual.marginal_error, dual.log_a, lambda: dual, instance, options)
+        )
 
     return observe
 
@@ -178,8 +272,3 @@ def self_transport(instance: BarycenterInstance, options: Options, k: int) -> Si
     mine, weights = replace(instance, mass=1.0), instance.weights[k]
     tol = PRECISE if options.tol is None else min(options.tol, PRECISE)
     return solve_self(mine.between(weights, weights).source(), replace(options, tol=tol), None)
-
-
-def other_transport(instance: BarycenterInstance, options: Options, a: Array, k: int) -> SinkhornResult:
-    """From weights of mass one to measure k, which had no share in them."""
-    return solve_transport(instance.between(a, instance.weights[k]), options, None)
