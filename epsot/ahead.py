@@ -30,7 +30,8 @@ def clouds(n: int, d: int, dtype: str, xp: Any = np) -> tuple[Any, Any]:
 
 def use(result: Any, *, points: bool = True) -> None:
     """Ask for what people ask for."""
-    _ = result.value, result.f, result.g, result.plan @ result.g, result.plan.T @ result.f, result.gap
+    flat = result.f.reshape(-1), result.g.reshape(-1)
+    _ = result.value, result.plan @ flat[1], result.plan.T @ flat[0], result.gap
     if points:
         _ = result.displacement, result.grad_y
 
@@ -54,6 +55,16 @@ def large(d: int, dtype: str, p: int = 2, xp: Any = np, n: int = LARGE) -> None:
     use(epsot.sinkhorn(x, y, blur=0.1, p=p, tol=None))
 
 
+def images() -> None:
+    """Over two grids, axis by axis, alone and as measures with a mean."""
+    grid, shape = epsot.Grid((64, 48)), (2, 64, 48)
+    both = np.random.default_rng(0).random(shape).astype(np.float32)
+    both /= both.sum(axis=(1, 2), keepdims=True)
+    for options in ({"tol": 1e-3}, {"tol": None}):
+        use(epsot.sinkhorn_divergence(grid, grid, *both, blur=2.0, **options))
+    _ = epsot.barycenter(grid, both, blur=2.0, tol=0.1).gap
+
+
 def matrices(xp: Any = np) -> None:
     for n in (SMALL, MANY_COORDINATES):
         C = xp.asarray(np.random.default_rng(0).random((n, n + 20)))
@@ -69,6 +80,7 @@ PROBLEMS: dict[str, Callable[[], None]] = {
     "distances in 3-D, float64": partial(large, 3, "float64", 1),
     "clouds in 10-D, float64": partial(large, 10, "float64", n=MANY_COORDINATES),
     "clouds in 10-D, float32": partial(large, 10, "float32", n=MANY_COORDINATES),
+    "images in 2-D, float32": images,
     "cost matrices": matrices,
 }
 

@@ -10,7 +10,8 @@ from epsot.arguments import as_options, as_shares, by_length
 from epsot.arrays import axes_of
 from epsot.devices import on_array_device
 from epsot.drivers.barycenter import solve_barycenter
-from epsot.drivers.barycenter_stages import BarycenterIntermediate
+from epsot.drivers.barycenter_records import BarycenterIntermediate
+from epsot.drivers.options import until_the_end
 from epsot.geometry.grid import axes_of_weights
 from epsot.libraries import as_numpy
 from epsot.problems.barycenter import pose_barycenter
@@ -30,7 +31,7 @@ def barycenter(
     scaling: float = 0.5,
     tol: float | None = 1e-3,
     max_iter: int = 1000,
-    init: BarycenterResult | None = None,
+    init: BarycenterResult | BarycenterIntermediate | None = None,
     callback: Callable[[BarycenterIntermediate], object] | None = None,
     workers: int | None = None,
 ) -> BarycenterResult:
@@ -58,12 +59,12 @@ def barycenter(
         optimal. None makes one plain step at each temperature.
     max_iter : int
         The largest number of iterations, annealing included; one takes two sweeps a measure, and one.
-    init : BarycenterResult, optional
-        An earlier result on the same support to start from, of as many measures, as in a walk through shares. It never
-        changes what is converged to.
+    init : BarycenterResult, or record of a callback, optional
+        An earlier result on the same support to start from, loaded or not, of as many measures, as in a walk through
+        shares. It never changes what is converged to.
     callback : callable, optional
-        ``callback(intermediate)`` after every iteration, with ``nit``, ``eps``, ``marginal_error`` and ``weights``;
-        raising StopIteration stops the solve.
+        ``callback(intermediate)`` after every iteration, with ``nit``, ``eps``, ``marginal_error``, ``weights``, and a
+        method ``save``; raising StopIteration stops the solve.
     workers : int, optional
         Threads of the CPU kernels: None or -1 is all usable cores, 1 is serial. Results do not depend on it.
 
@@ -132,12 +133,13 @@ def barycenter(
         raise TypeError(f"`debias` must be True or False, got {debias!r}")
     geometry, scales = by_length(support, support, blur, p, None, None)
     options = as_options(scales.start, scaling, tol, max_iter, callback, None)
-    if init is not None and not isinstance(init, BarycenterResult):
+    if init is not None and not isinstance(init, BarycenterResult | BarycenterIntermediate):
         raise TypeError(f"`init` must be an earlier barycenter, got {type(init).__name__}")
     a = measures(a, axes_of_weights(support))
     shares = as_shares(t, a.shape[0] if hasattr(a, "shape") else len(a))
     instance = pose_barycenter(geometry, a, shares, eps=scales.eps, debias=debias, workers=workers)
-    result = solve_barycenter(instance, options, init)
+    with until_the_end(callback):
+        result = solve_barycenter(instance, options, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
     return result

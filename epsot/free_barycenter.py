@@ -22,6 +22,7 @@ from epsot.arrays import (
 from epsot.costs import Array
 from epsot.devices import on_array_device
 from epsot.drivers.free_barycenter import Clouds, FreeIntermediate, solve_free_barycenter
+from epsot.drivers.options import until_the_end
 from epsot.geometry import Grid, PointCloud
 from epsot.problems.barycenter import of_one_mass
 from epsot.problems.instance import check_workers, checked_weights
@@ -68,8 +69,8 @@ def free_barycenter(
     max_iter : int
         The largest number of steps of the points.
     callback : callable, optional
-        ``callback(intermediate)`` after every step, with ``nit``, ``eps``, ``movement`` and ``points``; raising
-        StopIteration ends the steps.
+        ``callback(intermediate)`` after every step, with ``nit``, ``eps``, ``movement``, ``points``, and a method
+        ``save``; raising StopIteration ends the steps.
 
     Returns
     -------
@@ -132,7 +133,8 @@ def free_barycenter(
     clouds, points = pose(x, a, t, init, blur, eps, workers)
     widest = max(PointCloud(points, y).diameter() for y in clouds.points)
     options = as_options(start_of(widest, 2), scaling, tol, max_iter, callback, None)
-    result = solve_free_barycenter(clouds, clouds.place.xp.astype(points, clouds.place.xp.float64), options)
+    with until_the_end(callback):
+        result = solve_free_barycenter(clouds, clouds.place.xp.astype(points, clouds.place.xp.float64), options)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
     return result

@@ -167,6 +167,10 @@ def differentiable(solve: Callable[..., Any], given: tuple[Any, ...], options: d
 
 def as_arrays(names: Names, given: Iterable[Any]) -> list[Array]:
     """Points of one floating-point type, weights of any; half precision becomes float32."""
+    given = list(given)
+    for name, z in zip(names, given, strict=True):
+        if isinstance(z, epsot.Grid):
+            raise TypeError(f"`{name}` must be an array here, got a Grid; pass its `points`, and flat weights")
     measures = [z if isinstance(z, jax.Array) else jnp.asarray(z) for z in given]
     for name, z in zip(names, measures, strict=True):
         if z.ndim < AXES[name]:

@@ -9,6 +9,7 @@ from typing import Any
 from epsot import archives
 from epsot.arrays import NUMPY, Place
 from epsot.devices import on_array_device
+from epsot.drivers.barycenter_records import read_barycenter
 from epsot.drivers.many import engine_of
 from epsot.drivers.records import BatchRecord, Record
 from epsot.kernels.batches import Solved
@@ -18,6 +19,7 @@ from epsot.problems.batch import Batch
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
+from epsot.results.free_barycenter import FreeBarycenterResult
 from epsot.results.result import SinkhornResult
 
 HERE = Place(NUMPY.xp, "cpu")
@@ -34,7 +36,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    SinkhornResult, DivergenceResult, BatchResult, BatchDivergence, PairwiseResult, PermutationTestResult or a record
+    SinkhornResult, DivergenceResult, a batch or a barycenter, PairwiseResult, PermutationTestResult or a record
         What was saved, with all that belongs to it, to the bit: values, potentials, derivatives, plan, bounds, history.
         Arrays are NumPy's, whatever library they had; `init` takes them for problems of any library.
 
@@ -116,6 +118,8 @@ READERS: dict[str, Callable[[dict[str, Any], Place], Any]] = {
     "DivergenceResult": DivergenceResult._read,
     "BatchResult": batch_result,
     "BatchDivergence": batch_divergence,
+    "BarycenterResult": read_barycenter,
+    "FreeBarycenterResult": FreeBarycenterResult._read,
     "PairwiseResult": PairwiseResult._read,
     "PermutationTestResult": PermutationTestResult._read,
     "Record": Record._read,

@@ -274,7 +274,7 @@ class Objective:
         """The change of `_chain` as z moves along p.  (n,)"""
         if self.parametrization == "bounds" and not self.balanced:
             return self._product(result, p)
-        a, slope = (to_numpy(array).astype(np.float64) for array in (weights, result.grad_a))
+        a, slope = (to_numpy(array).astype(np.float64).ravel() for array in (weights, result.grad_a))
         mass, total = a.sum(), z.sum()
         softmax = self.parametrization == "softmax"
         moved = a * (p - np.sum(a * p) / mass) if softmax else (mass * p - a * p.sum()) / total

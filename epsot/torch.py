@@ -17,7 +17,7 @@ except ImportError as error:
 
 import epsot
 from epsot.autograd import Potentials, Tensor, Transport, Value
-from epsot.bridges import MEASURES
+from epsot.bridges import MEASURES, OnGrids
 
 __all__ = ["SamplesLoss", "sinkhorn", "sinkhorn_divergence"]
 
@@ -30,10 +30,10 @@ def sinkhorn(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = N
 
     Parameters
     ----------
-    x, y : (..., n, d) and (..., m, d) tensors
+    x, y : (..., n, d) and (..., m, d) tensors, or Grid
         Points; leading axes of all arguments broadcast.
     a, b : (..., n) and (..., m) tensors, optional
-        Non-negative weights; by default uniform.
+        Non-negative weights; by default uniform. Over a Grid they have its shape after the axes of the batch.
     **options
         Those of `epsot.sinkhorn`, `blur` among them. They have no derivatives: a tensor among them must not require
         grad.
@@ -71,6 +71,14 @@ def sinkhorn(x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = N
     >>> x.grad.round(decimals=3)
     tensor([[-0.5000, -0.5000],
             [-0.5000, -0.5000]])
+
+    Images are weights over a grid:
+
+    >>> grid = epsot.Grid((4, 4))
+    >>> image = torch.full((4, 4), 1 / 16, requires_grad=True)
+    >>> epsot.torch.sinkhorn(grid, grid, image, image.detach().tril() * 1.6, blur=1.0).backward()
+    >>> image.grad.shape
+    torch.Size([4, 4])
     """
     return differentiable(Value, epsot.sinkhorn, (x, y, a, b), options)
 
@@ -137,11 +145,38 @@ def check_constant(name: str, option: Any) -> None:
 @torch.compiler.disable  # the kernels are epsot's own: a compiled function calls it between two graphs
 def differentiable(function: Any, solve: Callable[..., Any], measures: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The value of a solve, or its potentials, as a function of the measures."""
+    grids = tuple(z if isinstance(z, epsot.Grid) else None for z in measures[:2])
+    if any(grids):
+        solve, measures = OnGrids(solve, (grids[0], grids[1])), flattened(measures)
     for name, measure in zip(MEASURES, measures, strict=True):
-        as_differentiable(name, measure)
+        if not (name in "xy" and grids["xy".index(name)]):
+            as_differentiable(name, measure)
     for name, option in options.items():
         check_constant(name, option)
     return function.apply(Transport(solve, options), *measures)
+
+
+def flattened(measures: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Measures over grids, which have no tensor of points, with weights that have one axis for the nodes."""
+    found = list(measures)
+    for side, name in ((0, "a"), (1, "b")):
+        grid, weights = measures[side], measures[side + 2]
+        if not isinstance(grid, epsot.Grid):
+            continue
+        found[side] = None
+        if weights is None:
+            continue
+        as_differentiable(name, weights)
+        lead = tuple(weights.shape)[: max(0, weights.ndim - grid.dimension)]
+        if tuple(weights.shape) != (*lead, *grid.shape):
+            raise ValueError(
+                f"`{name}` must have the shape of its grid, {grid.shape}, after the axes of the batch, got "
+                f"{tuple(weights.shape)}"
+            )
+        found[side + 2] = weights.reshape(*lead, grid.size)
+    if all(z is None for z in found):
+        raise TypeError("between two grids `a` or `b` must be a tensor: it says where to compute")
+    return tuple(found)
 
 
 class SamplesLoss(torch.nn.Module):
@@ -273,5 +308,6 @@ def arranged(measures: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def flat(weights: Any, points: Any) -> Any:
     """(..., n) weights, of which GeomLoss takes (..., n, 1), too."""
-    column = isinstance(weights, torch.Tensor) and weights.ndim == points.ndim and weights.shape[-1] == 1
-    return weights.squeeze(-1) if column else weights
+    if isinstance(points, epsot.Grid) or not isinstance(weights, torch.Tensor):
+        return weights
+    return weights.squeeze(-1) if weights.ndim == points.ndim and weights.shape[-1] == 1 else weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import array_api_strict as strict
@@ -229,10 +230,12 @@ def test_callback_from_coarse_grids(nit: int) -> None:
     """It sees weights of the shape of the grid, and may end the solve on any."""
     grid = epsot.Grid((40, 33))
     a = 2 * gaussians(grid, [(13.0, 12.0), (30.0, 20.0)], 4.5)
+    seen: list[Any] = []
 
     def stop(record: Any) -> None:
         assert record.weights.shape == grid.shape
         close(record.weights.sum(), 2.0)
+        seen.append(record)
         if record.nit == nit:
             raise StopIteration
 
@@ -240,6 +243,8 @@ def test_callback_from_coarse_grids(nit: int) -> None:
     assert result.status is epsot.Status.STOPPED
     assert result.nit == nit + 1 if nit == 1 else result.nit >= nit
     close(result.weights.sum(), 2.0)
+    assert seen[0].record().weights.shape == grid.shape
+    assert epsot.barycenter(grid, a, blur=2.0, tol=1e-2, init=seen[0]).success
 
 
 def test_interpolation_of_cubics() -> None:
@@ -427,3 +432,65 @@ def test_one_point() -> None:
     result = epsot.barycenter([[1.0, 2.0]], [[3.0], [3.0]], blur=1.0)
     close(result.weights, [3.0])
     assert abs(float(result.value)) < 1e-12
+
+
+# What a solve starts from
+
+
+@pytest.mark.parametrize("debias", [True, False])
+def test_loaded_results_and_records_are_starts(debias: bool, tmp_path: Path) -> None:
+    grid = epsot.Grid((12, 10), spacing=0.1)
+    u, v = np.meshgrid(*grid.axes, indexing="ij")
+    a = np.stack([np.exp(-((u - c) ** 2 + (v - 0.5) ** 2) / 0.02) for c in (0.3, 0.6, 0.9)])
+    a[0, 0] = 0.0
+    a /= a.sum(axis=(1, 2), keepdims=True)
+    seen: list[Any] = []
+
+    def keep(record: Any) -> None:
+        seen.append((record.weights, record.marginal_error))
+        if record.nit == 10:
+            record.save(tmp_path / "record")
+            seen.append(record)
+            raise StopIteration
+
+    def solve(**options: Any) -> epsot.BarycenterResult:
+        return epsot.barycenter(grid, a, T, blur=0.1, debias=debias, tol=1e-6, max_iter=5000, **options)
+
+    cold = solve()
+    with pytest.warns(epsot.ConvergenceWarning):
+        stopped = epsot.barycenter(grid, a, T, blur=0.1, debias=debias, tol=1e-9, max_iter=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        solve(callback=keep)
+    record, kept = epsot.load(tmp_path / "record"), seen.pop()
+    assert record.status is epsot.Status.STOPPED
+    assert (record.nit, record.eps, record.marginal_error) == (10, kept.eps, seen[-1][1])
+    np.testing.assert_array_equal(record.weights, seen[-1][0])
+    np.testing.assert_array_equal(kept.record().gap, record.gap)
+    cold.save(tmp_path / "result")
+    loaded = epsot.load(tmp_path / "result")
+    same, again = solve(init=cold), solve(init=loaded)
+    assert same.nit == again.nit
+    np.testing.assert_array_equal(same.weights, again.weights)
+    for init in (loaded, record, kept, stopped):
+        warm = solve(init=init)
+        assert warm.success
+        close(warm.value, cold.value, 1e-6)
+
+
+@pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])
+def test_loaded_results_start_barycenters_of_any_library(
+    library: str, cloud: np.ndarray, smooth: np.ndarray, tmp_path: Path
+) -> None:
+    xp = pytest.importorskip(library)
+    cloud, smooth = cloud.astype(np.float32), smooth.astype(np.float32)
+    theirs = xp.asarray(cloud), xp.asarray(smooth)
+    epsot.barycenter(cloud, smooth, T, blur=BLUR).save(tmp_path / "result")
+    warm = epsot.barycenter(*theirs, T, blur=BLUR, init=epsot.load(tmp_path / "result"))
+    assert warm.success
+    assert type(warm.weights) is type(theirs[1])
+    warm.save(tmp_path / "again")
+    np.testing.assert_allclose(epsot.load(tmp_path / "again").weights, np.asarray(warm.weights), rtol=1e-6)
+    if library == "array_api_strict":
+        with pytest.raises(TypeError, match="`init` must be a barycenter of the same array library"):
+            epsot.barycenter(cloud, smooth, T, blur=BLUR, init=warm)

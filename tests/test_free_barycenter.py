@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import array_api_strict as strict
@@ -200,3 +201,25 @@ def test_errors(changes: dict[str, Any], error: type[Exception], message: str) -
     arguments: dict[str, Any] = {"x": PAIR, "a": None, "t": None, "init": PAIR[0] + 1, "blur": 1.0, **changes}
     with pytest.raises(error, match=message):
         epsot.free_barycenter(arguments.pop("x"), arguments.pop("a"), arguments.pop("t"), **arguments)
+
+
+def test_records_begin_another_solve(rng: np.random.Generator, tmp_path: Path) -> None:
+    clouds, seen = [rng.normal(size=(30, 2)), rng.normal(size=(25, 2)) * [2.0, 0.5]], []
+
+    def keep(record: Any) -> None:
+        seen.append(record)
+        if record.nit == 3:
+            record.save(tmp_path / "record")
+            raise StopIteration
+
+    options: dict[str, Any] = {"blur": BLUR, "tol": 1e-2}
+    init = rng.normal(size=(20, 2))
+    whole = epsot.free_barycenter(clouds, init=init, **options)
+    epsot.free_barycenter(clouds, init=init, callback=keep, **options)
+    record = epsot.load(tmp_path / "record")
+    assert (record.nit, record.movement, record.status) == (3, seen[-1].movement, epsot.Status.STOPPED)
+    np.testing.assert_array_equal(record.points, seen[-1].points)
+    rest = epsot.free_barycenter(clouds, init=record.points, **options)
+    assert rest.success
+    assert rest.nit <= whole.nit - 2
+    close(rest.value, whole.value, 1e-3)

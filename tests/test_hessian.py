@@ -343,3 +343,70 @@ def test_formulas_of_costs_are_differences_of_their_gradients(cost: Cost, rng: n
     close(cost.hessian_product(x, y, v, w), Cost.hessian_product(cost, x, y, v, w), 1e-7)
     close(cost.push_forward(x, v), Cost.push_forward(cost, x, v), 1e-8)
     close(cost.pull_back_change(x, w, v), Cost.pull_back_change(cost, x, w, v), 1e-8)
+
+
+# Over grids
+
+PIXELS, WIDER = epsot.Grid((3, 2), spacing=0.3), epsot.Grid((2, 4), spacing=(0.4, 0.2), origin=(0.1, 0.0))
+RING = epsot.Grid((5, 3), spacing=0.2, periodic=True)
+
+
+def images(rho: Any, x: epsot.Grid, y: epsot.Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    z = parts(rng, rho, x.size, y.size)
+    return z["a"].reshape(x.shape), z["b"].reshape(y.shape)
+
+
+@pytest.mark.parametrize("debias", [False, True], ids=["OT", "S"])
+@pytest.mark.parametrize("rho", [None, (0.3, None)], ids=str)
+@pytest.mark.parametrize("cost", ["sqeuclidean", "cityblock", "euclidean"])
+def test_grids_have_the_blocks_of_their_points(debias: bool, rho: Any, cost: str, rng: np.random.Generator) -> None:
+    """In all of x, y, a and b, flattened in C order; those of the lattice and of lists of its nodes."""
+    a, b = images(rho, PIXELS, WIDER, rng)
+    a[1, 0] = 0.0
+    b = b * (a.sum() / b.sum())
+    solve = epsot.divergence if debias else epsot.solve
+    options: dict[str, Any] = {"eps": EPS, "rho": rho, **TIGHT}
+    lattice = solve(epsot.PointCloud(PIXELS, WIDER, cost=cost), a, b, **options)
+    listed = solve(epsot.PointCloud(PIXELS.points, WIDER.points, cost=cost), a.ravel(), b.ravel(), **options)
+    for of, along in BLOCKS:
+        products, wanted = (result.hessian(of, along) for result in (lattice, listed))
+        assert products.shape == wanted.shape
+        v = rng.normal(size=(wanted.shape[1], 2))
+        close(products @ v, wanted @ v, 1e-7)
+
+
+@pytest.mark.parametrize("debias", [False, True], ids=["OT", "S"])
+@pytest.mark.parametrize("rho", [None, 0.7], ids=str)
+@pytest.mark.parametrize("grids", [(PIXELS, WIDER), (RING, RING)], ids=["open", "periodic"])
+def test_weights_of_grids_by_differences(debias: bool, rho: Any, grids: Any, rng: np.random.Generator) -> None:
+    a, b = images(rho, *grids, rng)
+    loss = epsot.sinkhorn_divergence if debias else epsot.sinkhorn
+    reach = None if rho is None else rho**0.5
+
+    def solve(z: Parts) -> Any:
+        return loss(*grids, z["a"], z["b"], blur=EPS**0.5, reach=reach, **TIGHT)
+
+    z = {"a": a, "b": b}
+    result = solve(z)
+    for along in "ab":
+        v = direction(z, along, rho, rng)
+        slope = differences(z, along, v, 1e-4, solve)
+        for of in "ab":
+            wanted = centred(slope(of), z, of, rho)
+            found = (result.hessian(of, along) @ v.ravel()).reshape(wanted.shape)
+            close(found, wanted, 1e-5)
+
+
+def test_nodes_of_a_periodic_grid_by_differences(rng: np.random.Generator) -> None:
+    """Against clouds that move, where no pair changes its nearest image."""
+    a, b = images(None, RING, RING, rng)
+    result = epsot.sinkhorn(RING, RING, a, b, blur=0.15, **TIGHT)
+    v, step = rng.normal(size=(RING.size, 2)), 1e-5
+    ahead, behind = (epsot.sinkhorn(RING.points + s * v, RING, a.ravel(), b, blur=0.15, **TIGHT) for s in (step, -step))
+    for of in "xyab":
+        wanted = (getattr(ahead, f"grad_{of}") - getattr(behind, f"grad_{of}")).ravel() / (2 * step)
+        found = result.hessian(of, "x") @ v.ravel()
+        if of in "ab":
+            weights = (a if of == "a" else b).ravel()
+            wanted = wanted - wanted @ weights / weights.sum()
+        close(found, wanted, 1e-4 * np.abs(wanted).max())

@@ -224,3 +224,9 @@ def test_importing_without_jax_names_the_extra() -> None:
     code = "import sys; sys.modules['jax'] = None; import epsot; import epsot.jax"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError: `epsot.jax` needs JAX, which `pip install epsot[jax]` brings" in run.stderr
+
+
+def test_a_grid_is_refused_by_its_name() -> None:
+    grid = epsot.Grid((2, 3))
+    with pytest.raises(TypeError, match="`x` must be an array here, got a Grid; pass its `points`"):
+        epsot.jax.sinkhorn(grid, grid, blur=0.3)

@@ -221,3 +221,20 @@ def test_bad_vectors(clouds):
     weights = epsot.Objective(y, b, wrt="a", x=x, blur=0.4)
     with pytest.raises(ValueError, match="one number for each point"):
         weights(np.zeros(5))
+
+
+@pytest.mark.parametrize("parametrization", ["softmax", "bounds"])
+@pytest.mark.parametrize("reach", [None, 0.8])
+@pytest.mark.parametrize("debias", [False, True])
+def test_products_in_the_weights_of_a_grid(parametrization, reach, debias):
+    rng = np.random.default_rng(3)
+    x, y = epsot.Grid((3, 4), spacing=0.25), epsot.Grid((2, 5), spacing=0.2)
+    obj = epsot.Objective(
+        y, rng.dirichlet(np.ones(10)).reshape(2, 5), x=x, blur=0.3, wrt="a", parametrization=parametrization,
+        reach=reach, debias=debias, tol=1e-10, hessian_tol=1e-10,
+    )  # fmt: skip
+    z, p, step = rng.random(12) + 0.5, rng.normal(size=12), 1e-4
+    wanted = (obj(z + step * p)[1] - obj(z - step * p)[1]) / (2 * step)
+    found = obj.hessp(z, p)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    assert obj.variable(z).shape == (3, 4)

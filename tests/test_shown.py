@@ -21,6 +21,7 @@ from epsot.solver.schedule import Level
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((30, 2)), RNG.random((25, 2))
 XS = RNG.random((3, 20, 2))
+GRID, IMAGES = epsot.Grid((8, 6)), RNG.dirichlet(np.ones(48), 2).reshape(2, 8, 6)
 
 
 # Lines and tables
@@ -37,6 +38,10 @@ def all_results() -> list[Any]:
         epsot.sinkhorn_divergence(XS, Y, blur=0.1),
         epsot.pairwise(XS, blur=0.1),
         epsot.permutation_test(X, Y, blur=0.5, n_resamples=5, rng=0),
+        epsot.sinkhorn_divergence(GRID, GRID, *IMAGES, blur=1.0),
+        epsot.barycenter(GRID, IMAGES, blur=1.0),
+        epsot.barycenter(GRID, IMAGES, blur=1.0, debias=False),
+        epsot.free_barycenter(XS, init=Y, blur=0.3),
     ]
 
 
@@ -52,6 +57,14 @@ def test_value_and_blur_are_shown() -> None:
     assert f"value: {float(schedule.value64):.6g}" in repr(dear)  # until it is known
     assert "value:" in repr(matrix)
     assert "blur" not in repr(matrix)
+    *_, images, middle, blurred, free = all_results()
+    assert f"value: {float(images.value64):.6g}" in repr(images)
+    assert f"value: {float(blurred.value64):.6g}" in repr(blurred)
+    assert "value:" not in repr(middle)  # which would take the transports of the measures with themselves
+    assert f"value: {float(middle.value64):.6g}" in repr(middle)  # until it is known
+    assert f"value: {float(free.value):.6g}" in repr(free)
+    assert "blur: 1\n" in repr(middle)
+    assert "blur: 0.3\n" in repr(free)
 
 
 def test_nothing_is_read_from_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +128,25 @@ def test_progress_of_a_solve(tol: float | None) -> None:
     assert seen[-1] == 1
 
 
+WATCHED = {
+    "grids": lambda **k: epsot.sinkhorn_divergence(GRID, GRID, *IMAGES, blur=0.5, **k),
+    "many grids": lambda **k: epsot.sinkhorn(GRID, GRID, IMAGES, IMAGES[0], blur=0.5, **k),
+    "barycenter": lambda **k: epsot.barycenter(GRID, IMAGES, blur=0.5, **k),
+    "barycenter without a tolerance": lambda **k: epsot.barycenter(GRID, IMAGES, blur=0.5, tol=None, **k),
+    "one measure": lambda **k: epsot.barycenter(GRID, IMAGES, [1, 0], blur=0.5, **k),
+    "free": lambda **k: epsot.free_barycenter(XS, init=Y, blur=0.1, tol=0.05, **k),
+}
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_progress_of_images_and_barycenters(name: str) -> None:
+    seen: list[float] = []
+    WATCHED[name](callback=lambda record: seen.append(record.progress))
+    assert 0 <= seen[0] <= (0.5 if name == "one measure" else 0.3)  # which begins at the target
+    assert seen[-1] == 1
+    assert all(0 <= share <= 1 for share in seen)
+
+
 # Bars
 
 
@@ -141,6 +173,17 @@ def test_a_bar(tqdm: Any, call: Any, x: np.ndarray) -> None:
         assert text.endswith("\n")  # closed
         assert not tqdm.tqdm._instances
         out.truncate(0)
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_bar_of_images_and_barycenters(tqdm: Any, name: str) -> None:
+    out = io.StringIO()
+    result = WATCHED[name](callback=bar(out))
+    text = out.getvalue()
+    assert "100%" in text
+    assert f"iteration {np.max(getattr(result, 'xy', result).nit)}, eps 0." in text
+    assert text.endswith("\n")
+    assert not tqdm.tqdm._instances
 
 
 def test_a_bar_of_pairs(tqdm: Any) -> None:

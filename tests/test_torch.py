@@ -358,3 +358,63 @@ def test_importing_without_pytorch_names_the_extra() -> None:
     code = "import sys; sys.modules['torch'] = None; import epsot; import epsot.torch"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError: `epsot.torch` needs PyTorch, which `pip install epsot[torch]` brings" in run.stderr
+
+
+# Images
+
+
+GRID, WIDE = epsot.Grid((3, 4), spacing=0.25), epsot.Grid((2, 5), spacing=0.2)
+
+
+def image(grid: epsot.Grid, *lead: int) -> Any:
+    z = torch.rand(*lead, *grid.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    axes = tuple(range(-grid.dimension, 0))
+    return (z / z.sum(axes, keepdim=True)).requires_grad_()
+
+
+@pytest.mark.parametrize("loss", [epsot.torch.sinkhorn, epsot.torch.sinkhorn_divergence])
+def test_weights_of_grids_have_derivatives(loss: Any) -> None:
+    """The first two, unbalanced, where all directions count; of a batch each with its own."""
+    a, b = image(GRID), image(WIDE)
+
+    def value(a: Any, b: Any) -> Any:
+        return loss(GRID, WIDE, a, b, blur=0.3, reach=0.7, tol=1e-10)
+
+    assert torch.autograd.gradcheck(value, (a, b), atol=1e-5)
+    assert torch.autograd.gradgradcheck(value, (a, b), atol=1e-4)
+    assert torch.autograd.grad(value(a, b), a)[0].shape == GRID.shape
+    many = image(GRID, 2)
+    values = value(many, b)
+    assert values.shape == (2,)
+    (slopes,) = torch.autograd.grad(values.sum(), many)
+    for k in range(2):
+        one = many[k].detach().requires_grad_()
+        torch.testing.assert_close(torch.autograd.grad(value(one, b), one)[0], slopes[k])
+
+
+def test_a_cloud_and_a_grid() -> None:
+    y = torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(6), requires_grad=True)
+    a = image(GRID)
+    loss = epsot.torch.sinkhorn_divergence(GRID, y, a, blur=0.3, tol=1e-10)
+    slopes = torch.autograd.grad(loss, (y, a))
+    result = epsot.sinkhorn_divergence(GRID, y.detach(), a.detach(), blur=0.3, tol=1e-10)
+    torch.testing.assert_close(slopes[0], result.grad_y)
+    torch.testing.assert_close(slopes[1], result.grad_a)
+
+
+def test_a_module_takes_grids() -> None:
+    a, b = image(GRID), image(WIDE).detach()
+    value = SamplesLoss(blur=0.3)(a, GRID, b, WIDE)
+    result = epsot.sinkhorn_divergence(GRID, WIDE, a.detach(), b, blur=0.3)
+    torch.testing.assert_close(torch.autograd.grad(value, a)[0], result.grad_a)
+    f, g = SamplesLoss(blur=0.3, potentials=True)(a, GRID, b, WIDE)
+    torch.testing.assert_close((f, g), (result.f, result.g))
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`a` must have the shape of its grid, \(3, 4\).*got \(12,\)"):
+        epsot.torch.sinkhorn(GRID, WIDE, torch.ones(12), blur=0.3)
+    with pytest.raises(TypeError, match="`a` or `b` must be a tensor"):
+        epsot.torch.sinkhorn(GRID, WIDE, blur=0.3)
+    with pytest.raises(TypeError, match="`b` must be a tensor, got ndarray"):
+        epsot.torch.sinkhorn(GRID, WIDE, None, np.ones((2, 5)), blur=0.3)

@@ -7,38 +7,57 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from epsot.arrays import Place
 from epsot.costs import Array
-from epsot.drivers.barycenter_stages import BarycenterIntermediate, from_coarse, watch
-from epsot.drivers.choice import solve_self, solve_transport
+from epsot.drivers.barycenter_records import (
+    FIRST,
+    BarycenterIntermediate,
+    BarycenterStart,
+    Further,
+    read_barycenter,
+    self_transport,
+)
+from epsot.drivers.barycenter_stages import from_coarse, watch
+from epsot.drivers.intermediate import Intermediate
 from epsot.drivers.options import Options
+from epsot.drivers.starts import is_of_numpy
 from epsot.drivers.verification import LAST_STEPS
+from epsot.kernels import carrying
 from epsot.kernels.reference import logsumexp
 from epsot.problems.barycenter import BarycenterInstance
 from epsot.results.barycenter import BarycenterResult
-from epsot.results.result import SinkhornResult
 from epsot.solver.barycenter import BarycenterDual, BarycenterState, Barycentric, MixedBarycenter
 from epsot.solver.loop import Ending, anneal
 from epsot.solver.schedule import Level
 from epsot.status import Status
 
-FIRST = 1 / 8  # of the diameter: above, a debiased barycenter of compact shapes is nearly one point, which takes longer
 HELD = 0.03  # marginal error at which a temperature above the target is left; from .1 on, the target took 4 times the
 HELD_STEPS = 12  # steps of four images of 128 x 128 pixels at a blur of one or two, to 1e-3; after so many in any case
 WARMER = 4.0  # times the blur of an earlier result: where a solve goes on from that, with other shares
-PRECISE = 1e-4  # marginal error of the transport of a measure with itself, for the value: its square counts
 
 
-def solve_barycenter(instance: BarycenterInstance, options: Options, init: BarycenterResult | None) -> BarycenterResult:
+def solve_barycenter(instance: BarycenterInstance, options: Options, init: BarycenterStart) -> BarycenterResult:
     """Anneal from none, or from an earlier result; one measure alone is its own debiased barycenter."""
     if instance.problem.debias and len(instance.active) == 1:
         ending = alone(instance, options)
     else:
-        ending = verified(instance, annealed(instance, options, init), options)
+        with carrying(instance.problem.kernel):
+            ending = verified(instance, annealed(instance, options, init), options)
     return BarycenterResult(
         instance, ending.dual, ending.status, ending.nit, ending.history, options.tol,
-        partial(self_transport, instance, replace(options, callback=None)),
-        partial(other_transport, instance, replace(options, callback=None)),
+        Further(instance, replace(options, callback=None)),
     )  # fmt: skip
+
+
+def as_result(init: BarycenterStart, place: Place) -> BarycenterResult | None:
+    """What a solve starts from, in its library: a result of NumPy, as all are that come from files, serves any."""
+    if isinstance(init, BarycenterIntermediate):
+        init = init.record()
+    if init is None or init.place.xp is place.xp:
+        return init
+    if not is_of_numpy(init.place):
+        raise TypeError("`init` must be a barycenter of the same array library as the measures, or of NumPy")
+    return read_barycenter(init._written(), place)
 
 
 def levels(instance: BarycenterInstance, options: Options, warm_eps: float | None = None) -> Sequence[Level]:
@@ -52,14 +71,14 @@ def levels(instance: BarycenterInstance, options: Options, warm_eps: float | Non
     return (*held, Level(target.eps, options.max_iter, options.tol))
 
 
-def annealed(instance: BarycenterInstance, options: Options, init: BarycenterResult | None) -> Ending[BarycenterDual]:
+def annealed(instance: BarycenterInstance, options: Options, init: BarycenterStart) -> Ending[BarycenterDual]:
     """Down the temperatures; without a tolerance by plain steps, one at each."""
-    plain = Barycentric(instance.problem)
-    warm = None if init is None or options.tol is None else warm_start(instance, init, plain)
+    plain, past = Barycentric(instance.problem), as_result(init, instance.place)
+    warm = None if past is None or options.tol is None else warm_start(instance, past, plain)
     schedule = levels(instance, options, None if warm is None else warm.eps)
     if options.tol is None:
         state = plain.init(schedule[0].eps)
-        return anneal(plain, state, schedule, options.max_iter, watch(instance, options.callback))
+        return anneal(plain, state, schedule, options.max_iter, watch(instance, options))
     nit, stopped = 0, False
     if warm is None:
         warm, nit, stopped = from_coarse(instance, options, schedule)
@@ -68,7 +87,7 @@ def annealed(instance: BarycenterInstance, options: Options, init: BarycenterRes
         dual = plain.step(warm, instance.eps).dual
         return Ending(dual, Status.STOPPED, nit + 1, ())
     update = MixedBarycenter(plain)
-    observe = watch(instance, options.callback)
+    observe = watch(instance, options)
     return anneal(update, update.init(warm), schedule, options.max_iter, observe, nit)
 
 
@@ -99,25 +118,32 @@ def warm_start(instance: BarycenterInstance, init: BarycenterResult, plain: Bary
 
 def alone(instance: BarycenterInstance, options: Options) -> Ending[BarycenterDual]:
     """The measure itself, with the potential of its self-transport."""
-    (k,), problem, eps, xp = instance.active, instance.problem, instance.eps, instance.place.xp
-    log_a, callback = problem.measures[0].log_weights, options.callback
+    (k,), asked, callback, xp = instance.active, options, options.callback, instance.place.xp
     if callback is not None:
-        tell = callback
-        options = replace(
-            options,
-            callback=lambda record: tell(
-                BarycenterIntermediate(record.nit, record.eps, record.marginal_error, log_a, instance)
-            ),
-        )
+        tell, log_a = callback, instance.problem.measures[0].log_weights
+
+        def observe(record: Intermediate) -> object:
+            dual = partial(dual_alone, instance, record.flat("f"), record.eps)
+            return tell(
+                BarycenterIntermediate(
+                    record.nit, record.eps, record.marginal_error, lambda: log_a, dual, instance, asked
+                )
+            )
+
+        options = replace(options, callback=observe)
     result = self_transport(instance, options, k)
     f = result.source.potential
-    log_d = log_a + f / eps
+    status = result.status if bool(xp.all(xp.isfinite(f))) else Status.DIVERGED
+    return Ending(dual_alone(instance, f, instance.eps), status, result.nit, result.history)
+
+
+def dual_alone(instance: BarycenterInstance, f: Array, eps: float) -> BarycenterDual:
+    """Of a measure alone and the potential of its self-transport, (n,)."""
+    problem = instance.problem
+    log_a = problem.measures[0].log_weights
     updated = problem.next_f(f[None, :], eps)
     error = problem.error(log_a, f[None, :], updated, eps)
-    dual = BarycenterDual(log_a, log_d, f[None, :], f[None, :], updated, -updated[0, ...] / eps, error, error)
-    if not bool(xp.all(xp.isfinite(f))):
-        return Ending(dual, Status.DIVERGED, result.nit, result.history)
-    return Ending(dual, result.status, result.nit, result.history)
+    return BarycenterDual(log_a, log_a + f / eps, f[None, :], f[None, :], updated, -updated[0, ...] / eps, error, error)
 
 
 def verified(instance: BarycenterInstance, ending: Ending[BarycenterDual], options: Options) -> Ending[BarycenterDual]:
@@ -135,18 +161,6 @@ def verified(instance: BarycenterInstance, ending: Ending[BarycenterDual], optio
     update = MixedBarycenter(Barycentric(exact))
     state = update.init(update.update.going_on(dual.log_d, dual.f, eps, dual))
     level = Level(eps, LAST_STEPS, tol)
-    last = anneal(update, state, (level,), options.max_iter, watch(instance, options.callback), ending.nit)
+    last = anneal(update, state, (level,), options.max_iter, watch(instance, options), ending.nit)
     status = last.status if last.status in (Status.CONVERGED, Status.STOPPED) else Status.STALLED
     return replace(last, status=status, history=(*ending.history, *last.history))
-
-
-def self_transport(instance: BarycenterInstance, options: Options, k: int) -> SinkhornResult:
-    """Measure k with itself, of mass one."""
-    mine, weights = replace(instance, mass=1.0), instance.weights[k]
-    tol = PRECISE if options.tol is None else min(options.tol, PRECISE)
-    return solve_self(mine.between(weights, weights).source(), replace(options, tol=tol), None)
-
-
-def other_transport(instance: BarycenterInstance, options: Options, a: Array, k: int) -> SinkhornResult:
-    """From weights of mass one to measure k, which had no share in them."""
-    return solve_transport(instance.between(a, instance.weights[k]), options, None)

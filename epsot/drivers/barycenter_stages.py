@@ -1,58 +1,26 @@
-"""The hot part of a barycenter on coarser grids, where the support has some, and what an observer is given there."""
+"""The hot part of a barycenter on coarser grids, where the support has some, and what observes the steps."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
-from epsot.devices import device_aware
+from epsot.drivers.barycenter_records import BarycenterIntermediate
 from epsot.drivers.coarse_to_fine import OF_LATTICES, depth_of
 from epsot.drivers.options import Options
 from epsot.geometry import Geometry
 from epsot.geometry.pyramid import interpolated
 from epsot.problems.barycenter import BarycenterInstance, BarycenterProblem
-from epsot.results.result import over
 from epsot.solver.acceleration import AcceleratedState
 from epsot.solver.barycenter import BarycenterDual, BarycenterState, Barycentric, MixedBarycenter
 from epsot.solver.loop import anneal
 from epsot.solver.schedule import Level
 from epsot.status import Status
-
-
-@device_aware
-class BarycenterIntermediate:
-    """The record that a callback gets after each iteration: `nit`, `eps`, `marginal_error`, and on demand `weights`."""
-
-    def __init__(
-        self, nit: int, eps: float, marginal_error: float, log_a: Array, instance: BarycenterInstance,
-        core: Geometry | None = None,
-    ) -> None:  # fmt: skip
-        self.nit, self.eps, self.marginal_error = nit, eps, marginal_error
-        self._log_a, self._instance, self._core = log_a, instance, core
-
-    @property
-    def place(self) -> Place:
-        """Where the work is done."""
-        return self._instance.place
-
-    @property
-    def weights(self) -> Array:
-        """The weights of this iteration, of the mass of the measures; from a coarser grid between its nodes."""
-        xp, geometry = self.place.xp, self._instance.geometry
-        weights = xp.exp(self._log_a)
-        if self._core is not None:
-            weights = xp.exp(between_nodes(self._log_a, self._core, geometry))
-            weights = weights / xp.sum(weights)
-        weights = over(geometry.supports[0], weights * self._instance.mass, xp)
-        return in_dtype(weights, geometry.dtype, self.place)
-
-    def __repr__(self) -> str:
-        return f"BarycenterIntermediate(nit={self.nit}, eps={self.eps:.4g})"
 
 
 class CoarseStage(NamedTuple):
@@ -94,7 +62,7 @@ def from_coarse(
     state = Barycentric(coarse[0].problem).init(schedule[0].eps)
     for stage, following in itertools.pairwise([*coarse, last]):
         update = MixedBarycenter(Barycentric(stage.problem))
-        observe = watch(instance, options.callback, stage.core)
+        observe = watch(instance, options, stage, last)
         ending = anneal(update, update.init(state), stage.levels, options.max_iter - 1, observe, nit)
         nit, past = ending.nit, stage.levels[-1].eps
         if ending.status is Status.DIVERGED:  # the support may fare better than the cells
@@ -125,14 +93,30 @@ def between_nodes(values: Array, coarse: Geometry, fine: Geometry) -> Array:
 
 
 def watch(
-    instance: BarycenterInstance, callback: Callable[[Any], object] | None, core: Geometry | None = None
+    instance: BarycenterInstance, options: Options, stage: CoarseStage | None = None, last: CoarseStage | None = None
 ) -> Callable[[int, float, Any], object] | None:
-    """What observes the steps, plain or mixed, on the support or on a coarser grid."""
+    """What observes the steps, plain or mixed, on the support, the last stage, or on a coarser grid."""
+    callback = options.callback
     if callback is None:
         return None
 
     def observe(nit: int, eps: float, state: AcceleratedState | BarycenterState) -> object:
         dual: BarycenterDual = (state.plain if isinstance(state, AcceleratedState) else state).dual
-        return callback(BarycenterIntermediate(nit, eps, dual.marginal_error, dual.log_a, instance, core))
+        seen = partial(on_support, dual, eps, stage, last)
+        weights = partial(weights_on, dual, instance, stage)
+        return callback(BarycenterIntermediate(nit, eps, dual.marginal_error, weights, seen, instance, options))
 
     return observe
+
+
+def on_support(dual: BarycenterDual, eps: float, stage: CoarseStage | None, last: CoarseStage | None) -> BarycenterDual:
+    """What a step has found, on the support itself."""
+    return dual if stage is None or last is None else carried(dual, stage, last, eps, eps).dual
+
+
+def weights_on(dual: BarycenterDual, instance: BarycenterInstance, stage: CoarseStage | None) -> Array:
+    """The logarithms of the weights of a step, from a coarser grid between its nodes.  (n,)"""
+    if stage is None:
+        return dual.log_a
+    xp, log_a = instance.place.xp, between_nodes(dual.log_a, stage.core, instance.geometry)
+    return log_a - xp.log(xp.sum(xp.exp(log_a)))

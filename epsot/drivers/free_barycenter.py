@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.drivers.choice import solve_self, solve_transport
+from epsot.drivers.intermediate import cooled
 from epsot.drivers.options import Options
 from epsot.geometry import PointCloud
 from epsot.geometry.multiscale import coarsened
@@ -18,7 +20,7 @@ from epsot.problems.instance import Instance, posed
 from epsot.results.debiased import DivergenceResult
 from epsot.results.free_barycenter import FreeBarycenterResult
 from epsot.results.result import SinkhornResult
-from epsot.solver.loop import anneal
+from epsot.solver.loop import Check, anneal
 from epsot.solver.schedule import Level
 from epsot.solver.updates import Iteration
 from epsot.status import Status
@@ -110,12 +112,15 @@ class Moving(Iteration[FreeState]):
 
 
 @device_aware
-class FreeIntermediate:
-    """The record that a callback gets after each step: `nit`, `eps`, `movement`, and on demand `points`."""
+class FreeIntermediate(Savable):
+    """The record that a callback gets after each step: `nit`, `eps`, `movement`, and on demand `points`.
 
-    def __init__(self, nit: int, eps: float, state: FreeState, clouds: Clouds) -> None:
+    `save` writes what it is so far as a result, whose points another solve begins with.
+    """
+
+    def __init__(self, nit: int, eps: float, state: FreeState, clouds: Clouds, tol: float, first: float) -> None:
         self.nit, self.eps, self.movement = nit, eps, state.movement
-        self._state, self._clouds = state, clouds
+        self._state, self._clouds, self._tol, self._first = state, clouds, tol, first
 
     @property
     def place(self) -> Place:
@@ -127,6 +132,22 @@ class FreeIntermediate:
         """The points of this step, (n, d)."""
         return in_dtype(self._state.points, self._clouds.dtype, self.place)
 
+    @property
+    def progress(self) -> float:
+        """How far the points have come to rest, in [0, 1], as the logarithm of the movement falls from the first."""
+        return cooled(self.movement, self._first, self._tol)
+
+    def record(self) -> FreeBarycenterResult:
+        """A result that was stopped here: what of this outlives the solve."""
+        return result_of(self._clouds, self._state, Status.STOPPED, self.nit, (), self._tol)
+
+    @property
+    def _kind(self) -> str:
+        return FreeBarycenterResult.__name__
+
+    def _written(self) -> dict[str, Any]:
+        return self.record()._written()
+
     def __repr__(self) -> str:
         return f"FreeIntermediate(nit={self.nit}, movement={self.movement:.2e})"
 
@@ -137,15 +158,26 @@ def solve_free_barycenter(clouds: Clouds, points: Array, options: Options) -> Fr
     assert tol is not None
     inner = replace(options, tol=INNER * tol, callback=None, max_iter=INNER_STEPS)
     update = Moving(clouds, inner)
-    observe = None
+    observe: Callable[[int, float, FreeState], object] | None = None
     if callback is not None:
-        tell = callback
-        observe = lambda nit, eps, state: tell(FreeIntermediate(nit, eps, state, clouds))  # noqa: E731
+        tell, movements = callback, list[float]()
+
+        def observe(nit: int, eps: float, state: FreeState) -> object:
+            movements.append(state.movement)
+            return tell(FreeIntermediate(nit, eps, state, clouds, tol, movements[0]))
+
     level = Level(clouds.eps, options.max_iter, tol)
     ending = anneal(update, update.init(points), (level,), options.max_iter, observe)
     state = ending.dual
     status: Status = max(ending.status, *(part.status for part in state.parts))
+    return result_of(clouds, state, status, ending.nit, ending.history, tol)
+
+
+def result_of(
+    clouds: Clouds, state: FreeState, status: Status, nit: int, history: tuple[Check, ...], tol: float
+) -> FreeBarycenterResult:
+    """The points where they are."""
     return FreeBarycenterResult(
         clouds.place, clouds.dtype, state.points, state.displacement, state.movement, state.parts, clouds.shares,
-        status, ending.nit, ending.history, tol,
+        status, nit, history, tol,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,13 @@ def settled(error: float, tol: float) -> float:
     if error <= tol or not error < QUICK:
         return 1.0 if error <= tol else 0.0
     return math.log(QUICK / error) / math.log(QUICK / tol)
+
+
+def progress_of(share: float, tol: float | None, error: Callable[[], float]) -> float:
+    """Of a solve whose temperature has come so far, in [0, 1]; its error is asked for at the last one."""
+    if tol is None:
+        return share
+    return COOLING * share if share < 1 else COOLING + (1 - COOLING) * settled(error(), tol)
 
 
 @device_aware
@@ -90,12 +98,8 @@ class Intermediate(Savable):
 
         Without a tolerance there are only temperatures.
         """
-        share, tol = cooled(self.eps, self._options.start, self._instance.eps), self._options.tol
-        if tol is None:
-            return share
-        if share < 1:
-            return COOLING * share
-        return COOLING + (1 - COOLING) * settled(self.marginal_error, tol)
+        share = cooled(self.eps, self._options.start, self._instance.eps)
+        return progress_of(share, self._options.tol, lambda: self.marginal_error)
 
     def record(self) -> Record:
         """What of this outlives the solve."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from epsot.drivers.intermediate import Intermediate
 from epsot.drivers.options import Options
 from epsot.drivers.verification import verified
+from epsot.kernels import carrying
 from epsot.problems.instance import Instance
 from epsot.solver.loop import Outcome, anneal
 from epsot.solver.schedule import Level
@@ -37,9 +38,10 @@ def run_stage(update: Update, state: Any, stage: Stage, instance: Instance, opti
         )
 
     most = options.max_iter - 1 if stage.cells else options.max_iter  # one is left for the points themselves
-    outcome = anneal(update, state, stage.levels, most, watch(update), nit)
-    if not stage.cells:
-        return verified(stage.instance, outcome, options.tol, options.max_iter, watch)
+    with carrying(stage.instance.problem.kernel):
+        outcome = anneal(update, state, stage.levels, most, watch(update), nit)
+        if not stage.cells:
+            return verified(stage.instance, outcome, options.tol, options.max_iter, watch)
     coarse = stage.instance
     if not math.isfinite(coarse.problem.logit_error(outcome.dual.f, outcome.dual.g, coarse.eps)):
         return replace(outcome, status=Status.DIVERGED)

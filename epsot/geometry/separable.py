@@ -16,6 +16,7 @@ from epsot.geometry.grid import Grid, Periods, Shape, common_periods, grid_of, g
 from epsot.geometry.periodic import periods_of_parts, with_periods
 from epsot.geometry.points import FAR, PointCloud
 from epsot.geometry.pyramid import Pyramid
+from epsot.geometry.tangents import MOMENTS, LineTangents, PairTangents, SquareTangents, Tangents
 from epsot.kernels import PointsKernel
 from epsot.kernels.lattice import Axis, Lattice
 from epsot.lazy import cached_property
@@ -142,6 +143,17 @@ class Separable(Geometry):
 
     def cost_gradient(self, kernel: Lattice, k: Array, h: Array, eps: float) -> Array:
         return kernel.cost_gradient(k, h, eps)
+
+    def tangents(self, kernel: Any, k: Array, h: Array, eps: float, guess: Array | None = None) -> Tangents:
+        """By moments of the plan for squares where no axis closes, which are products of it; else pair by pair."""
+        xp, (x, y) = self.place.xp, (grid.points_in(self.place, self.place.xp.float64) for grid in (self.x, self.y))
+        cost, plan = with_periods(self.cost, self.periods), (k, h, eps)
+        if cost is not self.cost:
+            return PairTangents(cost, kernel, plan, x, y, self.place, guess)
+        if cost.kind == "square" and self.x.dimension <= MOMENTS:
+            exact: Any = kernel if self.dtype == xp.float64 else self.in_float64().kernel(kernel.workers)
+            return SquareTangents(cost.factor, exact, kernel, plan, x, y, self.place, guess)
+        return LineTangents(cost, kernel, plan, x, y, self.place, guess)
 
     def transported(self, kernel: Lattice, k: Array, h: Array, eps: float) -> Array:
         return kernel.transported(k, h, eps)

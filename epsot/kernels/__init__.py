@@ -10,6 +10,7 @@ and may offer `Vectors` with that of `vectors`, and `Bursts` with that of `burst
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -65,6 +66,12 @@ class PointsKernel(Kernel, Protocol):
     def rows_of(self, other: PointsKernel) -> PointsKernel: ...
 
     def cost_gradient(self, k: Array, h: Array, eps: float) -> Array: ...
+
+
+def carrying(kernel: Kernel) -> AbstractContextManager[None]:
+    """While this lasts, calls of a kernel may begin with what the last one has found; then all of it is forgotten."""
+    remembering = getattr(kernel, "carrying", None)
+    return nullcontext() if remembering is None else remembering()
 
 
 def is_cuda_tensor(array: Array) -> bool:

@@ -10,14 +10,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epsot.arrays import Place, rounding_of
+from epsot.arrays import Place, as_number, rounding_of
 from epsot.costs import Array
 from epsot.geometry import Geometry
-from epsot.geometry.base import DOUBLE
+from epsot.geometry.base import DOUBLE, of_parts, parts_of
 from epsot.kernels import Kernel
 from epsot.kernels.reference import logsumexp
 from epsot.kernels.vectors import Directions, Vectors
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance, check_workers, checked_weights, posed
 from epsot.problems.measure import Measure
 from epsot.problems.problem import ULPS
@@ -141,7 +141,7 @@ class BarycenterProblem:
 
 
 @dataclass(frozen=True, eq=False)
-class BarycenterInstance:
+class BarycenterInstance(Lean):
     """The barycenter that the user asked for: checked measures, of which those of positive shares are solved for."""
 
     geometry: Geometry  # of the support with itself
@@ -155,6 +155,26 @@ class BarycenterInstance:
     @property
     def place(self) -> Place:
         return self.geometry.place
+
+    def written(self) -> dict[str, Any]:
+        """What a file holds of it."""
+        return {
+            "geometry": parts_of(self.geometry), "weights": list(self.weights), "shares": list(self.shares),
+            "mass": self.mass, "eps": self.eps, "rounding": self.rounding, "debias": self.problem.debias,
+        }  # fmt: skip
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], place: Place) -> BarycenterInstance:
+        """Of what a file holds; ValueError where it does not fit."""
+        geometry, debias = of_parts(parts["geometry"], place), bool(parts["debias"])
+        n, m = geometry.shape
+        weights = tuple(checked_weights("a", place.received(z), (n,), place) for z in parts["weights"])
+        shares = tuple(as_number("t", share) for share in parts["shares"])
+        if n != m or len(weights) != len(shares) or not any(share > 0 for share in shares):
+            raise ValueError(f"{len(weights)} measures of {len(shares)} shares, on {n} and {m} points")
+        mass, eps, rounding = (as_number(name, parts[name]) for name in ("mass", "eps", "rounding"))
+        problem = problem_of(geometry, weights, shares, debias=debias, workers=None)
+        return cls(geometry, weights, shares, mass, eps, rounding, problem)
 
     @property
     def active(self) -> tuple[int, ...]:
@@ -200,18 +220,26 @@ def pose_barycenter(
     check_workers(workers)
     named = {f"a[{k}]": a[k, ...] if hasattr(a, "ndim") else a[k] for k in range(len(shares))}
     geometry = geometry.suited(a, None)
-    place, xp, support = geometry.place, geometry.place.xp, geometry.supports[0]
+    place, support = geometry.place, geometry.supports[0]
     place.admit("the support", **named)
     weights = [checked_weights(name, given, support, place) for name, given in named.items()]
     rounding = max(map(rounding_of, named.values()))
     normalised, mass = of_one_mass(dict(zip(named, weights, strict=True)), rounding, place)
+    problem = problem_of(geometry, normalised, shares, debias=debias, workers=workers)
+    return BarycenterInstance(geometry, normalised, shares, mass, eps, rounding, problem)
+
+
+def problem_of(
+    geometry: Geometry, weights: tuple[Array, ...], shares: tuple[float, ...], *, debias: bool, workers: int | None
+) -> BarycenterProblem:
+    """Of checked weights of mass one, those of positive shares."""
+    place = geometry.place
     measures = tuple(
-        Measure.of(z, 1.0, math.inf, place, workers, zeros=not bool(xp.all(z > 0)))
-        for z, share in zip(normalised, shares, strict=True)
+        Measure.of(z, 1.0, math.inf, place, workers, zeros=not bool(place.xp.all(z > 0)))
+        for z, share in zip(weights, shares, strict=True)
         if share > 0
     )
-    problem = BarycenterProblem(
+    return BarycenterProblem(
         geometry.kernel(workers), measures, tuple(share for share in shares if share > 0), debias, geometry.precision,
         geometry.rounded(),
     )  # fmt: skip
-    return BarycenterInstance(geometry, normalised, shares, mass, eps, rounding, problem)

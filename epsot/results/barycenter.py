@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+import numpy as np
+from array_api_compat import is_numpy_namespace
+
+from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.kernels.reference import logsumexp
-from epsot.lazy import cached_property
+from epsot.lazy import Lean, cached_property
 from epsot.problems.barycenter import BarycenterInstance
 from epsot.results.result import SinkhornResult, over, told_apart
+from epsot.results.shown import Shown, as_lines
 from epsot.solver.barycenter import BarycenterDual
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 from epsot.status import Status
 
 
+class Further(Protocol):
+    """The transports that are solved as they are asked for, and how."""
+
+    def own(self, k: int) -> SinkhornResult: ...  # a measure with itself, of mass one
+    def other(self, a: Array, k: int) -> SinkhornResult: ...  # from the weights, (n,) of mass one, to one of share zero
+    def written(self) -> dict[str, Any]: ...  # what a file holds of it
+
+
 @device_aware
 @dataclass(frozen=True, repr=False, eq=False)
-class BarycenterResult:
+class BarycenterResult(Lean, Savable, Shown):
     """Weights between several measures, and the transports from them to each. Computed on first use.
 
     Attributes
@@ -63,8 +76,14 @@ class BarycenterResult:
     nit: int
     history: tuple[Check, ...]
     tol: float | None
-    solve_self: Callable[[int], SinkhornResult] = field(repr=False)  # a measure with itself, as it is asked for
-    solve_other: Callable[[Array, int], SinkhornResult] = field(repr=False)  # the weights with one of share zero
+    further: Further = field(repr=False)
+
+    def _written(self) -> dict[str, Any]:
+        return {
+            "instance": self.instance.written(), "found": self.found.written(), "status": int(self.status),
+            "nit": self.nit, "tol": self.tol, "history": np.array(self.history, np.float64).reshape(-1, 3),
+            "further": self.further.written(),
+        }  # fmt: skip
 
     @property
     def place(self) -> Place:
@@ -101,18 +120,29 @@ class BarycenterResult:
         reached = f"; marginal error {told_apart(self.marginal_error, self.tol, 2)}" if measured else ""
         return f"{self.status.meaning}{reached} after {self.nit} iterations{cure}"
 
-    def __repr__(self) -> str:
-        support = self.instance.geometry.supports[0]
-        rows = {
+    @property
+    def _free_value(self) -> float | None:
+        """The value, where it costs nothing: debiased it needs the transports of the measures with themselves."""
+        known = "value64" in vars(self) or not self.debias
+        return float(self.value64) if known and is_numpy_namespace(self.place.xp) else None
+
+    def _lines(self) -> dict[str, object]:
+        geometry, value = self.instance.geometry, self._free_value
+        support, blur = geometry.supports[0], geometry.blur(self.eps)
+        return {
             "measures": len(self.t),
             "support": " x ".join(map(str, support)),
             "status": f"{self.status.name} ({self.status.meaning})",
+            **({} if value is None else {"value": f"{value:.6g}"}),
             "marginal error": told_apart(self.marginal_error, self.tol, 3),
             "nit": self.nit,
+            **({} if blur is None else {"blur": f"{blur:.6g}"}),
             "eps": f"{self.eps:.6g}",
             "debias": self.debias,
         }
-        return "\n".join([type(self).__name__, *(f"{name:>15}: {value}" for name, value in rows.items())])
+
+    def __repr__(self) -> str:
+        return as_lines(type(self).__name__, self._lines())
 
     def _cast(self, array: Array) -> Array:
         return in_dtype(array, self.instance.geometry.dtype, self.place)
@@ -138,7 +168,7 @@ class BarycenterResult:
     def parts(self) -> tuple[SinkhornResult, ...]:
         active = self.instance.active
         return tuple(
-            self._part(k, active.index(k)) if k in active else self.solve_other(self.weights64, k)
+            self._part(k, active.index(k)) if k in active else self.further.other(self.weights64, k)
             for k in range(len(self.t))
         )
 
@@ -159,7 +189,7 @@ class BarycenterResult:
     @cached_property
     def selves(self) -> tuple[SinkhornResult, ...]:
         """Each measure with itself, of mass one."""
-        return tuple(map(self.solve_self, range(len(self.t))))
+        return tuple(map(self.further.own, range(len(self.t))))
 
     # The value and its bounds
 

@@ -26,6 +26,7 @@ from typing import Any
 from epsot.costs import Array
 from epsot.geometry import Geometry
 from epsot.geometry.tangents import Tangents
+from epsot.kernels import carrying
 from epsot.lazy import cached_property
 from epsot.problems.instance import Instance
 from epsot.problems.problem import Problem
@@ -247,7 +248,8 @@ class Curvature:
         """The change of the gradient in `of` along directions (size, q).  -> (size, q)"""
         if along in ("y", "b"):
             return self.T.product(SWAPPED[of], SWAPPED[along], V, effort)
-        move = self.moved(of, along, V, effort)
+        with carrying(self.plan.kernel):
+            move = self.moved(of, along, V, effort)
         change: Callable[[Move], Array] = {"x": self.d_x, "a": self.d_a, "y": self.d_y, "b": self.d_b}[of]
         out, xp = change(move), self.place.xp
         return xp.reshape(out, (-1, V.shape[1]))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from epsot.arrays import Place, in_dtype
+import numpy as np
+
+from epsot.archives import Savable
+from epsot.arrays import Place, as_number, dtype_of_name, in_dtype, name_of_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
+from epsot.lazy import Lean
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import told_apart
+from epsot.results.shown import Shown, as_lines
 from epsot.solver.loop import Check
-from epsot.status import Status
+from epsot.status import STATUSES, Status
 
 
 @device_aware
 @dataclass(frozen=True, repr=False, eq=False)
-class FreeBarycenterResult:
+class FreeBarycenterResult(Lean, Savable, Shown):
     """The points of a cloud between several clouds.
 
     Attributes
@@ -55,6 +61,29 @@ class FreeBarycenterResult:
     history: tuple[Check, ...]
     tol: float
 
+    def _written(self) -> dict[str, Any]:
+        return {
+            "dtype": name_of_dtype(self.dtype), "points": self.points64, "displacement": self.displacement64,
+            "movement": self.movement, "parts": [part._written() for part in self.parts], "t": list(self.t),
+            "status": int(self.status), "nit": self.nit, "tol": self.tol,
+            "history": np.array(self.history, np.float64).reshape(-1, 3),
+        }  # fmt: skip
+
+    @classmethod
+    def _read(cls, parts: dict[str, Any], place: Place) -> FreeBarycenterResult:
+        xp, shares = place.xp, tuple(as_number("t", share) for share in parts["t"])
+        points, move = (xp.astype(place.received(parts[name]), xp.float64) for name in ("points", "displacement"))
+        there = tuple(DivergenceResult._read(part, place) for part in parts["parts"])
+        sizes = {part.xy.instance.geometry.shape[0] for part in there}
+        if points.ndim != 2 or move.shape != points.shape or sizes != {points.shape[0]} or len(there) != len(shares):
+            raise ValueError("clouds that do not fit one another")
+        return cls(
+            place, dtype_of_name(parts["dtype"], place), points, move, as_number("movement", parts["movement"]), there,
+            shares, STATUSES[parts["status"]], int(parts["nit"]),
+            tuple(Check(int(nit), eps, error) for nit, eps, error in parts["history"].tolist()),
+            as_number("tol", parts["tol"]),
+        )  # fmt: skip
+
     @property
     def eps(self) -> float:
         return self.parts[0].eps
@@ -78,17 +107,22 @@ class FreeBarycenterResult:
             return f"`max_iter` steps did not bring the points to rest; {moved}; raise `max_iter`, `tol` or `blur`"
         return f"{self.status.meaning}; {moved}; {self.status.cure}"
 
-    def __repr__(self) -> str:
-        n, d = self.points64.shape
-        rows = {
+    def _lines(self) -> dict[str, object]:
+        (n, d), blur = self.points64.shape, self.parts[0].instance.geometry.blur(self.eps)
+        known = all(part._free_value is not None for part in self.parts)
+        return {
             "points": f"{n} x {d}",
             "clouds": len(self.t),
             "status": self.status.name,
+            **({"value": f"{float(self.value):.6g}"} if known else {}),
             "movement": told_apart(self.movement, self.tol, 3),
             "nit": self.nit,
+            **({} if blur is None else {"blur": f"{blur:.6g}"}),
             "eps": f"{self.eps:.6g}",
         }
-        return "\n".join([type(self).__name__, *(f"{name:>15}: {value}" for name, value in rows.items())])
+
+    def __repr__(self) -> str:
+        return as_lines(type(self).__name__, self._lines())
 
     def _cast(self, array: Array) -> Array:
         return in_dtype(array, self.dtype, self.place)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from epsot.arrays import as_number
 from epsot.costs import Array
 from epsot.kernels.vectors import Directions
 from epsot.problems.barycenter import BarycenterProblem
@@ -45,6 +46,23 @@ class BarycenterDual:
     @property
     def marginal_error(self) -> float:
         return max(self.error, self.self_error)
+
+    def written(self) -> dict[str, Any]:
+        """What a file holds of it."""
+        arrays = {name: getattr(self, name) for name in ("log_a", "log_d", "f", "g", "updated", "log_blurred")}
+        return {**arrays, "error": self.error, "self_error": self.self_error}
+
+    @classmethod
+    def read(cls, parts: dict[str, Any], problem: BarycenterProblem) -> BarycenterDual:
+        """The same of a problem; ValueError where an array is of another size."""
+        place, n, many = problem.place, problem.size, len(problem.measures)
+        shapes = {"log_a": (n,), "log_d": (n,), "f": (many, n), "g": (many, n), "updated": (many, n)}
+        found: dict[str, Any] = {"log_blurred": None}
+        for name, shape in {**shapes, **({"log_blurred": (n,)} if problem.debias else {})}.items():
+            found[name] = place.xp.astype(place.received(parts[name]), place.xp.float64)
+            if tuple(found[name].shape) != shape:
+                raise ValueError(f"`{name}` of shape {found[name].shape}, not {shape}")
+        return cls(**found, **{name: as_number(name, parts[name]) for name in ("error", "self_error")})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class LatticeKernel(Lattice):
     """
 
     workers: int
+    carries: bool = False  # whether a call begins with the windows of the last one
 
     def __init__(
         self, axes: tuple[Axis, ...], cost: str, factor: float, place: Place, dtype: Any, workers: int | None = None
@@ -47,6 +49,30 @@ class LatticeKernel(Lattice):
         self.workers = usable_workers(workers)
         self._windows: dict[int, tuple[int, float, NDArray[np.int32]]] = {}
         self._axes: dict[int, tuple[Any, Blocks | Walks]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_windows": {}, "_axes": {}}
+
+    @contextmanager
+    def carrying(self) -> Iterator[None]:
+        """Meanwhile each call begins with the windows of the last one.
+
+        Afterwards all is forgotten: what is asked of a result, loaded or not, has the same bits in any order.
+        """
+        both, before = (self, self.T), self.carries
+        try:
+            for kernel in both:
+                kernel.carries = True
+            yield
+        finally:
+            for kernel in both:
+                kernel.carries = before
+                if not before:
+                    kernel._windows.clear()
+
+    @cached_property
+    def T(self) -> LatticeKernel:
+        return self.between(tuple(axis.T for axis in self.axes))  # type: ignore[return-value]
 
     @cached_property
     def single(self) -> bool:
@@ -133,7 +159,7 @@ class LatticeKernel(Lattice):
             yield piece(k * step, min(groups, (k + 1) * step))
 
         run(task, -(-groups // step), workers)
-        if isinstance(axis, Blocks):
+        if isinstance(axis, Blocks) and self.carries:
             self._windows[number] = axis.size, c, windows
 
     def _cut(self, number: int, inner: int, c: float, real: Any) -> Blocks | Walks:
@@ -147,7 +173,8 @@ class LatticeKernel(Lattice):
 
     def _guess(self, number: int, blocks: Blocks, groups: int) -> tuple[NDArray[np.int32], bool]:
         """Windows to begin with: those of the last call, where the temperature has not risen much since."""
-        size, c, windows = self._windows.get(number, (0, math.inf, NO_WINDOWS))
+        none = 0, math.inf, NO_WINDOWS
+        size, c, windows = self._windows.get(number, none) if self.carries else none
         if len(windows) != groups or c > RISE * blocks.c:
             return np.empty((groups, 2, len(blocks.X)), np.int32), False
         return resized(windows, size, blocks), True
