@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -343,6 +345,27 @@ def test_self_terms_start_from_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     epsot.divergence(Multiscale(x, x[:1500] + 0.1), eps=0.1**2)
     assert shapes[-1] == (1500, 1500)
     assert shapes[-2][0] < 1500
+
+
+def test_the_points_are_solved_without_the_cells_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    coarse: list[weakref.ref[Any]] = []
+    alive = []
+    original = coarse_to_fine.run_stage
+
+    def run_stage(update: Any, state: Any, stage: Any, *arguments: Any) -> Any:
+        if stage.cells:
+            coarse.append(weakref.ref(stage.instance))
+        else:
+            gc.collect()
+            alive.append(sum(instance() is not None for instance in coarse))
+        return original(update, state, stage, *arguments)
+
+    monkeypatch.setattr(coarse_to_fine, "run_stage", run_stage)
+    image = np.exp(-((np.indices((24, 24)) - [[[8]], [[14]]]) ** 2).sum(0) / 20)
+    a, b = image / image.sum(), image.T / image.sum()
+    assert epsot.sinkhorn(epsot.Grid((24, 24)), epsot.Grid((24, 24)), a, b, blur=1).success
+    assert coarse
+    assert alive == [0]
 
 
 def test_inputs_are_not_modified() -> None:
