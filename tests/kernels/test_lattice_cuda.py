@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -207,3 +208,9 @@ def test_devices_run_it_only_if_asked(monkeypatch: pytest.MonkeyPatch, rng: np.r
     for one, other in zip(fused, values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
     assert not any("lattice" in name for name in launched())
+
+
+@pytest.mark.parametrize("name", ["STRIP", "LATTICE_ROOM", "LATTICE_WARPS"])
+def test_sizes_that_both_sources_have(name: str) -> None:
+    (found,) = re.findall(rf"constexpr int {name} = (\d+);", modules.source())
+    assert int(found) == getattr(shapes, name)
