@@ -29,7 +29,13 @@ class OnGrids(Problem):
 
     @property
     def exact(self) -> tuple[np.ndarray, ...]:
-        """Nodes that no offset has rounded: lattices see the differences of their numbers."""
+        """Nodes that no offset has rounded: lattices see the differences of their numbers.
+
+        Of a cost that is no sum over the axes, the points that stand for them, in the dtype of the weights.
+        """
+        if self.cost == 1:
+            dtype = np.float32 if self.single else np.float64
+            return tuple(np.asarray(grid.points, dtype).astype(np.longdouble) for grid in self.grids)
         return tuple(nodes(grid) for grid in self.grids)
 
     @property

@@ -54,7 +54,7 @@ def test_no_races() -> None:
 
 
 STEP = "blocks.meet();\n    }\n}"  # after a step of a descent
-WARP = "__syncwarp();"  # between the guesses of a warp and its results, which lie in the same place
+WARP = "__syncwarp();  // all lanes have read the guesses"  # and its results may come, which lie in the same place
 FENCE = "__threadfence();  // ... and what they wrote by this one, whose"  # when blocks have met
 STRIPS = "__syncwarp();  // the tests of the strip read it"
 LAST = "__threadfence();  // ... and what they wrote by this one\n        }"  # before the last block joins the parts
@@ -63,7 +63,7 @@ LAST = "__threadfence();  // ... and what they wrote by this one\n        }"  # 
 @pytest.mark.guard
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(STEP, "}\n}"), (WARP, ""), (FENCE, "//"), (LAST, "}"), (STRIPS, "")],
+    [(STEP, "}\n}"), (WARP, "//"), (FENCE, "//"), (LAST, "}"), (STRIPS, "")],
     ids=["step", "warp", "fence", "last", "strips"],
 )
 def test_a_race_is_seen(old: str, new: str) -> None:
