@@ -78,11 +78,12 @@ for name, found in (("second order", newton), ("first order", quasi)):
 # Both find the map. The loss that is left is that of two samples of one shape.
 
 moved = second.objective.variable(J @ newton.x)
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained", width_ratios=[1, 1, 1.3])
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 for ax, points, title in zip(axes, (x0, moved), ("before", f"after {newton.nit} steps"), strict=False):
     epsot.plot.samples(y, ax=ax, color=epsot.plot.TARGET, area=2000)
     epsot.plot.samples(points, ax=ax, color=epsot.plot.SOURCE, area=2000)
     ax.set(title=title, xlim=(-1.0, 2.1), ylim=(-1.1, 1.4), xticks=[], yticks=[])
+plt.show()
 
 # %%
 # Near the minimum every step of second order squares the error: the number of right digits doubles. The first-order
@@ -90,13 +91,14 @@ for ax, points, title in zip(axes, (x0, moved), ("before", f"after {newton.nit} 
 
 best = min(second.values + first.values)
 floor = 1e-15  # of rounding
+figure, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
 for values, label, color in (
     (first.values, "first order, L-BFGS", epsot.plot.TARGET),
     (second.values, "second order, trust-ncg", epsot.plot.SOURCE),
 ):
-    axes[2].semilogy(np.maximum(np.asarray(values) - best, floor), "o-", ms=4, label=label, color=color)
-axes[2].set(title="convergence", xlabel="step", ylabel="loss above the smallest", xticks=range(0, quasi.nit + 1, 3))
-axes[2].legend()
+    ax.semilogy(np.maximum(np.asarray(values) - best, floor), "o-", ms=4, label=label, color=color)
+ax.set(title="convergence", xlabel="step", ylabel="loss above the smallest", xticks=range(0, quasi.nit + 1, 3))
+ax.legend()
 plt.show()
 
 # %%
