@@ -13,7 +13,7 @@ from epsot.kernels.cpu import cones
 from epsot.kernels.cpu.cones import NOWHERE, TERMS, Walks
 from epsot.kernels.cpu.exponents import EMPTY
 from epsot.kernels.cpu.tilted import Blocks, Room
-from epsot.kernels.lattice import TIED, Axis
+from epsot.kernels.lattice import Axis
 
 Array = NDArray[Any]
 
@@ -33,34 +33,19 @@ NO_TABLES: dict[Any, tuple[Array, ...]] = {
 MOST_BLOCKS = 1 << 12  # of rows and columns: beyond, tables would take more memory than lines
 
 
-def span_of(axis: Axis) -> float:
-    """The longest difference along an axis, with what the last blocks have too much; inf of no regular line."""
-    reach = axis.n * axis.dx + axis.m * axis.dy + SIZES[-1] * (axis.dx + axis.dy)
-    if axis.dx <= 0 or axis.dy <= 0:
-        return math.inf
-    if axis.period is None:
-        return abs(axis.x - axis.y) + reach
-    count = round(axis.period / axis.dy)
-    if count < axis.m or abs(count * axis.dy - axis.period) > TIED * axis.period:
-        return math.inf
-    return axis.period + reach
-
-
 def unrolled(axis: Axis) -> tuple[int, NDArray[np.int64]]:
     """What stands on the line that rows see: the number of the first place, and the columns, NOWHERE where is none."""
-    if axis.period is None:
-        return 0, np.arange(axis.m)
-    offset, half = axis.x - axis.y, axis.period / 2
-    first = math.floor((offset - half) / axis.dy)
-    last = math.ceil((offset + (axis.n - 1) * axis.dx + half) / axis.dy)
-    source = np.arange(first, last + 1) % round(axis.period / axis.dy)
-    source[source >= axis.m] = NOWHERE
+    first, count, turn = axis.places
+    source = np.arange(first, first + count)
+    if turn:
+        source %= turn
+        source[source >= axis.m] = NOWHERE
     return first, source
 
 
 def blocks_of(axis: Axis, inner: int, c: float, d: int, real: Any) -> Blocks:
     """An axis cut into blocks of the size that takes least time, of those that the range of the numbers allows."""
-    offset, half = axis.x - axis.y, math.inf if axis.period is None else axis.period / 2
+    offset, half, tie = axis.x - axis.y, axis.half, axis.tie
     first, source = unrolled(axis)
     columns = len(source)
     bits = 3.0 - LIMIT[real] + math.log2(d * (columns + SIZES[-1]))
@@ -77,7 +62,6 @@ def blocks_of(axis: Axis, inner: int, c: float, d: int, real: Any) -> Blocks:
     source = np.concatenate([source, np.full(-columns % size, NOWHERE)])
     X = offset + axis.dx * (np.arange(-(-axis.n // size)) * size + (size - 1) / 2)
     Y = axis.dy * (first + np.arange(len(source) // size) * size + (size - 1) / 2)
-    tie = tie_of(axis)
     begin = np.searchsorted(Y + others[size - 1], X + rows[0] - half - tie, "left")
     end = np.searchsorted(Y + others[0], X + rows[size - 1] + half + tie, "right")
     begin = np.minimum(begin, len(Y) - 1)
@@ -137,15 +121,10 @@ def room_of(blocks: Blocks, lanes: int, given: int, means: int, real: Any) -> Ro
     )  # fmt: skip
 
 
-def tie_of(axis: Axis) -> float:
-    """Lengths that are rounding."""
-    return TIED * max(axis.n * axis.dx + axis.m * axis.dy, axis.period or 0.0)
-
-
 def walks_of(axis: Axis, inner: int, c: float) -> Walks:
     """The segments of an axis, and the sums that each of its rows is made of."""
     first, source = unrolled(axis)
-    m, tie, half = len(source), tie_of(axis), math.inf if axis.period is None else axis.period / 2
+    m, tie, half = len(source), axis.tie, axis.half
     x = axis.x - axis.y - first * axis.dy + axis.dx * np.arange(axis.n)  # from the first place
     place = np.rint(x / axis.dy)
     own = np.abs(x - place * axis.dy) <= tie

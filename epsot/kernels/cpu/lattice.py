@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from epsot.arrays import Place
 from epsot.kernels.cpu.clouds import LOG2_E, writable
 from epsot.kernels.cpu.cones import Walks, lengths
-from epsot.kernels.cpu.cuts import LIMIT, NUMBA, SPAN, blocks_of, resized, room_of, span_of, walking_room, walks_of
+from epsot.kernels.cpu.cuts import LIMIT, NUMBA, SIZES, SPAN, blocks_of, resized, room_of, walking_room, walks_of
 from epsot.kernels.cpu.exponents import EMPTY, LANES
 from epsot.kernels.cpu.threads import run, usable_workers
 from epsot.kernels.cpu.tilted import FIRST, NO_MOMENT, SECOND, Blocks
@@ -86,7 +86,7 @@ class LatticeKernel(Lattice):
     @cached_property
     def spans(self) -> list[float]:
         """The longest difference along each axis, up to the ends of its blocks; inf where no line is regular."""
-        return [span_of(axis) for axis in self.axes]
+        return [axis.span(SIZES[-1]) for axis in self.axes]
 
     def fits(self, eps: float) -> bool:
         """Whether there are lines that are regular, and costs that leave room in the exponents."""

@@ -17,7 +17,7 @@ from epsot.kernels.cuda.bursts import LOG2_E, Fields
 from epsot.kernels.cuda.fused import ROUNDING_32, ROUNDING_64, on_device
 from epsot.kernels.cuda.modules import launch
 from epsot.kernels.cuda.shapes import LATTICE_ROOM, LATTICE_SIDES, LATTICE_WARPS, STRIP
-from epsot.kernels.lattice import TIED, Axis, Lattice
+from epsot.kernels.lattice import Axis, Lattice
 from epsot.lazy import cached_property
 
 AXIS = Fields("n m inner places first turn around", "x0 dx dy c half tie bits unit scale", "")  # LatticeAxis
@@ -53,7 +53,7 @@ class LatticeKernel(Lattice):
 
     def real(self, number: int, eps: float) -> str | None:
         """The C++ type in which an axis is summed: the user's, unless costs need longer exponents; None: in neither."""
-        span = span_of(self.axes[number])
+        span = self.axes[number].span(STRIP)
         if 0 in self.shape or (self.kind == "lengths" and self.axes[number].period is not None):
             return None
         bits = LOG2_E * self.factor / eps * (span * span if self.kind == "squares" else span)
@@ -78,14 +78,13 @@ class LatticeKernel(Lattice):
         cupy, axis, c = self.cupy, self.axes[number], LOG2_E * self.factor / eps
         shape = z.shape[:number] + (axis.n,) + z.shape[number + 1 :]
         inner, lines = math.prod(z.shape[number + 1 :]), z.size // axis.m
-        first, places, turn = unrolled(axis)
+        first, places, turn = axis.places
         bits = 3.0 - LIMIT[real] + math.log2(len(self.axes) * (places + STRIP))
         fields = AXIS(
             n=axis.n, m=axis.m, inner=inner, places=places, first=first, turn=turn,
             around=min(places, math.ceil(math.sqrt(bits / c) / (STRIP * axis.dy))),
-            x0=axis.x - axis.y, dx=axis.dx, dy=axis.dy, c=c, half=math.inf if axis.period is None else axis.period / 2,
-            tie=TIED * max(axis.n * axis.dx + axis.m * axis.dy, axis.period or 0.0),
-            bits=bits, unit=LOG2_E, scale=1 / LOG2_E,
+            x0=axis.x - axis.y, dx=axis.dx, dy=axis.dy, c=c, half=axis.half,
+            tie=axis.tie, bits=bits, unit=LOG2_E, scale=1 / LOG2_E,
         )  # fmt: skip
         z, out = cupy.ascontiguousarray(z, dtype=np.float64), cupy.empty(shape, dtype=np.float64)
         number_type, integer = REALS[real]
@@ -112,26 +111,3 @@ def side_of(axis: Axis, c: float, bits: float, real: str) -> int:
     most = RANGE[real] - 5.0 - bits
     fitting = (side for side in LATTICE_SIDES if c * (0.5 * (side - 1) * (axis.dx + axis.dy)) ** 2 <= most)
     return next(fitting, 1)
-
-
-def unrolled(axis: Axis) -> tuple[int, int, int]:
-    """The line that rows see: the number of its first place, how many there are, and those of a period, 0 of none."""
-    if axis.period is None:
-        return 0, axis.m, 0
-    offset, half = axis.x - axis.y, axis.period / 2
-    first = math.floor((offset - half) / axis.dy)
-    last = math.ceil((offset + (axis.n - 1) * axis.dx + half) / axis.dy)
-    return first, last - first + 1, round(axis.period / axis.dy)
-
-
-def span_of(axis: Axis) -> float:
-    """The longest difference along an axis, with what the last strips have too much; inf of no regular line."""
-    reach = axis.n * axis.dx + axis.m * axis.dy + STRIP * (axis.dx + axis.dy)
-    if axis.dx <= 0 or axis.dy <= 0:
-        return math.inf
-    if axis.period is None:
-        return abs(axis.x - axis.y) + reach
-    turn = round(axis.period / axis.dy)
-    if turn < axis.m or abs(turn * axis.dy - axis.period) > TIED * axis.period:
-        return math.inf
-    return axis.period + reach
