@@ -6,14 +6,13 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from array_api_compat import is_cupy_array, is_numpy_array
-
 from epsot.arrays import Place, as_count, as_number, as_real, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.guests import depth_of_caller
 from epsot.problems.instance import Instance
 from epsot.results.curvature import Effort
+from epsot.results.operators import linear_operator
 from epsot.status import ConvergenceWarning
 
 Name = Literal["x", "y", "a", "b"]
@@ -193,19 +192,7 @@ class Products:
 
     def as_linear_operator(self) -> Any:
         """As one of SciPy or CuPy, where these work with the arrays."""
-        array = self.result.instance.problem.a.weights
-        if is_numpy_array(array):
-            from scipy.sparse.linalg import LinearOperator
-        elif is_cupy_array(array):
-            from cupyx.scipy.sparse.linalg import LinearOperator
-        else:
-            return self
         inside = replace(self, place=self.place._replace(home=None))
-        return LinearOperator(
-            shape=self.shape,
-            matvec=inside.matmat,
-            rmatvec=inside.rmatvec,
-            matmat=inside.matmat,
-            rmatmat=inside.rmatvec,
-            dtype=self.dtype,
-        )
+        like = self.result.instance.problem.a.weights
+        found = linear_operator(like, self.shape, self.dtype, inside.matmat, inside.rmatvec)
+        return self if found is None else found

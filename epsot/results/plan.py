@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import is_cupy_array, is_numpy_array
 
 from epsot.arrays import Place, as_real, in_dtype
 from epsot.costs import Array
@@ -16,6 +15,7 @@ from epsot.kernels import PlanKernel
 from epsot.kernels.reference import bounded_exp
 from epsot.libraries import is_sparse
 from epsot.results import sparse
+from epsot.results.operators import linear_operator
 
 
 @device_aware
@@ -235,21 +235,10 @@ class Plan:
         """The plan as a `scipy.sparse.linalg.LinearOperator` (CuPy's for CuPy arrays), which takes NumPy's vectors."""
         if self.place.home is not None:
             return self.inside.as_linear_operator()
-        if is_numpy_array(self.k):
-            from scipy.sparse.linalg import LinearOperator
-        elif is_cupy_array(self.k):
-            from cupyx.scipy.sparse.linalg import LinearOperator
-        else:
+        found = linear_operator(self.k, self.shape, self.dtype, self.__matmul__, self.T.__matmul__)
+        if found is None:
             raise TypeError("linear operators need NumPy or CuPy arrays; use `plan @ v` and `plan.T @ v` directly")
-        transposed = self.T
-        return LinearOperator(
-            shape=self.shape,
-            matvec=self.__matmul__,
-            rmatvec=transposed.__matmul__,
-            matmat=self.__matmul__,
-            rmatmat=transposed.__matmul__,
-            dtype=self.dtype,
-        )
+        return found
 
     def row_blocks(self) -> Iterator[slice]:
         """Slices of rows that together cover the plan, each of bounded memory."""
