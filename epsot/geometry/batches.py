@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -96,6 +96,12 @@ class Geometries(Written, ABC):
     def suited(self, a: Any, b: Any) -> Geometries:
         """The geometries where such weights of the user are."""
         return self
+
+    def _derived(self) -> Self:
+        """Another one of the same attributes, some of which are about to change."""
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        return new
 
     def matrices(self, name: str) -> Array:
         """The costs of that name, (B, n, m)."""

@@ -140,8 +140,7 @@ class PointClouds(Geometries):
         return new
 
     def over(self, shape: Shape) -> PointClouds:
-        new = object.__new__(PointClouds)
-        vars(new).update(vars(self))
+        new = self._derived()
         new._broadcast(shape)
         return new
 
@@ -154,13 +153,9 @@ class PointClouds(Geometries):
         return self.cost.degree
 
     def item(self, k: int) -> PointCloud:
-        x, y = self.x.item(k), self.y.item(k)
-        if self.y is self.x:
-            y = x
-        new = object.__new__(PointCloud)
-        new.cost, new.place, new.dtype = self.cost, self.place, self.dtype
-        new._set(x, y)
-        return new._over(*self.grids)
+        x = self.x.item(k)
+        y = x if self.y is self.x else self.y.item(k)
+        return PointCloud._checked(x, y, self.cost, self.place, self.dtype)._over(*self.grids)
 
     @property
     def grids(self) -> tuple[Grid | None, Grid | None]:
@@ -168,16 +163,14 @@ class PointClouds(Geometries):
 
     @property
     def T(self) -> PointClouds:
-        new = object.__new__(PointClouds)
-        vars(new).update(vars(self))
+        new = self._derived()
         new.x, new.y = self.y, self.x
         new._broadcast(self.shape)
         return new
 
     def sides(self, x: Rows, y: Rows) -> PointClouds:
         """The same cost between other clouds."""
-        new = object.__new__(PointClouds)
-        vars(new).update(vars(self))
+        new = self._derived()
         new.x, new.y = x, y
         return new
 
@@ -189,8 +182,7 @@ class PointClouds(Geometries):
 
     def pairs(self, rows: np.ndarray, columns: np.ndarray) -> PointClouds:
         """The first cloud of some items with the second of others."""
-        new = object.__new__(PointClouds)
-        vars(new).update(vars(self))
+        new = self._derived()
         new.x, new.y = self.x.at(rows), self.y.at(columns)
         new._broadcast(rows.shape)
         return new

@@ -106,8 +106,7 @@ class CostMatrices(Geometries):
         return cls(found.pop("C"), **found).over(tuple(parts["shape"]))
 
     def over(self, shape: Shape) -> CostMatrices:
-        new = object.__new__(CostMatrices)
-        vars(new).update(vars(self))
+        new = self._derived()
         new._broadcast(shape)
         numbers = np.broadcast_to(np.arange(len(self)).reshape(self.shape), shape).reshape(-1)
         new._checked = [self._checked[int(k)] for k in numbers]
@@ -115,8 +114,7 @@ class CostMatrices(Geometries):
 
     @property
     def T(self) -> CostMatrices:
-        new = object.__new__(CostMatrices)
-        vars(new).update(vars(self))
+        new = self._derived()
         (shape, matrices), transpose = self._items["C"], self.place.xp.matrix_transpose
         turned = [transpose(C) for C in matrices] if self.C is None else transpose(matrices)
         new.C, new.ragged, new.lengths = None if self.C is None else turned, self.ragged[::-1], self.lengths[::-1]

@@ -189,8 +189,13 @@ class PointCloud(Geometry):
 
     def _derived(self, x: Array, y: Array) -> PointCloud:
         """The same cost between points that are checked already."""
+        return self._checked(x, y, self.cost, self.place, self.dtype)
+
+    @staticmethod
+    def _checked(x: Array, y: Array, cost: Cost, place: Place, dtype: Any) -> PointCloud:
+        """Of parts that are checked already."""
         new = object.__new__(PointCloud)
-        new.cost, new.place, new.dtype = self.cost, self.place, self.dtype
+        new.cost, new.place, new.dtype = cost, place, dtype
         new._set(x, y)
         return new
 
