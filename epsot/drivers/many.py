@@ -11,7 +11,7 @@ import numpy as np
 
 from epsot import kernels
 from epsot.arrays import to_numpy
-from epsot.costs import Array
+from epsot.costs import Array, Cost
 from epsot.drivers import choice
 from epsot.drivers.at_once import RULES
 from epsot.drivers.intermediate import BatchIntermediate
@@ -126,17 +126,31 @@ def engine_of(
             placed = rows._replace(points=first)
             engine = kernels.matrix_batch(matrix, placed, rows if own else columns, *common, batch.workers)
     if engine is None:
-        pairs = int(rows.sizes.max(initial=0)) * int(rows.sizes.max(initial=0) if own else columns.sizes.max(initial=0))
+        pairs = int(rows.sizes.max(initial=0)) * int((rows if own else columns).sizes.max(initial=0))
         if not padded and pairs > LARGEST:
             return None
-        a = Side(x, batch.a.values, rows, batch.rho_a.reshape(-1), batch.place)
-        b = Side(y, batch.b.values, columns, batch.rho_b.reshape(-1), batch.place)
         matrices = None if matrix is None else geometry.matrices("C_xx" if own else "C")
-        scale = geometry.rounded().reshape(-1)
-        engine = PaddedBatch(a, b, cost, matrices, eps, scale, geometry.scale, lambda k: batch.instance(k).core.scale())
-        if callback is not None:
-            engine.observe = follower(callback, batch, (a, b), tol)
+        engine = padded_engine(batch, (x, y), cost, matrices, callback, tol)
     return engine.source() if own and matrix is None else engine
+
+
+def padded_engine(
+    batch: Batch,
+    points: tuple[Array | None, Array | None],
+    cost: Cost | None,
+    matrices: Array | None,
+    callback: Callable[[Any], object] | None,
+    tol: float | None,
+) -> PaddedBatch:
+    """Items of one padded shape, in any library, between points or of matrices (B, n, m)."""
+    geometry, (rows, columns), place = batch.geometry, batch.layouts(), batch.place
+    a = Side(points[0], batch.a.values, rows, batch.rho_a.reshape(-1), place)
+    b = Side(points[1], batch.b.values, columns, batch.rho_b.reshape(-1), place)
+    scale, eps = geometry.rounded().reshape(-1), batch.eps.reshape(-1)
+    engine = PaddedBatch(a, b, cost, matrices, eps, scale, geometry.scale, lambda k: batch.instance(k).core.scale())
+    if callback is not None:
+        engine.observe = follower(callback, batch, (a, b), tol)
+    return engine
 
 
 def follower(
@@ -158,21 +172,16 @@ def solve_part(
     """The transports of all items, or each first measure with itself, but for those whose results are given."""
     options, singles = asked.options, dict(given or {})
     rows, columns = batch.layouts()
+    columns = rows if own else columns
     engine = engine_of(batch, own=own, callback=options.callback, tol=options.tol) if len(rows.sizes) else None
-    solved = nothing(batch, rows, rows if own else columns)
-    if engine is not None:
-        told, start = asked.asked(batch), np.zeros(len(rows.sizes))
-        if own and options.tol is not None:  # it needs no annealing
-            told = told._replace(fixed=True)
-        elif asked.start is not None:
-            start = asked.start.reshape(-1).copy()
-        elif batch.geometry.embeds():  # the scale is that of the user's points
-            told = told._replace(fixed=True)
-            start = np.array([batch.instance(k).core.scale() for k in range(len(start))])
+    if engine is None:
+        solved = nothing(batch, rows, columns)
+    else:
+        told, start = where_to_start(batch, asked, own=own)
         start[list(singles)] = math.inf  # they are solved
         warm = None
         if init is not None and options.tol is not None:
-            warm = starts(batch, asked, init, rows, rows if own else columns, own=own)
+            warm = starts(batch, asked, init, rows, columns, own=own)
         solved = engine.solve(told, start, RULES, warm, own=own)
     solve = choice.solve_self if own else choice.solve_transport
     observer = None if engine is not None or options.callback is None else OneByOne(batch, options.callback)
@@ -182,6 +191,18 @@ def solve_part(
             alone = replace(asked.of(k, instance), callback=None if observer is None else observer.of(k))
             singles[k] = solve(instance.source() if own else instance, alone, item_of(init, k))
     return BatchResult(batch, engine, solved, singles, options.tol, own)
+
+
+def where_to_start(batch: Batch, asked: ManyOptions, *, own: bool) -> tuple[Asked, np.ndarray]:
+    """What is asked of the items, and the temperatures at which they start annealing; 0 where that is their scale."""
+    told, count = asked.asked(batch), len(batch.geometry)
+    if own and asked.options.tol is not None:  # it needs no annealing
+        return told._replace(fixed=True), np.zeros(count)
+    if asked.start is not None:
+        return told, asked.start.reshape(-1).copy()
+    if batch.geometry.embeds():  # the scale is that of the user's points
+        return told._replace(fixed=True), np.array([batch.instance(k).core.scale() for k in range(count)])
+    return told, np.zeros(count)
 
 
 def solve_transports(batch: Batch, asked: ManyOptions, init: Init) -> BatchResult:
