@@ -11,6 +11,7 @@ import json
 import math
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,10 +32,9 @@ KINDS = "biuf"  # of NumPy data types that are numbers
 class Savable:
     """What can be saved: `_written` gives the parts from which a reader makes it again."""
 
-    @property
-    def _kind(self) -> str:
-        """Its name in files."""
-        return type(self).__name__
+    def _kept(self) -> Savable:
+        """What of it is saved."""
+        return self
 
     def _written(self) -> dict[str, Any]:
         """The parts: dictionaries, lists, texts, numbers and arrays."""
@@ -56,7 +56,19 @@ class Savable:
         OSError
             If the file cannot be written.
         """
-        write(path, self._kind, self._written())
+        kept = self._kept()
+        write(path, type(kept).__name__, kept._written())
+
+
+class Observed(Savable, ABC):
+    """What an observer is given of a solve under way, and saved as what of it outlives the solve."""
+
+    @abstractmethod
+    def record(self) -> Savable:
+        """What that is."""
+
+    def _kept(self) -> Savable:
+        return self.record()
 
 
 class Members:

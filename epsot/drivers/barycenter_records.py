@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epsot.archives import Savable
+from epsot.archives import Observed
 from epsot.arrays import Place, as_number, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
@@ -69,7 +69,7 @@ def read_barycenter(parts: dict[str, Any], place: Place) -> BarycenterResult:
 
 
 @device_aware
-class BarycenterIntermediate(Savable):
+class BarycenterIntermediate(Observed):
     """The record that a callback gets after each iteration: `nit`, `eps`, `marginal_error`, and on demand `weights`.
 
     `save` writes what it is so far as a result, from which a solve goes on: ``init=epsot.load(path)``.
@@ -113,13 +113,6 @@ class BarycenterIntermediate(Savable):
         return BarycenterResult(
             instance, self._dual(), Status.STOPPED, self.nit, (), options.tol, Further(instance, options)
         )
-
-    @property
-    def _kind(self) -> str:
-        return BarycenterResult.__name__
-
-    def _written(self) -> dict[str, Any]:
-        return self.record()._written()
 
     def __repr__(self) -> str:
         return f"BarycenterIntermediate(nit={self.nit}, eps={self.eps:.4g})"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from epsot.archives import Savable
+from epsot.archives import Observed
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
@@ -112,7 +112,7 @@ class Moving(Iteration[FreeState]):
 
 
 @device_aware
-class FreeIntermediate(Savable):
+class FreeIntermediate(Observed):
     """The record that a callback gets after each step: `nit`, `eps`, `movement`, and on demand `points`.
 
     `save` writes what it is so far as a result, whose points another solve begins with.
@@ -140,13 +140,6 @@ class FreeIntermediate(Savable):
     def record(self) -> FreeBarycenterResult:
         """A result that was stopped here: what of this outlives the solve."""
         return result_of(self._clouds, self._state, Status.STOPPED, self.nit, (), self._tol)
-
-    @property
-    def _kind(self) -> str:
-        return FreeBarycenterResult.__name__
-
-    def _written(self) -> dict[str, Any]:
-        return self.record()._written()
 
     def __repr__(self) -> str:
         return f"FreeIntermediate(nit={self.nit}, movement={self.movement:.2e})"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from epsot.archives import Savable
+from epsot.archives import Observed
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
@@ -52,7 +52,7 @@ def progress_of(share: float, tol: float | None, error: Callable[[], float]) -> 
 
 
 @device_aware
-class Intermediate(Savable):
+class Intermediate(Observed):
     """The record that a callback gets after each iteration: `nit`, `eps`, and on demand `marginal_error`, `f`, `g`.
 
     `save` writes it to a file, from which a solve goes on: ``init=epsot.load(path)``.
@@ -107,13 +107,6 @@ class Intermediate(Savable):
         return Record(self.nit, self.eps, self.marginal_error, (self._whole("f"), self._whole("g")), geometry.dtype,
                       self.place)  # fmt: skip
 
-    @property
-    def _kind(self) -> str:
-        return Record.__name__
-
-    def _written(self) -> dict[str, Any]:
-        return self.record()._written()
-
     def _cast(self, array: Array) -> Array:
         return in_dtype(array, self._instance.geometry.dtype, self.place)
 
@@ -151,7 +144,7 @@ class Intermediate(Savable):
         return f"Intermediate(nit={self.nit}, eps={self.eps:.4g})"
 
 
-class BatchIntermediate(Savable):
+class BatchIntermediate(Observed):
     """The record that the callback of a batch gets after each iteration: `Intermediate` with batch axes first."""
 
     def __init__(
@@ -188,13 +181,6 @@ class BatchIntermediate(Savable):
         return BatchRecord(
             self.nit, self.eps.copy(), self.marginal_error, (sides[0], sides[1]), batch.geometry.dtype, batch.place,
         )  # fmt: skip
-
-    @property
-    def _kind(self) -> str:
-        return BatchRecord.__name__
-
-    def _written(self) -> dict[str, Any]:
-        return self.record()._written()
 
     @property
     def marginal_error(self) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from epsot.archives import Savable
+from epsot.archives import Observed
 from epsot.costs import Array
 from epsot.drivers.intermediate import Intermediate
 from epsot.drivers.records import BatchRecord
@@ -39,7 +39,7 @@ class OneByOne:
         return observe
 
 
-class BatchSoFar(Savable):
+class BatchSoFar(Observed):
     """As `BatchIntermediate`, of items of which some are to come: no iterations, an error of nan, potentials of 0."""
 
     def __init__(self, batch: Batch, records: tuple[Intermediate | None, ...]) -> None:
@@ -88,13 +88,6 @@ class BatchSoFar(Savable):
         ]
         eps = np.where(np.isnan(self.eps), np.inf, self.eps)  # what is to come anneals from the beginning
         return BatchRecord(self.nit, eps, self.marginal_error, (sides[0], sides[1]), batch.geometry.dtype, batch.place)
-
-    @property
-    def _kind(self) -> str:
-        return BatchRecord.__name__
-
-    def _written(self) -> dict[str, Any]:
-        return self.record()._written()
 
     def _flat(self, side: int) -> Array:
         """The potentials of one side of all items, one after the other, in float64."""
