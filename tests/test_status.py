@@ -11,7 +11,7 @@ import pytest
 
 import epsot
 from epsot import ConvergenceWarning, PrecisionWarning, Status
-from epsot.results.result import told_apart
+from epsot.results.outcome import told_apart
 
 
 def test_larger_is_worse() -> None:

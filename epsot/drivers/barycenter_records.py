@@ -15,7 +15,8 @@ from epsot.drivers.intermediate import cooled, progress_of
 from epsot.drivers.options import Options
 from epsot.problems.barycenter import BarycenterInstance
 from epsot.results.barycenter import BarycenterResult
-from epsot.results.result import SinkhornResult, over
+from epsot.results.outcome import over
+from epsot.results.result import SinkhornResult
 from epsot.solver.barycenter import BarycenterDual
 from epsot.solver.loop import Check
 from epsot.status import STATUSES, Status

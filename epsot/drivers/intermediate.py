@@ -19,7 +19,8 @@ from epsot.geometry.rows import Rows, offsets
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
 from epsot.results.flat import given
-from epsot.results.result import SinkhornResult, over
+from epsot.results.outcome import over
+from epsot.results.result import SinkhornResult
 from epsot.solver.many.loop import Snapshot
 from epsot.solver.schedule import QUICK
 from epsot.solver.updates import Dual, Update

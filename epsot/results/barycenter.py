@@ -16,7 +16,8 @@ from epsot.devices import device_aware
 from epsot.kernels.reference import logsumexp
 from epsot.lazy import Lean, cached_property
 from epsot.problems.barycenter import BarycenterInstance
-from epsot.results.result import SinkhornResult, over, told_apart
+from epsot.results.outcome import over, told_apart
+from epsot.results.result import SinkhornResult
 from epsot.results.shown import Shown, as_lines
 from epsot.solver.barycenter import BarycenterDual
 from epsot.solver.loop import Check

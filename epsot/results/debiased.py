@@ -11,8 +11,9 @@ from epsot.devices import device_aware
 from epsot.geometry.grid import points_of, support_of
 from epsot.problems.instance import Instance
 from epsot.results.curvature import SWAPPED, Effort
+from epsot.results.outcome import Result, over
 from epsot.results.plan import Plan
-from epsot.results.result import Result, SinkhornResult, over
+from epsot.results.result import SinkhornResult
 from epsot.solver.loop import Check
 from epsot.status import Status
 

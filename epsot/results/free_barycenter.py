@@ -13,7 +13,7 @@ from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.lazy import Lean
 from epsot.results.debiased import DivergenceResult
-from epsot.results.result import told_apart
+from epsot.results.outcome import told_apart
 from epsot.results.shown import Shown, as_lines
 from epsot.solver.loop import Check
 from epsot.status import STATUSES, Status
