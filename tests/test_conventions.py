@@ -107,6 +107,68 @@ def test_geomloss_reach(clouds: Any, p: int, masses: tuple[float, float]) -> Non
     assert_close(divergence.g, g.ravel(), 3e-3)
 
 
+# geomloss.ot: a matrix or |x - y|^2 with no half, reg = eps, unbalanced = rho; max_iter is the length of the schedule
+
+
+@pytest.fixture
+def geomloss_ot() -> Any:
+    pytest.importorskip("torch")
+    return pytest.importorskip("geomloss.ot")
+
+
+@pytest.mark.parametrize(("rho", "masses"), [(None, (1.0, 1.0)), (None, (2.5, 2.5)), (RHO, (1.5, 0.7))])
+def test_geomloss_ot_solve(clouds: Any, geomloss_ot: Any, rho: float | None, masses: tuple[float, float]) -> None:
+    """Balanced, both masses m: ours is theirs plus eps (m^2 - m); unbalanced they are the same."""
+    x, y, a, b = clouds
+    a, b, mass = masses[0] * a, masses[1] * b, masses[0]
+    C = squared_distances(x, y)
+    ours = epsot.solve(epsot.CostMatrix(C), a, b, eps=EPS, rho=rho, **EXACT)
+    theirs = geomloss_ot.solve(C, reg=EPS, a=a, b=b, unbalanced=rho, max_iter=3000)
+    assert_close(ours.plan.to_dense(), theirs.plan, 1e-3)
+    assert_close(ours.value, float(theirs.value) + (EPS * (mass**2 - mass) if rho is None else 0.0), 1e-4)
+    f, g = theirs.potential_a, theirs.potential_b
+    f, g = gauge(f, g, a, b) if rho is None else (f, g)
+    assert_close(ours.f, f, 1e-2)
+    assert_close(ours.g, g, 1e-2)
+    wrong = np.sum(np.abs(np.asarray(theirs.plan).sum(axis=1) - a)) / mass
+    assert rho is not None or 1e-4 < wrong < 1e-3
+
+
+@pytest.mark.parametrize("debias", [False, True])
+@pytest.mark.parametrize("rho", [None, RHO])
+def test_geomloss_ot_solve_sample(clouds: Any, geomloss_ot: Any, debias: bool, rho: float | None) -> None:
+    x, y, a, b = clouds
+    solve, options = (epsot.divergence if debias else epsot.solve), {"eps": EPS, "rho": rho, **EXACT}
+    ours = solve(epsot.PointCloud(x, y, cost="sqeuclidean"), a, b, **options)
+    theirs = geomloss_ot.solve_sample(x, y, a=a, b=b, reg=EPS, unbalanced=rho, debias=debias, max_iter=3000)
+    assert_close(ours.value, theirs.value, 1e-4)
+    if debias and rho is not None:  # their potential is that of the transport alone
+        assert_close(ours.xy.f, theirs.potential_a, 1e-2)
+        assert abs(np.asarray(theirs.potential_a) - ours.f).max() > 0.1
+
+
+@pytest.mark.parametrize("reach", [None, REACH])
+def test_geomloss_ot_lengths(clouds: Any, geomloss_ot: Any, reach: float | None) -> None:
+    """reg = 2 blur^2 and the square with no half: the plan of our blur, twice its value."""
+    x, y, a, b = clouds
+    ours = epsot.sinkhorn(x, y, a, b, blur=BLUR, reach=reach, **EXACT)
+    theirs = geomloss_ot.solve_sample(x, y, a=a, b=b, blur=BLUR, reach=reach, max_iter=3000)
+    assert_close(2 * ours.value, theirs.value, 1e-4)
+    assert_close(ours.plan.to_dense(), theirs.plan, 1e-3)
+
+
+def test_geomloss_ot_gradients_are_twice_too_large(clouds: Any, geomloss_ot: Any) -> None:
+    import torch
+
+    x, y, a, b = clouds
+    ours = epsot.solve(epsot.PointCloud(x, y, cost="sqeuclidean"), a, b, eps=EPS, **EXACT)
+    points = torch.tensor(x, requires_grad=True)
+    others = {"a": torch.asarray(a), "b": torch.asarray(b)}
+    value = geomloss_ot.solve_sample(points, torch.asarray(y), reg=EPS, max_iter=3000, **others).value
+    (theirs,) = torch.autograd.grad(value, points)
+    assert_close(2 * ours.grad_x, theirs, 1e-2)
+
+
 # POT: a cost matrix, reg = eps, reg_m = rho
 
 POT_EXACT = {"numItermax": 100_000, "stopThr": 1e-13}
