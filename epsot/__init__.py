@@ -69,3 +69,7 @@ def __getattr__(name: str) -> Any:
     if name == "plot":  # matplotlib loads on first use
         return import_module("epsot.plot")
     raise AttributeError(f"module 'epsot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "geometry"])

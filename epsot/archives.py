@@ -55,6 +55,18 @@ class Savable:
             If the cost, or the geometry, is one of your own, for which a file has no name.
         OSError
             If the file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import epsot
+        >>> result = epsot.sinkhorn([[0.0], [1.0]], [[0.2], [0.9]], blur=0.3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result.save(Path(folder) / "result.npz")
+        ...     again = epsot.load(Path(folder) / "result.npz")
+        >>> bool(again.value == result.value)
+        True
         """
         kept = self._kept()
         write(path, type(kept).__name__, kept._written())

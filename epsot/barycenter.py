@@ -110,9 +110,9 @@ def barycenter(
 
     References
     ----------
-    .. [1] Janati, Cuturi and Gramfort (2020), Debiased Sinkhorn barycenters, ICML.
+    .. [1] Janati, Cuturi and Gramfort (2020), Debiased Sinkhorn barycenters, ICML. https://arxiv.org/abs/2006.02575
     .. [2] Benamou, Carlier, Cuturi, Nenna and Peyre (2015), Iterative Bregman projections for regularized
-       transportation problems, SIAM J. Sci. Comput. 37.
+       transportation problems, SIAM J. Sci. Comput. 37. https://doi.org/10.1137/141000439
 
     Examples
     --------

@@ -109,6 +109,7 @@ def free_barycenter(
     References
     ----------
     .. [1] Cuturi and Doucet (2014), Fast computation of Wasserstein barycenters, ICML.
+       https://arxiv.org/abs/1310.4375
 
     Examples
     --------

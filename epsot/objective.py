@@ -167,7 +167,18 @@ class Objective:
         return Bounds(0, np.inf)
 
     def variable(self, z: Any) -> Array:
-        """The points (n, d), or weights (n,) or of the shape of a grid, of a flat vector; in the library of `y`."""
+        """The points (n, d), or weights (n,) or of the shape of a grid, of a flat vector; in the library of `y`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> rng = np.random.default_rng(0)
+        >>> objective = epsot.Objective(rng.random((50, 2)), blur=0.1)
+        >>> x = rng.random((40, 2))
+        >>> bool((objective.variable(x.ravel()) == x).all())
+        True
+        """
         xp, own = self.place.xp, self.place.handed_out
         flat = xp.asarray(np.array(z, dtype=np.float64), dtype=xp.float64, device=self.place.device)
         if flat.ndim != 1:
@@ -188,7 +199,19 @@ class Objective:
         return own(weights * (self._mass / xp.sum(weights)), copy=False)
 
     def __call__(self, z: Any) -> tuple[float, np.ndarray]:
-        """The value and the flat gradient at a flat float64 vector."""
+        """The value and the flat gradient at a flat float64 vector.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> rng = np.random.default_rng(0)
+        >>> objective = epsot.Objective(rng.random((50, 2)), blur=0.1)
+        >>> x = rng.random((40, 2))
+        >>> value, gradient = objective(x.ravel())
+        >>> value > 0, gradient.shape
+        (True, (80,))
+        """
         variable, result = self._solved(z)
         self.last = result
         self.calls += 1
@@ -225,6 +248,18 @@ class Objective:
         -----
         ConvergenceWarning
             If the linear system is not solved to `hessian_tol`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> rng = np.random.default_rng(0)
+        >>> objective = epsot.Objective(rng.random((50, 2)), blur=0.1, tol=1e-10)
+        >>> x = rng.random((40, 2))
+        >>> z, p = x.ravel(), rng.normal(size=80)
+        >>> ahead, behind = (objective(z + s * p)[1] for s in (1e-4, -1e-4))
+        >>> bool(np.allclose(objective.hessp(z, p), (ahead - behind) / 2e-4, atol=1e-6))
+        True
         """
         z, p = np.array(z, dtype=np.float64), np.array(p, dtype=np.float64).reshape(-1)
         if p.shape != z.shape:

@@ -126,9 +126,9 @@ def permutation_test(
     References
     ----------
     .. [1] Phipson and Smyth (2010), Permutation p-values should never be zero, Statistical Applications in Genetics and
-       Molecular Biology 9.
+       Molecular Biology 9. https://doi.org/10.2202/1544-6115.1585
     .. [2] Ramdas, Garcia Trillos and Cuturi (2017), On Wasserstein two-sample testing and related families of
-       nonparametric tests, Entropy 19.
+       nonparametric tests, Entropy 19. https://doi.org/10.3390/e19020047
 
     Examples
     --------

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.contour import ContourSet
     from matplotlib.figure import Figure
 
+__all__ = ["convergence", "displacement", "potential", "samples", "sweep", "transport"]
+
 SOURCE, TARGET, ARROW = "#F28C8C", "#8C8CF2", "#3F9A22"  # samples of x, samples of y, displacements
 SOURCE_LINE, TARGET_LINE = "#C8DFF9", "#E9CDCD"  # level lines of f and g, paler: they are the background
 FAINT = 1e-6  # of the largest weight: a disc that nobody sees is none, and has no arrow
@@ -418,3 +420,7 @@ def _arrows(ax: Axes, x: np.ndarray, v: np.ndarray, color: Any, most: int) -> No
         x[:, 0], x[:, 1], v[:, 0], v[:, 1],
         angles="xy", scale_units="xy", scale=1, color=color, width=0.003, headwidth=4, headlength=5, zorder=3,
     )  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -144,6 +144,7 @@ def sinkhorn(
     References
     ----------
     .. [1] Kosowsky and Yuille (1994), The invisible hand algorithm, Neural Networks 7.
+       https://doi.org/10.1016/0893-6080(94)90081-7
     .. [2] Feydy (2020), Geometric data analysis, beyond convolutions, PhD thesis, chapter 3.
 
     Examples
@@ -229,8 +230,9 @@ def sinkhorn_divergence(
     References
     ----------
     .. [1] Feydy, Sejourne, Vialard, Amari, Trouve and Peyre (2019), Interpolating between optimal transport and MMD
-       using Sinkhorn divergences, AISTATS.
+       using Sinkhorn divergences, AISTATS. https://arxiv.org/abs/1810.08278
     .. [2] Sejourne, Feydy, Vialard, Trouve and Peyre (2019), Sinkhorn divergences for unbalanced optimal transport.
+       https://arxiv.org/abs/1910.12958
 
     Examples
     --------

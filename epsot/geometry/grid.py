@@ -46,6 +46,8 @@ class Grid:
     shape : tuple of int
     spacing, origin : tuple of float
     periodic : tuple of bool
+    points : (n, d) array
+        All nodes, the last axis fastest, as ``weights.ravel()`` goes.
 
     Raises
     ------

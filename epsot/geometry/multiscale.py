@@ -70,8 +70,9 @@ class Multiscale(PointCloud):
     References
     ----------
     .. [1] Merigot (2011), A multiscale approach to optimal transport, Computer Graphics Forum 30.
+       https://doi.org/10.1111/j.1467-8659.2011.02032.x
     .. [2] Schmitzer (2019), Stabilized sparse scaling algorithms for entropy regularized transport problems, SIAM
-       Journal on Scientific Computing 41.
+       Journal on Scientific Computing 41. https://doi.org/10.1137/16M1106018
 
     Examples
     --------

@@ -141,7 +141,17 @@ class Results(Lean, Savable, Shown):
         return self._listed("plan")
 
     def hessian(self, of: Any = "x", along: Any = None, *, tol: float = 1e-10, max_iter: int = 1000) -> Any:
-        """The second derivatives of every item, as `SinkhornResult.hessian`: a list, or an array of objects."""
+        """The second derivatives of every item, as `SinkhornResult.hessian`: a list, or an array of objects.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> batch = epsot.sinkhorn(x, np.stack([x + 1.0, x + 2.0]), blur=0.1)
+        >>> [operator.shape for operator in batch.hessian("x")]
+        [(100, 100), (100, 100)]
+        """
         found = [self._item(k).hessian(of, along, tol=tol, max_iter=max_iter) for k in range(math.prod(self.shape))]
         return self._arranged(found)
 
@@ -382,9 +392,29 @@ class BatchResult(Results):
         return self._given(-self.source_slope, 0)
 
     def potential(self, points: Any) -> Any:
-        """f of every item at other points, (r, d), or one cloud for each: as `SinkhornResult.potential`."""
+        """f of every item at other points, (r, d), or one cloud for each: as `SinkhornResult.potential`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> batch = epsot.sinkhorn(x, np.stack([x + 1.0, x + 2.0]), blur=0.1)
+        >>> batch.potential([[0.5, 0.5]]).shape
+        (2, 1)
+        """
         return at_points(self, "potential", points)
 
     def transport(self, points: Any) -> Any:
-        """Move other points, (r, d), or one cloud for each item, by the map of every item."""
+        """Move other points, (r, d), or one cloud for each item, by the map of every item.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> batch = epsot.sinkhorn(x, np.stack([x + 1.0, x + 2.0]), blur=0.1)
+        >>> batch.transport([[0.5, 0.5]]).shape
+        (2, 1, 2)
+        """
         return at_points(self, "transport", points)

@@ -126,9 +126,29 @@ class BatchDivergence(Results):
         return self._weight_gradient(self.yy, 1)
 
     def potential(self, points: Any) -> Any:
-        """As `DivergenceResult.potential`, of every item."""
+        """As `DivergenceResult.potential`, of every item.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> batch = epsot.sinkhorn_divergence(x, np.stack([x + 1.0, x + 2.0]), blur=0.1)
+        >>> batch.potential([[0.5, 0.5]]).shape
+        (2, 1)
+        """
         return at_points(self, "potential", points)
 
     def transport(self, points: Any) -> Any:
-        """As `DivergenceResult.transport`, of every item."""
+        """As `DivergenceResult.transport`, of every item.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> batch = epsot.sinkhorn_divergence(x, np.stack([x + 1.0, x + 2.0]), blur=0.1)
+        >>> batch.transport([[0.5, 0.5]]).shape
+        (2, 1, 2)
+        """
         return at_points(self, "transport", points)

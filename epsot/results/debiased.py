@@ -210,13 +210,36 @@ class DivergenceResult(Result):
         return out
 
     def potential(self, points: Any) -> Array:
-        """F at other points, (r, d) -> (r,); of a result between grids, those may be another Grid."""
+        """F at other points, (r, d) -> (r,); of a result between grids, those may be another Grid.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> result = epsot.sinkhorn_divergence(x, x + 1.0, blur=0.1, tol=1e-9)
+        >>> bool(np.allclose(result.potential(x), result.f, atol=1e-9))
+        True
+        """
         points = self.xy.source.taken(points)
         found = self._beyond(self.xy.source.potential_at(points), self.xx.source.potential_at(points))
         return self._cast(over(support_of(points), found, self.place.xp))
 
     def transport(self, points: Any) -> Array:
-        """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``."""
+        """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``; balanced, ``z - grad F(z)``.
+
+        Examples
+        --------
+        A translation is found again at points that were not in the clouds:
+
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> result = epsot.sinkhorn_divergence(x, x + [1.0, 0.0], blur=0.1, tol=1e-9)
+        >>> result.transport([[0.5, 0.5], [0.2, 0.7]]).round(3)
+        array([[1.5, 0.5],
+               [1.2, 0.7]])
+        """
         points = self.xy.source.taken(points)
         moved = points_of(points, self.place) - (self.xy.source.slope_at(points) - self.xx.source.slope_at(points))
         return self._cast(over(support_of(points), moved, self.place.xp))

@@ -120,6 +120,14 @@ class Plan:
         """Marginals: axis 1 sums every row, (n,); axis 0 every column, (m,); None everything, 0-d.
 
         `out` is None, as ``np.sum(plan, axis=1)`` passes it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> plan.sum(axis=1).round(3), plan.sum(axis=0).round(3)
+        (array([0.5, 0.5]), array([0.333, 0.333, 0.333]))
         """
         if out is not None:
             raise TypeError("`out` must be None: a plan returns new arrays")
@@ -135,6 +143,14 @@ class Plan:
         """The best partner: axis 1 the column with the largest entry of every row, (n,); axis 0 the row, (m,).
 
         Rows of weight zero get that of their limit; of equal entries the first counts. Memory is that of a few rows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> plan.argmax(), plan.argmax(axis=0)
+        (array([0, 1]), array([0, 1, 1]))
         """
         if axis in (0, -2):
             return self.T.argmax(axis=1)
@@ -160,6 +176,19 @@ class Plan:
         -------
         (n,) or (n, q) array
             Rows of weight zero get their limit. NaN where all pairs of a row are forbidden.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> plan.barycentric_map().round(2)  # the mean target of both points
+        array([[0.38],
+               [1.02]])
+        >>> plan.T.barycentric_map(np.eye(2)).round(2)  # of each target, from which of the two its mass comes
+        array([[1.  , 0.  ],
+               [0.07, 0.93],
+               [0.43, 0.57]])
         """
         values = self.points[1] if values is None else self._taken("values", values)
         if values is None:
@@ -181,14 +210,34 @@ class Plan:
         return self._cast(means if v.ndim == 2 else means[:, 0])
 
     def rows(self, i: Any) -> Array:
-        """Rows of the plan as numbers: (m,) for an integer, (r, m) for a slice or an array of r integers."""
+        """Rows of the plan as numbers: (m,) for an integer, (r, m) for a slice or an array of r integers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> plan.rows(1).round(3)
+        array([0.   , 0.309, 0.191])
+        >>> plan.rows([1, 0]).shape
+        (2, 3)
+        """
         index = sparse.as_index("i", self.place.taken("i", i), self.shape[0], "row", self.place)
         if isinstance(index, int):
             return self.rows(slice(index, index + 1))[0, :]
         return self._cast(self.kernel.plan_rows(index, self.k, self.h, self.eps))
 
     def to_dense(self) -> Array:
-        """All of the plan, (n, m)."""
+        """All of the plan, (n, m).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> plan.to_dense().sum().round(3)
+        np.float64(1.0)
+        """
         return self.rows(slice(None))
 
     def to_sparse(self, mass: float = 0.99, max_per_row: int | None = None) -> Any:
@@ -205,6 +254,14 @@ class Plan:
         -------
         (n, m) sparse array in CSR format
             Values are those of the plan, not rescaled. It is built in blocks of rows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> plan.to_sparse(mass=0.9).nnz, plan.to_sparse(max_per_row=1).nnz
+        (4, 2)
         """
         return sparse.largest_entries(self, mass, max_per_row)
 
@@ -228,11 +285,35 @@ class Plan:
         -------
         i, j : (size,) integer arrays
             Indices of the source and target points, on the device of the plan, ordered by i in "stratified" mode.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> i, j = plan.sample(1000, rng=0)
+        >>> bool(abs(np.mean((i == 1) & (j == 1)) - plan[1, 1]) < 0.05)
+        True
+        >>> plan.sample(rng=0, mode="stratified")[0]  # each source point once
+        array([0, 1])
         """
         return sparse.sample_pairs(self, size, rng, mode)
 
     def as_linear_operator(self) -> Any:
-        """The plan as a `scipy.sparse.linalg.LinearOperator` (CuPy's for CuPy arrays), which takes NumPy's vectors."""
+        """The plan as a `scipy.sparse.linalg.LinearOperator` (CuPy's for CuPy arrays), which takes NumPy's vectors.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> plan = epsot.sinkhorn([[0.0], [1.0]], [[0.1], [1.1], [0.9]], blur=0.3, tol=1e-6).plan
+        >>> from scipy.sparse.linalg import svds
+        >>> operator = plan.as_linear_operator()
+        >>> operator.shape, operator.rmatvec(np.ones(2)).round(3)
+        ((2, 3), array([0.333, 0.333, 0.333]))
+        >>> svds(operator, k=1, return_singular_vectors=False, rng=0).shape
+        (1,)
+        """
         if self.place.home is not None:
             return self.inside.as_linear_operator()
         found = linear_operator(self.k, self.shape, self.dtype, self.__matmul__, self.T.__matmul__)

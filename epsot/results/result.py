@@ -292,6 +292,15 @@ class SinkhornResult(Result):
         """f at other points, (r, d) -> (r,): the softmin of g, the extension that is optimal for the dual.
 
         Of a result between grids the points may be another Grid, and what is found has its shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> result = epsot.sinkhorn(x, x + 1.0, blur=0.1, tol=1e-9)
+        >>> bool(np.allclose(result.potential(x), result.f, atol=1e-9))
+        True
         """
         points = self.source.taken(points)
         return self._cast(over(support_of(points), self.source.potential_at(points), self.place.xp))
@@ -301,6 +310,17 @@ class SinkhornResult(Result):
 
         ``z - sum_j exp((f(z) + g[j] - C(z, y[j])) / eps) b[j] grad_1 C(z, y[j])`` with f(z) from `potential`; balanced,
         this is ``z - grad f(z)``, for p = 2 the mean target of z. Points may be a Grid as in `potential`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import epsot
+        >>> x = np.random.default_rng(0).random((50, 2))
+        >>> result = epsot.sinkhorn(x, x + [1.0, 0.0], blur=0.01, tol=1e-6)
+        >>> result.transport([[0.5, 0.5]]).shape  # a point that was not in the cloud
+        (1, 2)
+        >>> bool(np.allclose(result.transport(x), x + result.displacement, atol=1e-5))
+        True
         """
         points = self.source.taken(points)
         moved = points_of(points, self.place) - self.source.slope_at(points)
