@@ -41,6 +41,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"epsot {release}"
 html_static_path = ["_static"]
 html_css_files = ["epsot.css"]
+html_favicon = html_logo = "_static/favicon.svg"
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "epsot"},

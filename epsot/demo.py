@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +30,7 @@ FLOOR = 1e-8  # of the largest weight, at pixels without mass of a grid
 WARM_UP_POINTS = 100
 LEVELS = np.linspace(-1, 1, 21)  # of the potentials, in squared units of the frame
 FRAME = (0.0, 1.0, 0.0, 1.0)
+ARROWS = 80  # a panel: more hide the points that they start from
 
 
 class DemoError(Exception):
@@ -45,16 +48,25 @@ class Measures(NamedTuple):
 
 @dataclass(frozen=True)
 class Sweep:
-    """The blurs ``scaling**i`` for i < count, each solved by one pass down the schedule ``scaling``."""
+    """The blurs ``scaling**i`` for first <= i < count, each solved by one pass down the schedule, or to a tolerance."""
 
     name: str
     scaling: float
     count: int
     unbiased: bool
+    first: int = 0
+    tol: float | None = None
 
     @property
     def blurs(self) -> list[float]:
-        return [self.scaling**i for i in range(self.count)]
+        return [self.scaling**i for i in range(self.first, self.count)]
+
+    @property
+    def title(self) -> str:
+        """What is solved, for a person: "Divergence S, unbiased: the blur halves from panel to panel"."""
+        loss = "Divergence S, unbiased" if self.unbiased else "Transport OT, biased"
+        step = "halves" if self.scaling == 0.5 else f"shrinks to {self.scaling:g} of itself"
+        return f"{loss}: the blur {step} from panel to panel"
 
 
 SWEEPS = (
@@ -62,6 +74,7 @@ SWEEPS = (
     Sweep("unbiased", 0.5, 9, unbiased=True),
     Sweep("unbiased-slow", 0.7, 18, unbiased=True),
 )
+CONVERGED = Sweep("converged", 0.5, 9, unbiased=True, first=8, tol=1e-3)  # what iterating on gives, in one row
 
 
 @dataclass(frozen=True)
@@ -199,18 +212,20 @@ def sweep(kind: Sweep, measures: Measures, workers: int | None = None) -> list[S
     list of Solved
         From the largest blur to the smallest.
     """
+    return list(solves(kind, measures, workers))
+
+
+def solves(kind: Sweep, measures: Measures, workers: int | None = None) -> Iterator[Solved]:
+    """The solves of a `sweep`, each as it is done."""
     x, y, a, b = measures
     transport: Any = epsot.sinkhorn_divergence if kind.unbiased else epsot.sinkhorn
-    solved = []
     for blur in kind.blurs:
         start = time.perf_counter()
-        result = transport(x, y, a, b, blur=blur, diameter=1.0, scaling=kind.scaling, tol=None, workers=workers)
+        result = transport(x, y, a, b, blur=blur, diameter=1.0, scaling=kind.scaling, tol=kind.tol, workers=workers)
         value, error = float(result.value), float(result.marginal_error)
         _ = result.f, result.g, result.displacement
         seconds = time.perf_counter() - start
-        row = Row(kind.name, kind.scaling, blur, value, error, result.nit, seconds)
-        solved.append(Solved(row, result))
-    return solved
+        yield Solved(Row(kind.name, kind.scaling, blur, value, error, result.nit, seconds), result)
 
 
 def warm_up(workers: int | None = None, *, grid: bool = False) -> float:
@@ -218,9 +233,36 @@ def warm_up(workers: int | None = None, *, grid: bool = False) -> float:
     start = time.perf_counter()
     x, a, b = densities(WARM_UP_POINTS)
     few = Measures(x, x, a, b)
-    for kind in SWEEPS[:2]:
-        sweep(kind, on_grids(few) if grid else few, workers)
+    with compilations_announced():
+        for kind in (*SWEEPS[:2], CONVERGED):
+            sweep(kind, on_grids(few) if grid else few, workers)
     return time.perf_counter() - start
+
+
+@contextmanager
+def compilations_announced() -> Iterator[None]:
+    """Say before the first kernel that it is being compiled, which is what takes so long, and name each."""
+    kernels = logging.getLogger("epsot.kernels")
+    level, told = kernels.level, _Announcing()
+    kernels.addHandler(told)
+    kernels.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        kernels.removeHandler(told)
+        kernels.setLevel(level)
+
+
+class _Announcing(logging.Handler):
+    """A line for each kernel, after one that says what is going on."""
+
+    first = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.first:
+            print("compiling kernels, once per machine; this takes some seconds to a minute", flush=True)
+        self.first = False
+        print(f"  {record.getMessage()}", flush=True)
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
@@ -231,15 +273,25 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The table for people, a line a solve."""
-    head = f"{'sweep':<14} {'blur':>8} {'value':>10} {'marginal error':>15} {'iterations':>11} {'seconds':>9}"
-    lines = [
+HEAD = f"{'sweep':<14} {'blur':>8} {'value':>10} {'marginal error':>15} {'iterations':>11} {'seconds':>9}"
+
+
+def line(row: Row) -> str:
+    """A row of the table for people."""
+    return (
         f"{row.sweep:<14} {row.blur:>8.4f} {row.value:>10.6f} {row.marginal_error:>15.2e} "
         f"{row.iterations:>11d} {row.seconds:>9.4f}"
-        for row in rows
-    ]
-    return "\n".join([head, *lines])
+    )
+
+
+def explained(once: Row, converged: Row) -> str:
+    """Why the marginal errors of the sweeps are as they are, beside the same blur with a tolerance."""
+    return (
+        "The sweeps go down each schedule once and stop, as the classical algorithm does (`tol=None`): their marginal\n"
+        f"errors are what that leaves. At blur {once.blur:.4f} it is {once.marginal_error:.2g} after {once.iterations} "
+        f"iterations; with `tol={CONVERGED.tol:g}`, the last row,\nthe solve goes on at the last temperature and ends at "
+        f"{converged.marginal_error:.2g} after {converged.iterations}."
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -298,29 +350,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(measures: Measures, folder: Path, workers: int | None) -> None:
     n, m = (int(np.count_nonzero(weights)) for weights in (measures.a, measures.b))
-    print(f"{measures.a.size} and {measures.b.size} points, {n} and {m} of them with mass")
-    print(f"kernels ready in {warm_up(workers, grid=isinstance(measures.x, epsot.Grid)):.2f} s")
-    rows: list[Row] = []
-    files = []
-    for kind in SWEEPS:
-        solved = sweep(kind, measures, workers)
-        rows += [one.row for one in solved]
-        files.append(folder / f"{kind.name}.png")
-        draw([one.result for one in solved], files[-1])
-    files.append(folder / "table.csv")
-    write_table(files[-1], rows)
-    print(f"\n{table(rows)}\n")
-    print(f"{len(rows)} solves in {sum(row.seconds for row in rows):.2f} s")
-    print("written:", *files, sep="\n  ")
+    print(f"{measures.a.size} and {measures.b.size} points, {n} and {m} of them with mass", flush=True)
+    ready = warm_up(workers, grid=isinstance(measures.x, epsot.Grid))
+    print(f"kernels ready in {ready:.2f} s\n\n{HEAD}", flush=True)
+    done: dict[Sweep, list[Solved]] = {}
+    for kind in (*SWEEPS, CONVERGED):
+        done[kind] = []
+        for one in solves(kind, measures, workers):
+            print(line(one.row), flush=True)
+            done[kind].append(one)
+    rows = [one.row for solved in done.values() for one in solved]
+    print(f"\n{explained(same_as(rows[-1], rows), rows[-1])}\n")
+    print(f"{len(rows)} solves in {sum(row.seconds for row in rows):.2f} s; drawing", flush=True)
+    files = [folder / f"{kind.name}.png" for kind in SWEEPS]
+    for kind, file in zip(SWEEPS, files, strict=True):
+        draw([one.result for one in done[kind]], file, kind.title)
+    write_table(folder / "table.csv", rows)
+    print("written:", *files, folder / "table.csv", sep="\n  ")
 
 
-def draw(results: Sequence[SinkhornResult | DivergenceResult], path: Path) -> None:
-    """One figure, three panels a row."""
+def same_as(last: Row, rows: Sequence[Row]) -> Row:
+    """The row of a sweep that is nearest in blur to the converged one, unbiased where there is one."""
+    return min(rows[:-1], key=lambda row: (abs(math.log(row.blur / last.blur)), not row.sweep.startswith("unbiased")))
+
+
+def draw(results: Sequence[SinkhornResult | DivergenceResult], path: Path, title: str) -> None:
+    """One figure, three panels a row; each says its blur, and after how many iterations."""
     import matplotlib.pyplot as plt
 
     from epsot import plot
 
-    figure = plot.sweep(results, levels=LEVELS, extent=FRAME)
+    titles = [f"blur = {result.instance.geometry.blur(result.eps):.3g}, iteration {result.nit}" for result in results]
+    figure = plot.sweep(results, levels=LEVELS, extent=FRAME, titles=titles, arrows=ARROWS)
+    figure.suptitle(title)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

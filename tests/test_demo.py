@@ -122,21 +122,31 @@ def test_the_command_writes_a_table_and_three_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small: demo.Measures
 ) -> None:
     drawn = {}
-    monkeypatch.setattr(demo, "draw", lambda results, path: drawn.update({path.name: len(results)}))
+    monkeypatch.setattr(demo, "draw", lambda results, path, title: drawn.update({path.name: (len(results), title)}))
     out = tmp_path / "new" / "folder"
     assert main(["demo", "--points", "64", "--workers", "1", "--out", str(out)]) == 0
-    assert drawn == {"biased.png": 9, "unbiased.png": 9, "unbiased-slow.png": 18}
+    assert drawn == {
+        "biased.png": (9, "Transport OT, biased: the blur halves from panel to panel"),
+        "unbiased.png": (9, "Divergence S, unbiased: the blur halves from panel to panel"),
+        "unbiased-slow.png": (18, "Divergence S, unbiased: the blur shrinks to 0.7 of itself from panel to panel"),
+    }
     with (out / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["sweep", "scaling", "blur", "value", "marginal_error", "iterations", "seconds"]
-    assert [row["sweep"] for row in rows] == 9 * ["biased"] + 9 * ["unbiased"] + 18 * ["unbiased-slow"]
-    expected = [one.row for kind in demo.SWEEPS for one in demo.sweep(kind, small, workers=1)]
+    names = [*9 * ["biased"], *9 * ["unbiased"], *18 * ["unbiased-slow"], "converged"]
+    assert [row["sweep"] for row in rows] == names
+    kinds = (*demo.SWEEPS, demo.CONVERGED)
+    expected = [one.row for kind in kinds for one in demo.sweep(kind, small, workers=1)]
     for column in ("blur", "value", "marginal_error", "iterations"):
         found = [float(row[column]) for row in rows]
         np.testing.assert_allclose(found, [getattr(row, column) for row in expected], rtol=1e-12)
     printed = capsys.readouterr().out
     assert f"{expected[4].value:.6f}" in printed
-    assert f"36 solves in {sum(float(row['seconds']) for row in rows):.2f} s" in printed
+    assert f"37 solves in {sum(float(row['seconds']) for row in rows):.2f} s" in printed
+    once, last = expected[17], expected[-1]  # of the halving sweep, and of the same blur
+    assert once.blur == last.blur and last.marginal_error < 1e-3 < once.marginal_error
+    assert f"is {once.marginal_error:.2g} after 9 iterations; with `tol=0.001`" in printed
+    assert f"ends at {last.marginal_error:.2g} after {last.iterations}." in printed
     assert str(out / "table.csv") in printed
 
 
@@ -154,6 +164,32 @@ def test_pictures_in_and_figures_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert values[0] == pytest.approx(0.75**2 / 2, rel=1e-3)  # the same shape, 9 of 12 rows further down
     with Image.open(tmp_path / "one.png") as figure:
         assert figure.width == pytest.approx(2 * figure.height, rel=0.1)  # two panels
+
+
+def test_rows_are_printed_as_they_are_solved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small: demo.Measures
+) -> None:
+    """Each line is there before the next solve begins, and what is compiled is named before."""
+    seen: list[list[str]] = []
+    solve = epsot.sinkhorn_divergence
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append(capsys.readouterr().out.splitlines())
+        if len(seen) == 1:
+            compile_anew()
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr(epsot, "sinkhorn_divergence", watched)
+    monkeypatch.setattr(
+        demo, "SWEEPS", (demo.Sweep("a", 0.5, 2, unbiased=True), demo.Sweep("b", 0.5, 1, unbiased=True))
+    )
+    monkeypatch.setattr(demo, "draw", lambda *arguments: None)
+    assert demo.main(["--points", "64", "--out", str(tmp_path)]) == 0
+    assert seen[1] == [
+        "compiling kernels, once per machine; this takes some seconds to a minute",
+        "  compiling tripled, once per machine",
+    ]
+    assert [lines[-1].split()[0] for lines in seen[4:]] == ["sweep", "a", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -292,5 +328,5 @@ def test_the_sweeps_on_grids_are_those_on_points(small: demo.Measures) -> None:
 
 def test_the_command_on_grids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--grid", "--points", "36", "--out", str(tmp_path)]) == 0
-    assert "36 solves" in capsys.readouterr().out
+    assert "37 solves" in capsys.readouterr().out
     assert (tmp_path / "unbiased.png").stat().st_size > 1000
