@@ -17,7 +17,7 @@ import epsot
 # from its own layer and from those below; a line of its own separates what must not know of what is above.
 LAYERS = [
     ["__main__"],
-    ["ahead", "demo", "info", "plot", "planar"],
+    ["ahead", "demo", "drawings", "info", "plot", "planar"],
     ["torch", "jax", "sklearn"],
     ["autograd"],
     ["bridges"],
