@@ -21,7 +21,7 @@ from uuid import uuid4
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from epsot.arrays import to_numpy
+from epsot.arrays import as_path, to_numpy
 
 HEAD = "epsot"  # the member that says what the others are
 VERSION = 1  # of the format: a change that an older reader would misunderstand counts it up
@@ -68,8 +68,8 @@ class Savable:
         >>> bool(again.value == result.value)
         True
         """
-        kept = self._kept()
-        write(path, type(kept).__name__, kept._written())
+        target, kept = as_path("path", path), self._kept()
+        write(target, type(kept).__name__, kept._written())
 
 
 class Observed(Savable, ABC):

@@ -33,6 +33,7 @@ from epsot.geometry.rows import name_of
 from epsot.geometry.separables import flat_weights, many_of
 from epsot.libraries import as_numpy
 from epsot.problems.instance import check_workers, penalties
+from epsot.results.plan import Plan
 
 BYTES, LEAST_PICTURE = ("uint8", "uint16", "bool"), 16  # data types of pictures, and pixels of a side
 
@@ -100,6 +101,8 @@ def is_batch(axes: tuple[int, ...], a: Any, b: Any, scales: tuple[Any, ...], str
 
 def as_numbers(name: str, value: Any) -> np.ndarray:
     """Numbers of any shape in float64, on the host."""
+    if isinstance(value, Plan):  # which is an array for NumPy
+        raise TypeError(f"`{name}` must hold numbers, got a Plan")
     numbers = to_numpy(value) if is_array_api_obj(value) else np.asarray(as_numpy(name, value))
     if numbers.dtype.kind not in "fiu":
         raise TypeError(f"`{name}` must hold numbers, got {numbers.dtype}")

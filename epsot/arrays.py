@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import warnings
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -110,14 +111,14 @@ def is_ragged(value: Any) -> bool:
 
 def axes_of(value: Any) -> int:
     """How many axes an argument has as one array."""
-    if hasattr(value, "ndim"):
-        return int(value.ndim)
-    if hasattr(value, "shape"):
-        return len(value.shape)
     axes = 0
     while isinstance(value, list | tuple) and value:
         value, axes = value[0], axes + 1
-    return axes + (int(value.ndim) if hasattr(value, "ndim") else 0)
+    own = getattr(value, "ndim", None)
+    if isinstance(own, int):
+        return axes + own
+    shape = getattr(value, "shape", None)  # a geometry has one, too, and is no array
+    return axes + len(shape) if isinstance(shape, tuple) and hasattr(value, "__len__") else axes
 
 
 def is_batch_of(value: Any, axes: int) -> bool:
@@ -291,3 +292,32 @@ def as_count(name: str, value: Any, least: int | None = None) -> int:
     if least is not None and number < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value!r}")
     return number
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{name}` must be True or False, got {_short(value)}")
+    return bool(value)
+
+
+def as_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of some words."""
+    if not isinstance(value, str) or value not in choices:
+        kind = ValueError if isinstance(value, str) else TypeError
+        *others, last = (f'"{choice}"' for choice in choices)
+        raise kind(f"`{name}` must be {', '.join(others)} or {last}, got {_short(value)}")
+    return value
+
+
+def as_path(name: str, value: Any) -> str:
+    """A path, as a text."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be a path, got {_short(value)}") from None
+
+
+def _short(value: Any) -> str:
+    """A word or a number as it is, of anything else its kind."""
+    return repr(value) if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from epsot.arguments import as_options, as_shares, by_length
-from epsot.arrays import axes_of
+from epsot.arrays import as_flag, as_points, axes_of, common_place
 from epsot.devices import on_array_device
 from epsot.drivers.barycenter import solve_barycenter
 from epsot.drivers.barycenter_records import BarycenterIntermediate
 from epsot.drivers.options import until_the_end
-from epsot.geometry.grid import axes_of_weights
+from epsot.geometry.grid import Grid, axes_of_weights
 from epsot.libraries import as_numpy
 from epsot.problems.barycenter import pose_barycenter
 from epsot.results.barycenter import BarycenterResult
@@ -129,8 +129,9 @@ def barycenter(
     >>> mean.round(2), np.sqrt(middle @ (x - mean) ** 2).round(2)
     (np.float64(28.0), np.float64(4.0))
     """
-    if not isinstance(debias, bool):
-        raise TypeError(f"`debias` must be True or False, got {debias!r}")
+    debias = as_flag("debias", debias)
+    if not isinstance(support, Grid):  # what is wrong with points is said of the support
+        as_points("support", support, common_place(support=support))
     geometry, scales = by_length(support, support, blur, p, None, None)
     options = as_options(scales.start, scaling, tol, max_iter, callback, None)
     if init is not None and not isinstance(init, BarycenterResult | BarycenterIntermediate):

@@ -276,7 +276,7 @@ NAMED_COSTS: dict[str, type[Cost]] = {
 def ground_cost(p: Any, cost: str | Cost | None) -> Cost:
     """The cost that `p` and `cost` name: |x - y|^p / p, a name of scipy.spatial.distance, or a Cost."""
     if cost is None:
-        scalar = np.ndim(p) == 0
+        scalar = not isinstance(p, list | tuple | dict | set) and np.ndim(p) == 0
         if scalar and p == 2:
             return HalfSquare()
         if scalar and p == 1:

@@ -10,6 +10,7 @@ from epsot.arguments import as_options, as_shares
 from epsot.arrays import (
     Place,
     as_count,
+    as_number,
     as_points,
     as_positive,
     axes_of,
@@ -129,7 +130,7 @@ def free_barycenter(
     eps = power("blur", blur, 2)
     max_iter = as_count("max_iter", max_iter, 1)
     check_workers(workers)
-    if tol is None or not float(tol) > 0:
+    if tol is None or not as_number("tol", tol) > 0:
         raise ValueError(f"`tol` must be positive: the movement, beside `blur`, that counts as rest; got {tol!r}")
     clouds, points = pose(x, a, t, init, blur, eps, workers)
     widest = max(PointCloud(points, y).diameter() for y in clouds.points)

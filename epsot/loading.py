@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from epsot import archives
-from epsot.arrays import NUMPY, Place
+from epsot.arrays import NUMPY, Place, as_path
 from epsot.devices import on_array_device
 from epsot.drivers.barycenter_records import read_barycenter
 from epsot.drivers.many import engine_of
@@ -62,15 +62,16 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> bool(again.value == result.value and (again.plan @ np.ones(3) == result.plan @ np.ones(3)).all())
     True
     """
+    path = as_path("path", path)
     kind, parts = archives.read(path)
     if kind not in READERS:
-        raise ValueError(f"{os.fspath(path)!r} holds a {kind!r}, which this version of epsot does not know")
+        raise ValueError(f"{path!r} holds a {kind!r}, which this version of epsot does not know")
     try:
         return READERS[kind](parts, HERE)
     except MemoryError:
         raise
     except Exception as error:  # whatever is missing, of another type or size, in what was not written by `save`
-        raise ValueError(f"{os.fspath(path)!r} is damaged, or was not written by `save`: {error}") from error
+        raise ValueError(f"{path!r} is damaged, or was not written by `save`: {error}") from error
 
 
 def batch_result(parts: dict[str, Any], place: Place) -> BatchResult:

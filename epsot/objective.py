@@ -10,7 +10,17 @@ from typing import Any, Literal
 import numpy as np
 
 from epsot.arguments import check_options
-from epsot.arrays import as_points, as_positive, as_real, check_finite, common_place, rounding_of, to_numpy
+from epsot.arrays import (
+    as_choice,
+    as_flag,
+    as_points,
+    as_positive,
+    as_real,
+    check_finite,
+    common_place,
+    rounding_of,
+    to_numpy,
+)
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.grid import Grid, support_of
@@ -114,6 +124,8 @@ class Objective:
         max_iter: int = 1000,
         workers: int | None = None,
     ) -> None:
+        as_choice("wrt", wrt, ("x", "a"))
+        as_choice("parametrization", parametrization, ("softmax", "bounds"))
         given = {"y": y, "b": b, "a": a, "x": x}
         self.place = common_place(**{name: z for name, z in given.items() if not isinstance(z, Grid)})
         own = self.place.handed_out  # a copy
@@ -132,10 +144,6 @@ class Objective:
         self.y: Any = y if isinstance(y, Grid) else own(target)
         self.b = own(self.place.xp.reshape(weights, self._shape), copy=False)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
-        if wrt not in ("x", "a"):
-            raise ValueError(f'`wrt` must be "x" or "a", got {wrt!r}')
-        if parametrization not in ("softmax", "bounds"):
-            raise ValueError(f'`parametrization` must be "softmax" or "bounds", got {parametrization!r}')
         if wrt == "a" and x is None:
             raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
         if (x if wrt == "x" else a) is not None:
@@ -146,7 +154,7 @@ class Objective:
         self.calls = 0
         self.hessian_tol = as_positive("hessian_tol", hessian_tol)
         self._known: list[tuple[np.ndarray, Any]] = []  # vectors and their results, the last first
-        self._loss: Callable[..., Any] = sinkhorn_divergence if debias else sinkhorn
+        self._loss: Callable[..., Any] = sinkhorn_divergence if as_flag("debias", debias) else sinkhorn
         self._options: dict[str, Any] = {
             "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
             "max_iter": max_iter, "workers": workers,
@@ -180,7 +188,7 @@ class Objective:
         True
         """
         xp, own = self.place.xp, self.place.handed_out
-        flat = xp.asarray(np.array(z, dtype=np.float64), dtype=xp.float64, device=self.place.device)
+        flat = xp.asarray(numbers("z", z), dtype=xp.float64, device=self.place.device)
         if flat.ndim != 1:
             raise ValueError(f"`z` must be a flat vector, got shape {tuple(flat.shape)}; pass `x0.ravel()`")
         if self.wrt == "x":
@@ -261,7 +269,7 @@ class Objective:
         >>> bool(np.allclose(objective.hessp(z, p), (ahead - behind) / 2e-4, atol=1e-6))
         True
         """
-        z, p = np.array(z, dtype=np.float64), np.array(p, dtype=np.float64).reshape(-1)
+        z, p = numbers("z", z), numbers("p", p).reshape(-1)
         if p.shape != z.shape:
             raise ValueError(f"`p` must have the size of `z`, {z.size}, got {p.size}")
         found = [result for known, result in self._known if known.shape == z.shape and np.array_equal(known, z)]
@@ -319,3 +327,11 @@ class Objective:
         if softmax:
             return np.asarray(moved * centred + a * change)
         return np.asarray((mass * change - p.sum() * (mass / total) * centred) / total)
+
+
+def numbers(name: str, vector: Any) -> np.ndarray:
+    """A vector of an optimiser, copied, in float64."""
+    try:
+        return np.array(vector, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` must be an array of real numbers, got a {type(vector).__name__}") from None

@@ -12,7 +12,7 @@ import numpy as np
 
 from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
-from epsot.arrays import Place, dtype_of_name, in_dtype, is_batch_of, name_of_dtype
+from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, is_batch_of, name_of_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
@@ -177,7 +177,7 @@ def pairwise(
     >>> squareform(distances).shape
     (6,)
     """
-    symmetric = y is None
+    symmetric, debias = y is None, as_flag("debias", debias)
     if symmetric and b is not None:
         raise ValueError("`b` are weights of `y`, which is not given; pass those of `x` as `a`")
     diameter = as_diameter(diameter)

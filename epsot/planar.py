@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,14 +117,16 @@ def spread(x: np.ndarray, most: int) -> np.ndarray:
     return chosen
 
 
-def measures(result: Result) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def measures(
+    result: Result, name: str = "result"
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Points and weights of both sides, on the host."""
     if not isinstance(result, Result):
-        raise TypeError(f"`result` must be a SinkhornResult or a DivergenceResult, got {type(result).__name__}")
+        raise TypeError(f"`{name}` must be a SinkhornResult or a DivergenceResult, got {type(result).__name__}")
     instance = result.instance
     geometry = instance.geometry
     if geometry.points is None:
-        raise TypeError(f"`result` must be one between points to be drawn, got one of a {type(geometry).__name__}")
+        raise TypeError(f"`{name}` must be one between points to be drawn, got one of a {type(geometry).__name__}")
     a, b = instance.a, instance.T.a
     x, y = geometry.points
     return (plane("x", x), on_host(a)), (plane("y", y), on_host(b))
@@ -140,3 +142,22 @@ def potentials_at(result: Result, points: np.ndarray) -> tuple[np.ndarray, np.nd
     else:
         f, g = result.source.potential_at(z), result.target.potential_at(z)
     return on_host(f), on_host(g)
+
+
+def text(name: str, value: Any) -> str | None:
+    """What is written, if anything."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"`{name}` must be a text, got a {type(value).__name__}")
+    return value
+
+
+def headings(titles: Any, count: int) -> Sequence[str | None]:
+    """One for each result."""
+    if titles is None:
+        return [None] * count
+    if isinstance(titles, str) or not isinstance(titles, Iterable):
+        raise TypeError(f"`titles` must be a sequence of texts, got a {type(titles).__name__}")
+    listed = [text("titles", title) for title in titles]
+    if len(listed) != count:
+        raise ValueError(f"`titles` must hold one title a result, {count}, got {len(listed)}")
+    return listed

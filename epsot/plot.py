@@ -18,7 +18,9 @@ from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 
 try:
+    import matplotlib.axes
     import matplotlib.pyplot as plt
+    from matplotlib.colors import to_rgba_array
     from matplotlib.ticker import MaxNLocator
 except ImportError as error:
     raise ImportError('epsot.plot needs Matplotlib; install it with: pip install "epsot[plot]"') from error
@@ -90,7 +92,7 @@ def samples(
     w = np.ones(len(x)) if weights is None else planar.masses("weights", weights, len(x))
     v = None if displacement is None else planar.plane("displacement", displacement, len(x))
     area, arrows = as_positive("area", area), as_count("arrows", arrows, 0)
-    ax = _axes(ax)
+    ax = _axes(ax, color)
     drawn = w > FAINT * w.max(initial=0.0)
     discs = min(area, DISC * np.count_nonzero(drawn)) * (w[drawn] / w.sum())
     ax.scatter(x[drawn, 0], x[drawn, 1], s=discs, color=color, edgecolors="none", zorder=2)
@@ -138,7 +140,7 @@ def potential(
     points = planar.plane("points", points)
     values = planar.vector("values", values, len(points))
     chosen = _levels_within(values, None if levels is None else planar.levels(levels))
-    ax = _axes(ax)
+    ax = _axes(ax, color)
     if chosen.size:  # a constant potential has no lines, and Matplotlib would warn
         style: dict[str, Any] = {"levels": chosen, "colors": [color], "linewidths": 1.5, "zorder": 1}
         lattice = planar.lattice(points)
@@ -185,7 +187,7 @@ def displacement(x: Any, v: Any, *, ax: Axes | None = None, color: Any = ARROW, 
     x = planar.plane("x", x)
     v = planar.plane("v", v, len(x))
     arrows = as_count("arrows", arrows, 0)
-    ax = _axes(ax)
+    ax = _axes(ax, color)
     _arrows(ax, x, v, color, arrows)
     ax.update_datalim(np.concatenate([x, x + v]))  # arrows alone do not count for the limits
     ax.autoscale_view()
@@ -249,6 +251,7 @@ def transport(
     (x, a), (y, b) = planar.measures(result)
     extent = planar.frame(np.concatenate([x, y])) if extent is None else planar.bounds(extent)
     levels, area, arrows = _options(levels, area, arrows)
+    title = planar.text("title", title)
     ax = _axes(ax)
     lattice = planar.lattice_over(extent)
     f, g = planar.potentials_at(result, lattice)
@@ -316,9 +319,10 @@ def sweep(
     results = list(results)
     if not results:
         raise ValueError("`results` must hold at least one result, got none")
-    if titles is not None and len(titles) != len(results):
-        raise ValueError(f"`titles` must hold one title a result, {len(results)}, got {len(titles)}")
-    points = np.concatenate([points for result in results for points, _ in planar.measures(result)])
+    headings = planar.headings(titles, len(results))
+    points = np.concatenate(
+        [points for i, result in enumerate(results) for points, _ in planar.measures(result, f"results[{i}]")]
+    )
     extent = planar.frame(points) if extent is None else planar.bounds(extent)
     panel = as_positive("panel", panel)
     levels, area, arrows = _options(levels, AREA * (panel / PANEL) ** 2 if area is None else area, arrows)
@@ -328,8 +332,7 @@ def sweep(
     figure = plt.figure(figsize=(panel * columns, (panel * shape + 0.3) * rows), layout="constrained")
     for i, result in enumerate(results):
         ax = figure.add_subplot(rows, columns, i + 1)
-        title = None if titles is None else titles[i]
-        transport(result, ax=ax, title=title, levels=levels, extent=extent, area=area, arrows=arrows)
+        transport(result, ax=ax, title=headings[i], levels=levels, extent=extent, area=area, arrows=arrows)
         ax.set_xticks([])
         ax.set_yticks([])
     return figure
@@ -378,7 +381,8 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
     if records.ndim != 2 or records.shape[1] != 3:
         raise ValueError(f"`result` must be a result, or triples (nit, eps, marginal_error), got {result!r}")
     nit, eps, error = records.T
-    ax = _axes(ax)
+    label = planar.text("label", label)
+    ax = _axes(ax, "black" if color is None else color)
     cooled = np.flatnonzero(np.diff(eps, prepend=np.inf) != 0)
     ax.semilogy(nit, error, label=label, color=color, marker="o", markersize=4, markevery=cooled.tolist())
     ax.set_xlabel("iteration")
@@ -398,8 +402,17 @@ def _options(levels: Any, area: Any, arrows: Any) -> tuple[np.ndarray | None, fl
     return None if levels is None else planar.levels(levels), as_positive("area", area), as_count("arrows", arrows, 0)
 
 
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(figsize=(PANEL, PANEL), layout="constrained")[1] if ax is None else ax
+def _axes(ax: Axes | None, color: Any = "black") -> Axes:
+    """Where to draw, once it is clear that it can be drawn."""
+    try:
+        to_rgba_array(color)
+    except (TypeError, ValueError):
+        raise ValueError(f"`color` must be a colour of Matplotlib, got {type(color).__name__} {color!r:.60}") from None
+    if ax is None:
+        return plt.subplots(figsize=(PANEL, PANEL), layout="constrained")[1]
+    if not isinstance(ax, matplotlib.axes.Axes):
+        raise TypeError(f"`ax` must be a matplotlib.axes.Axes, got a {type(ax).__name__}")
+    return ax
 
 
 def _levels_within(values: np.ndarray, levels: np.ndarray | None) -> np.ndarray:

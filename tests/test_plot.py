@@ -262,7 +262,7 @@ def test_what_is_no_result_is_named() -> None:
         plot.sweep(moved())
     with pytest.raises(TypeError, match="`result` must be a SinkhornResult or a DivergenceResult, got str"):
         plot.transport("result")
-    with pytest.raises(TypeError, match="`result` must be a SinkhornResult or a DivergenceResult, got str"):
+    with pytest.raises(TypeError, match=r"`results\[1\]` must be a SinkhornResult or a DivergenceResult, got str"):
         plot.sweep([moved(), "result"], extent=(0, 1, 0, 1))
     with pytest.raises(TypeError, match="`results` must be a sequence of results, got 3"):
         plot.sweep(3)

@@ -477,4 +477,7 @@ def extent(x: Any, y: Any) -> float:
     >>> epsot.extent([[0.0, 0.0]], [[3.0, 1.0], [1.0, 4.0]])
     5.0
     """
-    return PointCloud(x, y).diameter()
+    listed = {name: z for name, z in (("x", x), ("y", y)) if not isinstance(z, Grid)}
+    place = common_place(**listed)
+    found = {name: as_points(name, z, place) for name, z in listed.items()}  # one cloud each, no batch
+    return PointCloud(found.get("x", x), found.get("y", y)).diameter()

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from epsot.arrays import Place, as_count, as_number, as_real, in_dtype
+from epsot.arrays import Place, as_choice, as_count, as_number, as_real, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.guests import depth_of_caller
@@ -89,8 +89,7 @@ class TwiceDifferentiable:
         """
         along = of if along is None else along
         for name, value in (("of", of), ("along", along)):
-            if value not in ("x", "y", "a", "b"):
-                raise ValueError(f'`{name}` must be "x", "y", "a" or "b", got {value!r}')
+            as_choice(name, value, ("x", "y", "a", "b"))
         if not (tol := as_number("tol", tol)) >= 0:
             raise ValueError(f"`tol` must be a number >= 0, got {tol!r}")
         geometry = self.instance.geometry

@@ -131,10 +131,9 @@ class Plan:
         """
         if out is not None:
             raise TypeError("`out` must be None: a plan returns new arrays")
-        if axis in (0, -2):
+        axis = None if axis is None else as_axis(axis, "0, 1 or None")
+        if axis == 0:
             return self.T.sum(axis=1)
-        if axis not in (1, -1, None):
-            raise ValueError(f"`axis` must be 0, 1 or None, got {axis!r}")
         xp = self.place.xp
         sums = bounded_exp(self.k - self.kernel.softmin(self.h, self.eps, None) / self.eps, xp)
         return self._cast(sums if axis is not None else xp.sum(sums))
@@ -152,10 +151,8 @@ class Plan:
         >>> plan.argmax(), plan.argmax(axis=0)
         (array([0, 1]), array([0, 1, 1]))
         """
-        if axis in (0, -2):
+        if as_axis(axis, "0 or 1") == 0:
             return self.T.argmax(axis=1)
-        if axis not in (1, -1):
-            raise ValueError(f"`axis` must be 0 or 1, got {axis!r}")
         return self.place.handed_out(self._best_partners(), copy=False)
 
     def _best_partners(self) -> Array:
@@ -354,3 +351,10 @@ class Plan:
 
     def _cast(self, array: Array) -> Array:
         return in_dtype(array, self.real, self.place, copy=False)
+
+
+def as_axis(axis: Any, allowed: str) -> int:
+    """0 or 1, also from behind."""
+    if not isinstance(axis, int | np.integer) or isinstance(axis, bool) or not -2 <= axis < 2:
+        raise ValueError(f"`axis` must be {allowed}, got {axis!r}")
+    return int(axis) % 2

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from array_api_compat import is_cupy_array, is_numpy_array
 
-from epsot.arrays import Place, as_count, as_number, to_numpy
+from epsot.arrays import Place, as_choice, as_count, as_number, to_numpy
 from epsot.costs import Array
 
 BLOCK_ELEMENTS = 2**22  # numbers of the plan that an export holds at once: 32 MiB of float64
@@ -92,10 +92,9 @@ def _largest(P: Array, mass: float, max_per_row: int | None, xp: Any) -> tuple[A
 
 def sample_pairs(plan: Rows, size: int | None, rng: Any, mode: str) -> tuple[Array, Array]:
     """The index arrays behind `Plan.sample`."""
-    if mode not in ("independent", "stratified"):
-        raise ValueError(f'`mode` must be "independent" or "stratified", got {mode!r}')
+    as_choice("mode", mode, ("independent", "stratified"))
     size = plan.shape[0] if size is None else size
-    if not isinstance(size, int | np.integer) or size < 0:
+    if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 0:
         raise ValueError(f"`size` must be a non-negative integer or None, got {size!r}")
     place, plan = plan.place, plan.inside
     generator = as_generator("rng", rng)
@@ -207,7 +206,10 @@ def as_index(name: str, index: Any, size: int, what: str, place: Place) -> Any:
         if not -size <= number < size:
             raise IndexError(f"{what} {number} is out of range for a plan with {size} {what}s")
         return number % size
-    vector = xp.asarray(list(index) if isinstance(index, range) else index, device=place.device)
+    try:
+        vector = xp.asarray(list(index) if isinstance(index, range) else index, device=place.device)
+    except ValueError:  # rows of unequal lengths
+        raise TypeError(f"`{name}` must be an integer, a slice or a vector of integers, got {index!r}") from None
     if vector.shape == (0,) and not hasattr(index, "dtype"):  # an empty list has no type of its own
         vector = xp.astype(vector, xp.int64)
     if vector.ndim != 1 or not xp.isdtype(vector.dtype, "integral"):
