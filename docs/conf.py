@@ -35,6 +35,7 @@ extensions = [
     "example_role",
 ]
 templates_path = ["_templates"]
+default_role = "py:obj"  # names in docstrings are links
 exclude_patterns = ["_build", "examples", "auto_examples/*.ipynb", "auto_examples/*.py"]
 
 html_theme = "pydata_sphinx_theme"

@@ -32,6 +32,8 @@ class Plan:
         (n, m).
     dtype : dtype
         That of the points or the cost matrix; everything returned has it.
+    T : Plan
+        The plan from the target to the source.
 
     Examples
     --------
