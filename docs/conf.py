@@ -3,6 +3,8 @@
 import logging
 from importlib.util import find_spec
 
+from sphinx_gallery.sorting import ExplicitOrder
+
 import epsot
 
 logging.getLogger("epsot").setLevel(logging.WARNING)  # Sphinx listens to every logger
@@ -32,9 +34,15 @@ numpydoc_show_class_members = False  # the page of a class documents its members
 
 autodoc_mock_imports = [name for name in ("torch", "jax", "sklearn") if find_spec(name) is None]
 
+# In the order of reading: sections, then the first examples of each; what is not named comes after these.
+SECTIONS = ("first_steps", "plans", "unbalanced", "images", "moving", "samples", "libraries")
+FIRST = ("two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures", "outliers", "registration", "libraries")
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
+    "subsection_order": ExplicitOrder([*(f"examples/{name}" for name in SECTIONS), "*"]),
+    "within_subsection_order": ExplicitOrder([*(f"plot_{name}.py" for name in FIRST), "*"]),
     "filename_pattern": r"/plot_" if find_spec("torch") is None else r"/(plot|torch)_",
     "abort_on_example_error": True,
     "download_all_examples": False,
