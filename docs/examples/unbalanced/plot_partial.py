@@ -22,8 +22,8 @@ import epsot
 rng = np.random.default_rng(0)
 rows, columns = np.nonzero(~horse())
 pixels = np.stack([columns, -rows], axis=1).astype(float)
-x = pixels[rng.choice(len(pixels), 2000, replace=False)]
-y = pixels[rng.choice(len(pixels), 2000, replace=False)]
+x = pixels[rng.choice(len(pixels), 1500, replace=False)]
+y = pixels[rng.choice(len(pixels), 1500, replace=False)]
 MOVE = np.array([25.0, -15.0])
 y = y[y[:, 0] > 230] + MOVE
 a, b = np.full(len(x), 1.0), np.full(len(y), 1.0)
@@ -50,8 +50,8 @@ for ax, (name, result) in zip(axes, plans.items(), strict=True):
     off = np.linalg.norm(move - MOVE, axis=1)[seen]
     print(f"{name:18} front {share[seen].mean():.0%} transported, back {share[~seen].mean():.0%}; "
           f"target covered {arrived.mean():.0%}; front off by {np.median(off):.0f} pixels")  # fmt: skip
-    ax.scatter(*y.T, s=2, color="0.75", linewidths=0)
-    drawn = ax.scatter(*x.T, s=3, c=share, cmap="viridis", vmin=0, vmax=1, linewidths=0)
+    ax.scatter(*y.T, s=2, color="0.75", linewidths=0, antialiased=False)
+    drawn = ax.scatter(*x.T, s=3, c=share, cmap="viridis", vmin=0, vmax=1, linewidths=0, antialiased=False)
     some = np.flatnonzero(share > 0.5)[::25]
     ax.quiver(*x[some].T, *move[some].T, angles="xy", scale_units="xy", scale=1, width=0.004, color="#D55E00")
     ax.set(title=name, aspect="equal", xticks=[], yticks=[])
