@@ -1,7 +1,9 @@
 """Sphinx configuration. Build with: sphinx-build -W docs docs/_build"""
 
 import logging
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from sphinx_gallery.sorting import ExplicitOrder
 
@@ -38,12 +40,15 @@ autodoc_mock_imports = [name for name in ("torch", "jax", "sklearn") if find_spe
 SECTIONS = ("first_steps", "plans", "unbalanced", "images", "moving", "samples", "libraries")
 FIRST = ("two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures", "outliers", "registration", "libraries")
 
+sys.path.insert(0, str(Path(__file__).parent))  # for `small_figures`
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "subsection_order": ExplicitOrder([*(f"examples/{name}" for name in SECTIONS), "*"]),
     "within_subsection_order": ExplicitOrder([*(f"plot_{name}.py" for name in FIRST), "*"]),
     "filename_pattern": r"/plot_" if find_spec("torch") is None else r"/(plot|torch)_",
+    "image_scrapers": ("small_figures",),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_image
 import epsot
 
 BINS = 32
-day, evening = (load_sample_image(name)[::3, ::3] / 255 for name in ("china.jpg", "flower.jpg"))
+day, evening = (load_sample_image(name)[::2, ::2] / 255 for name in ("china.jpg", "flower.jpg"))
 
 # %%
 # Histograms are volumes
@@ -50,12 +50,12 @@ print(result)
 
 recoloured = np.clip(result.transport(day.reshape(-1, 3)), 0, 1).reshape(day.shape)
 
-fig, axes = plt.subplots(1, 3, figsize=(6.6, 1.75), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")
 for ax, picture, title in zip(
     axes, (day, recoloured, evening), ("source", "in the colours of the target", "target"), strict=True
 ):
     ax.imshow(picture)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title)
     ax.set_axis_off()
 plt.show()
 

@@ -20,7 +20,7 @@ import epsot
 
 COLOURS = 12
 rng = np.random.default_rng(0)
-picture = coffee()[::3, ::3] / 255  # (134, 200, 3)
+picture = coffee()[::2, ::2] / 255  # (200, 300, 3)
 pixels = picture.reshape(-1, 3)
 some = pixels[rng.choice(len(pixels), 3000, replace=False)]
 
@@ -47,14 +47,14 @@ print(found)
 nearest = np.argmin(np.linalg.norm(pixels[:, None] - palette, axis=2), axis=1)
 plan = epsot.sinkhorn(pixels, palette, blur=0.02, tol=1e-2).plan
 even = plan.argmax(axis=1)
-figure, axes = plt.subplots(1, 3, figsize=(6.6, 1.75), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")
 for ax, shown, title in (
     (axes[0], picture, f"{len(np.unique(pixels, axis=0))} colours"),
     (axes[1], palette[nearest].reshape(picture.shape), "nearest of twelve"),
     (axes[2], palette[even].reshape(picture.shape), "a twelfth to each, by the plan"),
 ):
     ax.imshow(shown)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title)
     ax.set_axis_off()
 plt.show()
 
