@@ -38,7 +38,7 @@ autodoc_mock_imports = [name for name in ("torch", "jax", "sklearn") if find_spe
 
 # In the order of reading: sections, then the first examples of each; what is not named comes after these.
 SECTIONS = ("first_steps", "plans", "unbalanced", "images", "moving", "samples", "libraries")
-FIRST = ("two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures", "outliers", "registration", "libraries")
+FIRST = ("two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures", "outliers", "registration")
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `small_figures`
 

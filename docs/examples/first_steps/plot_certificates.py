@@ -61,7 +61,8 @@ above = [float(r.primal) - optimum for r in solved]
 below = [optimum - float(r.dual) for r in solved]
 ax.loglog(tolerances, above, "v-", color="#D55E00", label="primal above the optimum")
 ax.loglog(tolerances, below, "^-", color="#0072B2", label="dual below it")
-ax.loglog(tolerances, [float(r.gap) for r in solved], "o:", color="0.2", ms=11, mfc="none", label="gap, which needs no optimum")
+gaps = [float(r.gap) for r in solved]
+ax.loglog(tolerances, gaps, "o:", color="0.2", ms=11, mfc="none", label="gap, which needs no optimum")
 ax.invert_xaxis()
 ax.set(xlabel="tol", ylabel="in units of the cost, cm$^2$", title="what is certain at a tolerance")
 ax.legend()

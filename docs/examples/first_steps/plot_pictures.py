@@ -63,7 +63,8 @@ for ax, t in zip(axes, (0, 0.35, 0.65, 1), strict=True):
     ax.scatter(column, row, s=5 * a[some_a] / a.max(), c=x[:, 1], cmap="viridis", linewidths=0, antialiased=False)
     ax.set(title=f"t = {t}", xlim=(0, 99), ylim=(81, 0), aspect="equal", xticks=[], yticks=[])
 plt.show()
-print(f"moved by {np.linalg.norm(v, axis=1).max():.0f} pixels at most, mirrored by {np.abs(99 - 2 * x[:, 1]).max():.0f}")
+farthest, mirrored = np.linalg.norm(v, axis=1).max(), np.abs(99 - 2 * x[:, 1]).max()
+print(f"moved by {farthest:.0f} pixels at most; to mirror the picture takes {mirrored:.0f}")
 
 # %%
 # What goes wrong most often

@@ -63,7 +63,8 @@ plt.show()
 
 plan = epsot.sinkhorn(x, y, blur=0.1).plan
 print(plan)
-print(f"off by {abs(300 * plan.sum(axis=1) - 1).max():.1%} in the rows, {abs(400 * plan.sum(axis=0) - 1).max():.1%} in the columns")
+rows, columns = 300 * plan.sum(axis=1), 400 * plan.sum(axis=0)
+print(f"off by {abs(rows - 1).max():.1%} in the rows, by {abs(columns - 1).max():.1%} in the columns, at most")
 
 # %%
 # Three of the rows: to which points of ``y`` three points of ``x`` send their mass, by the area of the discs. Each

@@ -2,8 +2,8 @@
 A palette of twelve colours
 ===========================
 
-Which few colours stand for all of a picture? A palette is a small cloud in the cube of red, green and blue, and the best
-one is nearest to the cloud of all pixels: a barycenter of a single measure, with free points.
+Which few colours stand for all of a picture? A palette is a small cloud in the cube of red, green and blue, and the
+best one is nearest to the cloud of all pixels: a barycenter of a single measure, with free points.
 """
 
 # %%

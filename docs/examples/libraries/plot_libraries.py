@@ -2,8 +2,8 @@
 The same lines on NumPy, PyTorch, JAX and CuPy
 ==============================================
 
-The functions take the arrays of any library that follows the array API, and return arrays of the same library, dtype and
-device. Nothing has to be converted, and nothing is moved between devices.
+The functions take the arrays of any library that follows the array API, and return arrays of the same library, dtype
+and device. Nothing has to be converted, and nothing is moved between devices.
 """
 
 # %%
@@ -81,5 +81,5 @@ ax.legend()
 plt.show()
 
 # %%
-# Frameworks that differentiate want more than arrays: :mod:`!epsot.torch` and :mod:`!epsot.jax` hand them the gradients,
-# see :doc:`/frameworks`.
+# Frameworks that differentiate want more than arrays: :mod:`!epsot.torch` and :mod:`!epsot.jax` hand them the
+# gradients, see :doc:`/frameworks`.

@@ -7,6 +7,8 @@ the samples are compared by :class:`epsot.torch.SamplesLoss`, whose gradient mov
 debiased transport to the samples.
 """
 
+# sphinx_gallery_thumbnail_path = 'images/generator.png'
+
 # %%
 # The samples
 # -----------

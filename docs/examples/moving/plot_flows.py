@@ -52,9 +52,9 @@ print(f"p = 1: {linear[1].sum()} iterations")
 # How they go
 # -----------
 #
-# For p = 2 each point is a tenth of the way farther at each step: the cross is there long before it arrives. For p = 1 all
-# points are about equally fast, because forces do not grow with the distance. Which point goes where matters little to
-# distances along one line, so that far from the target the cloud only moves, and spreads; it sorts itself out as it
+# For p = 2 each point is a tenth of the way farther at each step: the cross is there long before it arrives. For p = 1
+# all points are about equally fast, because forces do not grow with the distance. Which point goes where matters little
+# to distances along one line, so that far from the target the cloud only moves, and spreads; it sorts itself out as it
 # arrives.
 
 figure, axes = plt.subplots(2, 4, figsize=(11, 3.3), layout="constrained", sharex=True, sharey=True)
@@ -66,8 +66,9 @@ for row, p, (path, _, _) in zip(axes, (2, 1), (quadratic, linear), strict=True):
 plt.show()
 
 # %%
-# The value of p = 2 falls by the same factor at each step, that of p = 1 slowly first and then quickly. A warm start pays
-# where the steps are short: here from the middle of the flow on, and in the end it takes a third of the iterations.
+# The value of p = 2 falls by the same factor at each step, that of p = 1 slowly first and then quickly. A warm start
+# pays where the steps are short: here from the middle of the flow on, and in the end it takes a third of the
+# iterations.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 for (_, nit, values), label, color in ((quadratic, "p = 2", "#0072B2"), (linear, "p = 1", "#D55E00")):

@@ -40,8 +40,8 @@ def ways(bridges):
 
 
 before, after = ways(bridges), ways(bridges[[0, 2]])
-print(f"{len(places)} districts; {np.isinf(before).mean():.0%} of the pairs are forbidden, {np.isinf(after).mean():.0%} "
-      "without the bridge in the middle")  # fmt: skip
+closed, more = np.isinf(before).mean(), np.isinf(after).mean()
+print(f"{len(places)} districts; {closed:.0%} of the pairs are forbidden, {more:.0%} without the bridge in the middle")
 
 # %%
 # How far do people go?
@@ -57,23 +57,25 @@ fitted = float(np.exp(np.interp(survey, mean, np.log(eps))))
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.semilogx(eps, mean, "o-", ms=4, color="#0072B2")
 ax.plot([eps[0], fitted, fitted], [survey, survey, mean.min()], color="#D55E00", lw=1)
-ax.set(xlabel="temperature, km", ylabel="mean way, km", title=f"a mean of {survey} km is a temperature of {fitted:.2f} km")
+ax.set(
+    xlabel="temperature, km", ylabel="mean way, km", title=f"a mean of {survey} km: a temperature of {fitted:.2f} km"
+)
 plt.show()
 
 # %%
 # Before and after
 # ----------------
 #
-# No traffic is on forbidden pairs, and the sums are homes and work. Without the bridge a third of the traffic across the
-# river stays on its own side: people do not drive the longer way, they work elsewhere. The mean way is even a little
-# shorter.
+# No traffic is on forbidden pairs, and the sums are homes and work. Without the bridge a third of the traffic across
+# the river stays on its own side: people do not drive the longer way, they work elsewhere. The mean way is even a
+# little shorter.
 
 plans = {}
 for name, C in (("three bridges", before), ("two bridges", after)):
     result = epsot.solve(epsot.CostMatrix(C), a, b, eps=fitted, tol=1e-6)
     plans[name] = T = result.plan.to_dense()
-    print(f"{name}: mean way {float(result.transport_cost):.2f} km, {T[south[:, None] != south].sum():.0%} cross the river, "
-          f"{T[np.isinf(C)].sum():.0%} on forbidden pairs")  # fmt: skip
+    mean, across, forbidden = float(result.transport_cost), T[south[:, None] != south].sum(), T[np.isinf(C)].sum()
+    print(f"{name}: mean way {mean:.2f} km, {across:.0%} across the river, {forbidden:g} on forbidden pairs")
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
 for ax, (name, T), open_ones in zip(axes, plans.items(), (bridges, bridges[[0, 2]]), strict=True):

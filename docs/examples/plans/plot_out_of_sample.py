@@ -71,8 +71,8 @@ plt.show()
 # How many points does it take?
 # -----------------------------
 #
-# The error is first that of the samples, and falls as they grow in number. Where they are few, a large blur is the better
-# one, because it takes a mean over more of them; where they are many, its own bias is what is left.
+# The error is first that of the samples, and falls as they grow in number. Where they are few, a large blur is the
+# better one, because it takes a mean over more of them; where they are many, its own bias is what is left.
 
 test = square(1000)
 

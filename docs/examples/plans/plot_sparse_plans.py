@@ -78,9 +78,8 @@ figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
 few = slice(None, None, 2)
 ax.scatter(*x[few].T, s=2, c=height[few], cmap="viridis", linewidths=0)
 ax.scatter(*y[few].T, s=2, c=y[few, 1], cmap="viridis", linewidths=0)
-ax.plot(
-    np.stack([x[k[shown], 0], y[m[shown], 0]]), np.stack([x[k[shown], 1], y[m[shown], 1]]), color="0.3", lw=0.4, alpha=0.6
-)
+ends = np.stack([x[k[shown]], y[m[shown]]])  # (2, 150, 2)
+ax.plot(ends[..., 0], ends[..., 1], color="0.3", lw=0.4, alpha=0.6)
 ax.set(aspect="equal", title="150 pairs drawn from the plan")
 ax.set_axis_off()
 plt.show()

@@ -97,8 +97,10 @@ for ax, (name, plan) in zip(axes, plans.items(), strict=True):
     ax.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     for i, j in np.ndindex(shares.shape):
         ax.text(j, i, f"{shares[i, j]:.0%}", ha="center", va="center", color="black" if shares[i, j] > 0.5 else "white")
-    ax.set(title=name, xlabel="late", xticks=range(len(kinds)), xticklabels=kinds, yticks=range(len(kinds)), yticklabels=[])
-axes[0].set(ylabel="early", yticklabels=kinds)
+    ax.set(title=name, xlabel="late")
+    ax.set_xticks(range(len(kinds)), kinds)
+    ax.set_yticks(range(len(kinds)), kinds)
+axes[0].set_ylabel("early")
 plt.show()
 
 growth = plans["with growth"].sum(axis=1) * len(x)  # of each early cell
@@ -107,8 +109,9 @@ for k, name in enumerate(kinds):
     print(f"{name:9}: share grown by a factor of {growth[kind[early] == k].mean():.2f}, in truth {truth[k]:.2f}")
 
 # %%
-# Too small, because benign cells near the border have late malignant ones for neighbours; the direction and the order are
-# right, and no rate was given. Where rates are known, they are the weights: ``a`` in proportion to them, balanced.
+# Both are too near to one, because benign cells near the border have late malignant ones for neighbours; the direction
+# is right, and no rate was given. Where rates are known they are the weights, ``a`` in proportion to them, and the
+# plan is balanced.
 
 # %%
 # Back into AnnData, beside moscot

@@ -71,7 +71,8 @@ left = share < 0.5
 print(f"{left.sum()} points are transported by less than one half, {(left & clutter).sum()} of them outliers")
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 bins = np.linspace(0, share.max() * 1.05, 30)
-ax.hist([share[~clutter], share[clutter]], bins, stacked=True, color=["#56B4E9", "#D55E00"], label=["flowers", "outliers"])
+for members, color, label in ((~clutter, "#56B4E9", "flowers"), (clutter, "#D55E00", "outliers")):
+    ax.hist(share[members], bins, color=color, label=label)
 ax.set(xlabel="share of the point that is transported", ylabel="points")
 ax.legend(loc="upper left")
 plt.show()
