@@ -3,6 +3,7 @@
 import logging
 import sys
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 from sphinx_gallery.sorting import ExplicitOrder
@@ -36,17 +37,24 @@ numpydoc_show_class_members = False  # the page of a class documents its members
 
 autodoc_mock_imports = [name for name in ("torch", "jax", "sklearn") if find_spec(name) is None]
 
-# In the order of reading: sections, then the first examples of each; what is not named comes after these.
-SECTIONS = ("first_steps", "plans", "unbalanced", "images", "moving", "samples", "libraries")
-FIRST = ("two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures", "outliers", "registration")
+# In the order of reading; what is not named comes last.
+EXAMPLES = {
+    "first_steps": ["two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures"],
+    "plans": ["sparse_plans", "out_of_sample", "gravity", "sphere"],
+    "unbalanced": ["outliers", "partial"],
+    "images": ["colours", "palette", "barycenters", "periodic", "volumes", "retina"],
+    "moving": ["registration", "second_order", "flows", "shapes"],
+    "samples": ["distance_matrix", "two_samples", "labels", "cells"],
+    "libraries": ["libraries"],
+}
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `small_figures`
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
-    "subsection_order": ExplicitOrder([*(f"examples/{name}" for name in SECTIONS), "*"]),
-    "within_subsection_order": ExplicitOrder([*(f"plot_{name}.py" for name in FIRST), "*"]),
+    "subsection_order": ExplicitOrder([*(f"examples/{section}" for section in EXAMPLES), "*"]),
+    "within_subsection_order": ExplicitOrder([*(f"plot_{name}.py" for name in chain(*EXAMPLES.values())), "*"]),
     "filename_pattern": r"/plot_" if find_spec("torch") is None else r"/(plot|torch)_",
     "image_scrapers": ("small_figures",),
     "abort_on_example_error": True,

@@ -11,7 +11,9 @@ def scraper(block, block_vars, gallery_conf):
     found = matplotlib_scraper(block, block_vars, gallery_conf)
     for path in paths[before:]:
         with Image.open(path) as figure:
-            few = figure.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            few = figure.convert("RGB").quantize(
+                256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE
+            )
         few.save(path, optimize=True)
     return found
 

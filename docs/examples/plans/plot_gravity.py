@@ -22,6 +22,8 @@ from scipy.spatial.distance import cdist
 
 import epsot
 
+# sphinx_gallery_thumbnail_number = 2
+
 rng = np.random.default_rng(1)
 places = rng.uniform([0, 0], [12, 8], (120, 2))  # kilometres
 places = places[np.abs(places[:, 1] - 4) > 0.3]
