@@ -41,10 +41,10 @@ autodoc_mock_imports = [name for name in ("torch", "jax", "sklearn") if find_spe
 EXAMPLES = {
     "first_steps": ["two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures"],
     "plans": ["sparse_plans", "out_of_sample", "gravity", "sphere"],
-    "unbalanced": ["outliers", "partial"],
+    "unbalanced": ["outliers", "partial", "cells"],
     "images": ["colours", "palette", "barycenters", "periodic", "volumes", "retina"],
     "moving": ["registration", "second_order", "flows", "shapes"],
-    "samples": ["distance_matrix", "two_samples", "labels", "cells"],
+    "samples": ["distance_matrix", "two_samples", "labels"],
     "libraries": ["libraries"],
 }
 

@@ -23,8 +23,6 @@ from scipy.spatial.distance import squareform
 
 import epsot
 
-# sphinx_gallery_thumbnail_number = 2
-
 KINDS, EACH = 10, 20
 RASTER = 0.06  # of the height of a digit
 FAMILIES = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono", "STIXGeneral")

@@ -117,19 +117,18 @@ for k, name in enumerate(kinds):
 # Back into AnnData, beside moscot
 # --------------------------------
 #
-# The transitions as a sparse matrix, for CellRank and others, and the growth as a column. In moscot's words:
+# The transitions as a sparse matrix, for CellRank and others, and the growth as a column. moscot's ``TemporalProblem``
+# has other words for the same things. Its cost is the squared distance over its mean, s:
 #
-# ======================================================  ==================================================
-# moscot, ``TemporalProblem``                             epsot
-# ======================================================  ==================================================
-# ``cost="sq_euclidean"``, ``epsilon=e``,                 ``blur`` with blur\ :sup:`2` = e s / 2, where s is
-# ``scale_cost="mean"``                                   the mean of the squared distances
-# ``tau_a=t``, ``tau_b=1``                                ``reach=(r, None)``, r\ :sup:`2` = blur\ :sup:`2`
-#                                                         t / (1 - t)
-# ``push(v)``, ``pull(v)``                                ``plan.T @ v``, ``plan @ v``
-# ``cell_transition``                                     ``here.T @ (plan @ there)``, as above
-# ``sparsify("mass", value=0.9, max_k=30)``               ``plan.to_sparse(mass=0.9, max_per_row=30)``
-# ======================================================  ==================================================
+# =============================================  ==================================================
+# moscot                                         epsot
+# =============================================  ==================================================
+# ``epsilon=e``                                  ``blur``, with blur\ :sup:`2` = e s / 2
+# ``tau_a=t``, ``tau_b=1``                       ``reach=(r, None)``, r\ :sup:`2` = t blur\ :sup:`2` / (1 - t)
+# ``push(v)``, ``pull(v)``                       ``plan.T @ v``, ``plan @ v``
+# ``cell_transition(...)``                       ``here.T @ (plan @ there)``, as above
+# ``sparsify("mass", value=0.9, max_k=30)``      ``plan.to_sparse(mass=0.9, max_per_row=30)``
+# =============================================  ==================================================
 
 plan = plans["with growth"]
 transitions = plan.to_sparse(mass=0.9, max_per_row=30)
