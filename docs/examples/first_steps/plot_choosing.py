@@ -33,7 +33,7 @@ y = flower(500, 0.35, 0.3) + [0.3, -0.2]
 
 def panels(results, titles):
     """A picture for each result: the source where it was, its arrows, and the target."""
-    _, axes = plt.subplots(1, len(results), figsize=(10, 2.3), layout="constrained", sharex=True, sharey=True)
+    _, axes = plt.subplots(1, len(results), figsize=(10, 2.7), layout="constrained", sharex=True, sharey=True)
     for ax, result, title in zip(axes, results, titles, strict=True):
         epsot.plot.samples(y, ax=ax, color=epsot.plot.TARGET, area=3500)
         epsot.plot.samples(x, ax=ax, area=3500, displacement=result.displacement, arrows=110)

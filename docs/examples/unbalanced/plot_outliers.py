@@ -50,7 +50,7 @@ def show(ax, x, result, title):
 
 balanced = epsot.sinkhorn(x, y, blur=0.15)
 reaching = epsot.sinkhorn(x, y, blur=0.15, reach=1.0)
-figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.7), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained", sharey=True)
 show(axes[0], x, balanced, "balanced")
 show(axes[1], x, reaching, "reach = 1 cm")
 for ax in axes:
@@ -84,6 +84,6 @@ plt.show()
 # A reach has a price. Where the ways are shorter more mass is taken than where they are longer, so that the mean move
 # came out too short, too. What is left behind is known, however, and without it balanced transport is right.
 
-figure, ax = plt.subplots(figsize=(4.8, 3.7), layout="constrained")
+figure, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
 show(ax, x[~left], epsot.sinkhorn(x[~left], y, blur=0.15), "balanced, of what was not left")
 plt.show()
