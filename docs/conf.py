@@ -7,7 +7,10 @@ import tempfile
 import zlib
 from importlib.metadata import distribution
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+
+from sphinx_gallery.sorting import ExplicitOrder
 
 import epsot
 import epsot.geometry
@@ -102,10 +105,26 @@ numpydoc_show_class_members = False  # templates list what is public
 
 autodoc_mock_imports = [name for name in ("torch", "jax", "sklearn") if find_spec(name) is None]
 
+# In the order of reading; what is not named comes last.
+EXAMPLES = {
+    "first_steps": ["two_clouds", "epsilon_scaling", "choosing", "certificates", "pictures"],
+    "plans": ["sparse_plans", "out_of_sample", "gravity", "sphere"],
+    "unbalanced": ["outliers", "partial", "cells"],
+    "images": ["colours", "palette", "barycenters", "periodic", "volumes", "retina"],
+    "moving": ["registration", "second_order", "flows", "shapes"],
+    "samples": ["distance_matrix", "two_samples", "labels"],
+    "libraries": ["libraries"],
+}
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `small_figures`
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
+    "subsection_order": ExplicitOrder([*(f"examples/{section}" for section in EXAMPLES), "*"]),
+    "within_subsection_order": ExplicitOrder([*(f"plot_{name}.py" for name in chain(*EXAMPLES.values())), "*"]),
     "filename_pattern": r"/plot_" if find_spec("torch") is None else r"/(plot|torch)_",
+    "image_scrapers": ("small_figures",),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -56,7 +56,7 @@ print(f"half the mean squared length of the flow: {truth:.4f}")
 # %%
 # The displacements follow the flow through the wall where the box is closed.
 
-fig, axes = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(8, 4.4), layout="constrained")
 shown = {"origin": "lower", "extent": (0, 1, 0, 1)}
 step = slice(None, None, 5)
 x = points.reshape(SIDE, SIDE, 2)[step, step]

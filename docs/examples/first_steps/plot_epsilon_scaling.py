@@ -84,7 +84,7 @@ levels, frame = np.linspace(-1, 1, 21), (0, 1, 0, 1)
 halving = 0.5 ** np.arange(9)
 
 biased = [epsot.sinkhorn(x, x, a, b, blur=blur, diameter=1, scaling=0.5, tol=None) for blur in halving]
-epsot.plot.sweep(biased, levels=levels, extent=frame)
+epsot.plot.sweep(biased, levels=levels, extent=frame, panel=2.4, arrows=60)
 
 # %%
 # The unbiased divergence
@@ -112,7 +112,7 @@ epsot.plot.sweep(biased, levels=levels, extent=frame)
 
 # sphinx_gallery_thumbnail_number = 3
 unbiased = [epsot.sinkhorn_divergence(x, x, a, b, blur=blur, diameter=1, scaling=0.5, tol=None) for blur in halving]
-epsot.plot.sweep(unbiased, levels=levels, extent=frame)
+epsot.plot.sweep(unbiased, levels=levels, extent=frame, panel=2.4, arrows=60)
 
 # %%
 # The two values approach each other as the blur falls, the biased one from above:
@@ -126,11 +126,11 @@ for one, two in zip(biased, unbiased, strict=True):
 # -----------------
 #
 # A ``scaling`` of 0.7, about the square root of 0.5, has twice the temperatures on the way: twice the work, and prices
-# that follow the falling temperature more closely. The arrows end nearer to the target.
+# that follow the falling temperature more closely. The arrows end nearer to the target. Every other temperature:
 
 slower = 0.7 ** np.arange(18)
 results = [epsot.sinkhorn_divergence(x, x, a, b, blur=blur, diameter=1, scaling=0.7, tol=None) for blur in slower]
-epsot.plot.sweep(results, levels=levels, extent=frame)
+epsot.plot.sweep(results[::2], levels=levels, extent=frame, panel=2.4, arrows=60)
 
 # %%
 # A tolerance in place of a schedule
@@ -176,6 +176,8 @@ epsot.plot.sweep(
     [rough, finer, converged],
     levels=levels,
     extent=frame,
+    panel=3.2,
+    arrows=80,
     titles=[
         f"scaling 0.5: {float(rough.value):.4f}",
         f"scaling 0.9: {float(finer.value):.4f}",

@@ -66,9 +66,8 @@ print(f"largest displacement left: {np.abs(objective.last.displacement).max():.3
 # %%
 # Every point in its final place, coloured by where it came from: the motion keeps neighbours together.
 
-colors = plt.cm.hsv((np.arctan2(x0[:, 1], x0[:, 0]) / (2 * np.pi)) % 1)
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.6), layout="constrained")
 for ax, points, title in zip(axes, (x0, x), ("before", "after"), strict=True):
-    ax.scatter(points[:, 0], points[:, 1], s=12, c=colors)
+    ax.scatter(points[:, 0], points[:, 1], s=12, c=x0[:, 0], cmap="viridis")
     ax.set(title=title, xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal", xticks=[], yticks=[])
 plt.show()

@@ -21,6 +21,8 @@ import numpy as np
 
 import epsot
 
+# sphinx_gallery_thumbnail_number = 2
+
 N = 96
 grid = epsot.Grid((N, N), spacing=1 / N, origin=0.5 / N)
 y, x = np.meshgrid(*grid.axes, indexing="ij")

@@ -78,7 +78,7 @@ for name, found in (("second order", newton), ("first order", quasi)):
 # Both find the map. The loss that is left is that of two samples of one shape.
 
 moved = second.objective.variable(J @ newton.x)
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.1), layout="constrained")
 for ax, points, title in zip(axes, (x0, moved), ("before", f"after {newton.nit} steps"), strict=False):
     epsot.plot.samples(y, ax=ax, color=epsot.plot.TARGET, area=2000)
     epsot.plot.samples(points, ax=ax, color=epsot.plot.SOURCE, area=2000)

@@ -10,41 +10,16 @@ The colours of a picture are a density in the cube of red, green and blue. Its h
 # Two pictures
 # ------------
 #
-# Drawn by formula: hills under a blue sky, and a sea at sunset.
+# Photographs that scikit-learn brings: a palace in Beijing, and a dahlia.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.datasets import load_sample_image
 
 import epsot
 
 BINS = 32
-rng = np.random.default_rng(0)
-v, u = np.mgrid[1:0:160j, 0:1:240j]
-
-
-def blend(t, *colours):
-    """Colours along a ramp, (h, w) -> (h, w, 3)."""
-    stops = np.linspace(0, 1, len(colours))
-    return np.stack([np.interp(t, stops, channel) for channel in np.array(colours).T], axis=-1)
-
-
-def grained(picture):
-    """With a little noise, as pictures have."""
-    return np.clip(picture + rng.normal(0, 0.03, picture.shape), 0, 1)
-
-
-ridge = 0.45 + 0.12 * np.sin(5 * u) + 0.05 * np.sin(17 * u + 1)
-near = 0.22 + 0.08 * np.sin(4 * u + 2)
-day = blend(v, (0.85, 0.92, 1.0), (0.25, 0.5, 0.9))
-day = np.where((v < ridge)[..., None], blend(v / ridge, (0.35, 0.55, 0.3), (0.5, 0.65, 0.55)), day)
-day = grained(np.where((v < near)[..., None], blend(v / near, (0.1, 0.3, 0.08), (0.35, 0.6, 0.2)), day))
-
-sun = np.exp(-((u - 0.6) ** 2 + (v - 0.5) ** 2) / 0.02)[..., None]
-evening = blend(v, (0.95, 0.55, 0.25), (0.9, 0.35, 0.3), (0.3, 0.15, 0.4)) + 0.6 * sun * np.array([0.4, 0.5, 0.3])
-waves = 0.5 + 0.5 * np.sin(90 * v * (1 + 0.2 * np.sin(6 * u)))
-evening = grained(
-    np.where((v < 0.42)[..., None], blend(0.7 * v + 0.4 * waves, (0.1, 0.05, 0.2), (0.9, 0.5, 0.35)), evening)
-)
+day, evening = (load_sample_image(name)[::2, ::2] / 255 for name in ("china.jpg", "flower.jpg"))
 
 # %%
 # Histograms are volumes
