@@ -117,6 +117,12 @@ def static_faults(site: Path, path: Path) -> Iterator[str]:
             yield f"leads to no place on its page: {link}"
     if found := RAW_TEX.search("".join(page.text)):
         yield f"raw TeX: {found.group()}"
+    if (
+        "auto_examples" in path.parts
+        and path.name.startswith("plot_")
+        and not any("sphx_glr" in z for z in page.images)
+    ):
+        yield "an example without a figure"
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
