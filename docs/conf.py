@@ -59,7 +59,7 @@ html_theme_options = {
     "pygments_dark_style": "monokai",
 }
 html_context = {"default_mode": "auto"}
-html_sidebars = {"index": [], "install": [], "accuracy": []}
+html_sidebars = {"index": [], "start": [], "accuracy": []}
 
 # Formulas are drawn by one file of MathJax, with its fonts, that is part of the site.
 FORMULAS = "tex-svg.js"
@@ -67,7 +67,7 @@ mathjax_path = FORMULAS
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "local"}}
 
 bibtex_bibfiles = ["references.bib"]
-bibtex_default_style = "plain"
+bibtex_default_style = "alpha"
 bibtex_reference_style = "author_year"
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

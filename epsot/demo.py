@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from epsot.drawings import POINTS, DemoError, Measures, densities, on_grids, rea
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 
-WARM_UP_POINTS = 100
 LEVELS = np.linspace(-1, 1, 21)  # of the potentials, in squared units of the frame
 FRAME = (0.0, 1.0, 0.0, 1.0)
 ARROWS = 80  # a panel: more hide the points that they start from
@@ -117,14 +116,15 @@ def solves(kind: Sweep, measures: Measures, workers: int | None = None) -> Itera
         yield Solved(Row(kind.name, kind.scaling, blur, value, error, result.nit, seconds), result)
 
 
-def warm_up(workers: int | None = None, *, grid: bool = False) -> float:
-    """Compile, or load from the cache, what the sweeps will use; the seconds it took."""
+def warm_up(measures: Measures, workers: int | None = None) -> float:
+    """Compile, or load from the cache, what the sweeps will use; the seconds it took.
+
+    Few points would be solved by other kernels, so that these are the measures themselves: a solve of each kind.
+    """
     start = time.perf_counter()
-    x, a, b = densities(WARM_UP_POINTS)
-    few = Measures(x, x, a, b)
     with compilations_announced():
         for kind in (*SWEEPS[:2], CONVERGED):
-            sweep(kind, on_grids(few) if grid else few, workers)
+            sweep(replace(kind, first=kind.count - 1), measures, workers)
     return time.perf_counter() - start
 
 
@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(measures: Measures, folder: Path, workers: int | None) -> None:
     n, m = (int(np.count_nonzero(weights)) for weights in (measures.a, measures.b))
     print(f"{measures.a.size} and {measures.b.size} points, {n} and {m} of them with mass", flush=True)
-    ready = warm_up(workers, grid=isinstance(measures.x, epsot.Grid))
+    ready = warm_up(measures, workers)
     print(f"kernels ready in {ready:.2f} s\n\n{HEAD}", flush=True)
     done: dict[Sweep, list[Solved]] = {}
     for kind in (*SWEEPS, CONVERGED):
