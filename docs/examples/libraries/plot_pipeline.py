@@ -50,8 +50,9 @@ moved = mover.transform(test)
 print(f"moved, with a blur of {mover.blur}: {classifier.score(moved, truth[200:]):.1%}")
 
 # %%
-# With the classifier behind it, it is one pipeline; the classifier is the one that was trained before. What is still wrong
-# is at the ends of the moons: a turn is not the cheapest way from the one to the other, and transport takes the cheapest.
+# With the classifier behind it, it is one pipeline; the classifier is the one that was trained before. What is still
+# wrong is at the ends of the moons: a turn is not the cheapest way from the one to the other, and transport takes the
+# cheapest.
 
 chain = make_pipeline(mover, classifier)
 print(f"the pipeline: {chain.score(test, truth[200:]):.1%}")

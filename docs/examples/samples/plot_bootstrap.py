@@ -29,9 +29,9 @@ setosa, versicolor, virginica = flowers.values()
 # Replicates are weights
 # ----------------------
 #
-# A replicate draws fifty flowers of fifty with replacement: a point that is drawn three times has the weight 3 / 50, and
-# one that is not drawn has none, which is exact. The weights are (500, 50), the points (50, 4), and all replicates are
-# solved at once.
+# A replicate draws fifty flowers of fifty with replacement: a point that is drawn three times has the weight 3 / 50,
+# and one that is not drawn has none, which is exact. The weights are (500, 50), the points (50, 4), and all replicates
+# are solved at once.
 
 REPLICATES, BLUR = 500, 0.5
 
@@ -64,6 +64,5 @@ ax.legend(loc="upper center", ncols=3)
 plt.show()
 
 # %%
-# The intervals are far apart: the answer does not hang on the flowers that were picked. Whether two samples differ at all
-# is another question, to which replicates of one and the same sample are no answer: see
-# :ref:`sphx_glr_auto_examples_samples_plot_two_samples.py`.
+# The intervals are far apart: the answer does not hang on the flowers that were picked. Whether two samples differ at
+# all is another question, which has a test of its own: :ref:`sphx_glr_auto_examples_samples_plot_two_samples.py`.
