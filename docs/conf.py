@@ -49,6 +49,7 @@ EXAMPLES = {
 }
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `small_figures`
+logging.getLogger("jax").setLevel(logging.WARNING)  # which says what other devices are not there
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
