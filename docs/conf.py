@@ -112,11 +112,12 @@ EXAMPLES = {
     "unbalanced": ["outliers", "partial", "cells"],
     "images": ["colours", "palette", "barycenters", "periodic", "volumes", "retina"],
     "moving": ["registration", "second_order", "flows", "shapes"],
-    "samples": ["distance_matrix", "two_samples", "labels"],
-    "libraries": ["libraries"],
+    "samples": ["distance_matrix", "two_samples", "bootstrap", "labels", "mixture"],
+    "libraries": ["libraries", "pipeline"],
 }
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `small_figures`
+logging.getLogger("jax").setLevel(logging.WARNING)  # which says what other devices are not there
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

@@ -73,7 +73,7 @@ blurred = epsot.barycenter(grid, shapes, blur=blur, tol=1e-2, debias=False)
 print(debiased)
 print(f"objective {float(debiased.value):.5f}, no weights have less than {float(debiased.dual):.5f}")
 
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.5), layout="constrained")
 show(axes[0], shapes.mean(axis=0), "mean of the pixels")
 show(axes[1], blurred.weights, "blurred barycenter")
 show(axes[2], debiased.weights, "debiased barycenter")
@@ -115,7 +115,7 @@ def sample(image, count):
 
 
 clouds = [sample(shapes[0], 800), sample(shapes[1], 1000)]
-figure, axes = plt.subplots(1, 5, figsize=(10, 2.2), layout="constrained", sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 5, figsize=(10, 2.5), layout="constrained", sharex=True, sharey=True)
 points = sample(shapes[0], 600)
 for axis, share in zip(axes, np.linspace(0, 1, 5), strict=True):
     found = epsot.free_barycenter(clouds, t=[1 - share, share], init=points, blur=0.03)
