@@ -148,5 +148,5 @@ def test_one_version_everywhere() -> None:
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_files_that_are_named_exist(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
-    files = re.findall(r"\]\((?!https?:)([^)#]+)\)", text) + re.findall(r"`(docs/[\w/.]+)`", text)
+    files = re.findall(r"\]\((?!https?:)([^)#]+)\)", text) + re.findall(r"`(docs/[a-z\d_/.]+)`", text)
     assert all((ROOT / file).exists() for file in files), files
