@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from epsot.problems.problem import ULPS
 from epsot.results.certificates import UNRESOLVED
 from epsot.results.solved import checks_of, dual_of
 from epsot.solver.acceleration import LEAST, LONG, SLOW, STILL, TIED
-from epsot.solver.loop import Outcome
+from epsot.solver.loop import Ending, Outcome
 from epsot.solver.schedule import LEVEL_STEPS, QUICK, THOROUGH
 from epsot.solver.updates import HALVING, PATIENCE
 from epsot.status import STATUSES
@@ -51,7 +50,5 @@ def solve_at_once(
     if solved.status[0] == UNSETTLED:
         return None
     f, g = solved.f, solved.f if problem.own else solved.g
-    error, mass = solved.error[0], solved.mass[0]
-    dual = dual_of((f, g, solved.f_more, solved.g_more), error, mass, options.tol, own=problem.own)
-    dual = replace(dual, logit_error=2 * problem.logit_error(f, g, instance.eps))
-    return Outcome(dual, STATUSES[int(solved.status[0])], int(solved.nit[0]), checks_of(solved, 0, options.tol))
+    dual = dual_of((f, g, solved.f_more, solved.g_more), solved.error[0], solved.mass[0], options.tol, instance)
+    return Ending(dual, STATUSES[int(solved.status[0])], int(solved.nit[0]), checks_of(solved, 0, options.tol))

@@ -76,7 +76,7 @@ def solve_divergence(instance: Instance, options: Options, init: Init) -> Diverg
         same = solve_self(instance.source(), options, warm.xy if warm else None)
         return DivergenceResult(same, same, same)
     xy = solve_transport(instance, options, init)
-    silent = replace(options, callback=None)
+    silent = options if options.callback is None else replace(options, callback=None)
     xx = solve_self(instance.source(), silent, warm.xx if warm else None)
     yy = solve_self(instance.T.source(), silent, warm.yy if warm else None)
     return DivergenceResult(xy, xx, yy)

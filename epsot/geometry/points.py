@@ -238,7 +238,7 @@ class PointCloud(Geometry):
     def _with_corners(self, other: PointCloud, order: list[int]) -> PointCloud:
         """The same cloud, which need not look for its corners where another knows them."""
         if "_corners" in vars(other):
-            vars(self)["_corners"] = other._corners[order]
+            vars(self)["_corners"] = other._corners.take(order, axis=0)
         return self
 
     @cached_property

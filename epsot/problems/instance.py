@@ -41,7 +41,7 @@ class Instance(Lean):
     def place(self) -> Place:
         return self.geometry.place
 
-    @property
+    @cached_property
     def T(self) -> Instance:
         """Seen from the other side."""
         rho = self.rho[::-1] if isinstance(self.rho, tuple) else self.rho
@@ -74,10 +74,15 @@ class Instance(Lean):
         )
         return penalty + self.eps * (self.mass_a * other.mass_a - problem.a.mass * problem.b.mass)
 
+    @cached_property
+    def source_geometries(self) -> tuple[Geometry, Geometry]:
+        """The first measure with itself: all of its points, and those of positive weight."""
+        whole = self.geometry.source()
+        return whole, whole if self.core is self.geometry else self.core.source()
+
     def source(self) -> Instance:
         """The first measure against itself, with the penalty of its own side."""
-        side, problem, core = self.side_a, self.problem, self.core.source()
-        whole = core if self.core is self.geometry else self.geometry.source()
+        side, problem, (whole, core) = self.side_a, self.problem, self.source_geometries
         rho = self.rho[0] if isinstance(self.rho, tuple) else self.rho
         if side.alone is None and core.alone()[0] is None:  # symmetric: no column either
             kernel = self.core.source_kernel(problem.kernel)
@@ -115,7 +120,7 @@ class Instance(Lean):
     def check_sources(self) -> None:
         """Raise where a measure with itself has no plan."""
         for name, side in (("C_xx", self), ("C_yy", self.T)):
-            whole = side.geometry.source()
+            whole, _ = side.source_geometries
             if whole.forbids():
                 core, (kept, _) = restricted(whole, (Support.of(side.a, self.place),) * 2)
                 weights, rho = kept.restrict(side.a), side.problem.a.rho

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -234,9 +234,7 @@ class BatchResult(Results):
         error, mass = (
             xp.asarray(float(z[k]), dtype=xp.float64, device=place.device) for z in (solved.error, solved.mass)
         )
-        dual = dual_of((f, g, more_f, more_g), error, mass, self.tol, own=self.own)
-        logit_error = 2 * instance.problem.logit_error(f, g, instance.eps)
-        status, dual = STATUSES[int(solved.status[k])], replace(dual, logit_error=logit_error)
+        dual, status = dual_of((f, g, more_f, more_g), error, mass, self.tol, instance), STATUSES[int(solved.status[k])]
         return SinkhornResult(
             instance, dual, status, int(solved.nit[k]), checks_of(self.solved, k, self.tol), self.tol,
         )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from epsot.costs import Array
 from epsot.kernels.batches import Asked, Floats, Layout, Rules, Solved, Warm
+from epsot.problems.instance import Instance
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 
@@ -28,15 +29,19 @@ class Engine(Protocol):
     def slopes(self, extension: Array, base: Array, *, own: bool = False) -> Array: ...
 
 
-def dual_of(parts: tuple[Array, Array, Array, Array], error: Any, mass: Any, tol: float | None, *, own: bool) -> Dual:
+def dual_of(
+    parts: tuple[Array, Array, Array, Array], error: Any, mass: Any, tol: float | None, instance: Instance
+) -> Dual:
     """What a solve that was made at once has left: f, g, and what extends them, as in `Solved`."""
     f, g, more_f, more_g = parts
+    own = instance.problem.own
+    logit_error = 2 * instance.problem.logit_error(f, g, instance.eps)
     if tol is None:
         base_f, base_g = (more_f, more_f) if own else (more_g, more_f)
-        return Dual(f, g, mass=mass, f_map=(f, base_f), g_map=(g, base_g))
+        return Dual(f, g, mass=mass, f_map=(f, base_f), g_map=(g, base_g), logit_error=logit_error)
     if own:
-        return Dual(f, g, error, mass, (more_f, f), (more_f, f))
-    return Dual(f, g, error, mass, g_map=(more_g, f))
+        return Dual(f, g, error, mass, (more_f, f), (more_f, f), logit_error)
+    return Dual(f, g, error, mass, g_map=(more_g, f), logit_error=logit_error)
 
 
 def checks_of(solved: Solved, k: int, tol: float | None) -> tuple[Check, ...]:

@@ -190,8 +190,10 @@ class Batch:
             return
         n, m = items.sizes.max(axis=1).tolist()
         shape = width(n), width(m), 1 if self.cost is None else self.x.shape[1], max(LEVELS, levels), self.dtype.str
-        pairs = float((items.sizes[0] * items.sizes[1]).sum()) / count + 100.0
-        step = max(1, min(int(STEP_WORK / (pairs * sweeps)), -(-count // (4 * self.workers))))
+        step = -(-count // (4 * self.workers))
+        if step > 1:
+            pairs = float((items.sizes[0] * items.sizes[1]).sum()) / count + 100.0
+            step = max(1, min(int(STEP_WORK / (pairs * sweeps)), step))
 
         def task(number: int) -> Iterator[object]:
             place = workplace(shape)
@@ -227,17 +229,11 @@ class Batch:
             chunks.append((begin, end, found[:used].copy(), eps_of[:used].copy()))
 
         self.over_items(items, work, levels, SWEEPS)
-        chunks.sort(key=itemgetter(0))
-        left = numbers.T.copy()
-        first, status, nit = left[[FIRST, STATUS, NIT]].astype(np.int64)
-        length = 0
-        for begin, end, part, _ in chunks:
-            first[begin:end] += length
-            length += len(part)
+        first, status, nit = (numbers[:, k].astype(np.int64) for k in (FIRST, STATUS, NIT))
+        error, mass, value, started = (numbers[:, k].copy() for k in (ERROR, MASS, VALUE, START))
         if asked.max_iter > most:
             status[nit >= most] = UNSETTLED
-        found, eps_of = (np.concatenate([chunk[k] for chunk in chunks]) if chunks else NONE[:0] for k in (2, 3))
-        error, mass, value, started = left[ERROR], left[MASS], left[VALUE], left[START]
+        found, eps_of = joined(chunks, first)
         made = (None, None) if slopes is NO_SLOPES else slopes
         return Solved(f, g, f_more, g_more, status, nit, error, mass, value, started, first, found, eps_of, *made)
 
@@ -270,6 +266,19 @@ class Batch:
 
         self.over_items(items, work, 1, 4)
         return out
+
+
+def joined(chunks: list[tuple[int, int, Array, Array]], first: Array) -> tuple[Array, Array]:
+    """What stretches of items, begin, ... < end, have left of each iteration; `first` becomes where an item begins."""
+    if len(chunks) == 1:
+        return chunks[0][2:]
+    chunks.sort(key=itemgetter(0))
+    length = 0
+    for begin, end, part, _ in chunks:
+        first[begin:end] += length
+        length += len(part)
+    found, eps_of = (np.concatenate([NONE[:0], *(chunk[k] for chunk in chunks)]) for k in (2, 3))
+    return found, eps_of
 
 
 def most_levels(start: Array, eps: Array, asked: Asked) -> int:
