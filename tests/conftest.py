@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import numba
@@ -36,6 +39,23 @@ def compile_ahead(config: pytest.Config) -> None:
     command = [sys.executable, "-m", "epsot", "compile", "--processes", "2"]
     if subprocess.run(command, cwd=config.rootpath, check=False).returncode == 0:  # it says why
         cache.set("epsot/compiled", stamp)
+
+
+def give_memory_back() -> None:
+    """That of programs which JAX has compiled: hundreds of small ones for arrays that NumPy has no view of."""
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+        if sys.platform == "linux":
+            with suppress(OSError, AttributeError):  # another library than glibc
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back() -> Iterator[None]:
+    """After each file, as a process of tests runs many of them."""
+    yield
+    give_memory_back()
 
 
 class Measures(NamedTuple):

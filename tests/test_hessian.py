@@ -11,6 +11,7 @@ import pytest
 
 import epsot
 from epsot.costs import Cityblock, Cosine, Cost, Euclidean, Square
+from epsot.results import curvature
 from tests.checks import TIGHT, close
 
 NAMES = "xyab"
@@ -290,6 +291,26 @@ def test_more_coordinates_than_moments_are_kept_for(rng: np.random.Generator) ->
     many = (wide.hessian("x") @ np.pad(v, pad).ravel()).reshape(20, 8)
     close(many[:, :3].ravel(), few, 1e-10)
     close(many[:, 3:], np.zeros((20, 5)), 1e-10)
+
+
+def test_blocks_along_one_direction_share_a_linear_system(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a framework asks for them: points and weights move, in turns, and all gradients change."""
+    systems: list[int] = []
+    solve = curvature.conjugate_gradients
+    monkeypatch.setattr(curvature, "conjugate_gradients", lambda *z, **more: (systems.append(1), solve(*z, **more))[1])
+    x, y = rng.random((12, 2)), rng.random((9, 2))
+    moves = {name: rng.normal(size=size) for name, size in zip(NAMES, (24, 18, 12, 9), strict=True)}
+    result = epsot.sinkhorn(x, y, blur=0.3, **TIGHT)
+    found = {(of, along): result.hessian(of, along) @ moves[along] for of, along in BLOCKS}
+    assert len(systems) == 4
+    result.hessian("x") @ (2 * moves["x"])
+    result.hessian("x", tol=1e-2) @ moves["x"]
+    assert len(systems) == 6
+    for (of, along), change in found.items():
+        alone = epsot.sinkhorn(x, y, blur=0.3, **TIGHT).hessian(of, along) @ moves[along]
+        np.testing.assert_array_equal(change, alone)
 
 
 def test_batches_have_those_of_their_items(rng: np.random.Generator) -> None:

@@ -15,6 +15,7 @@ from array_api_extra.testing import assert_close, assert_equal
 import epsot
 from epsot import kernels
 from epsot.geometry import Multiscale
+from tests.conftest import give_memory_back
 
 rng = np.random.default_rng(2)
 X, Y = rng.normal(size=(8, 2)), rng.normal(size=(6, 2)) + 0.5
@@ -62,7 +63,11 @@ def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     elif library == "jax":
         jax = pytest.importorskip("jax")
         with jax.enable_x64(True):
+            if how == "portable":  # where each operation becomes a program for each shape
+                give_memory_back()
             yield Home(jax.numpy, jax.devices("cpu")[0])
+            if how == "portable":
+                give_memory_back()
     else:
 
         def refuse(*_: Any) -> None:

@@ -42,7 +42,7 @@ from epsot.geometry.grid import (
 )
 from epsot.geometry.guests import as_guest
 from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
-from epsot.geometry.tangents import MOMENTS, EmbeddedTangents, LineTangents, PairTangents, SquareTangents, Tangents
+from epsot.geometry.tangents import MOMENTS, EmbeddedTangents, SquareTangents, Tangents, pairwise_tangents
 from epsot.kernels import PointsKernel
 from epsot.lazy import cached_property
 
@@ -321,7 +321,7 @@ class PointCloud(Geometry):
             exact = kernel if self.precision <= DOUBLE else kernels.points(*embedded, family, kernel.workers)
             inner = SquareTangents(family.factor, exact, *arguments)
         else:
-            inner = (PairTangents if family.kind is None or 0 in self.shape else LineTangents)(family, *arguments)
+            inner = pairwise_tangents(family, *arguments)
         return inner if family is self.cost else EmbeddedTangents(self.cost, x, y, inner, xp)
 
     def transported(self, kernel: PointsKernel, k: Array, h: Array, eps: float) -> Array:

@@ -130,6 +130,13 @@ class SquareTangents(Sums):
         return factor * (out / self.eps + straight), sums
 
 
+def pairwise_tangents(cost: Cost, kernel: PointsKernel, *arguments: Any) -> Tangents:
+    """By what the kernel offers, for a cost that is no sum of few products."""
+    if cost.kind is None or 0 in kernel.shape:
+        return PairTangents(cost, kernel, *arguments)
+    return (FusedTangents if hasattr(kernel, "cost_tangents") else LineTangents)(cost, kernel, *arguments)
+
+
 class PairTangents(Sums):
     """Of any cost with a gradient, pair by pair in blocks of rows."""
 
@@ -200,6 +207,23 @@ class PairTangents(Sums):
         shapes = f"{tuple(x.shape)}, {tuple(y.shape)}, {tuple(v.shape)} and {tuple(w.shape)}"
         check_shape("hessian_product", turn, (*P.shape, self.x.shape[1]), shapes)
         return xp.sum(P[:, :, None] * turn, axis=1)
+
+
+class FusedTangents(PairTangents):
+    """Of the costs of a `kind`, by a kernel that has `cost_tangents`: no numbers of a pair are stored."""
+
+    def strain(self, w: Array, t: Array) -> tuple[Array, Array]:
+        out = self._sums(t, None, w, turning=False)
+        return out[:, -1, :], out[:, -2, :]
+
+    def change(self, t: Array, v: Array | None, w: Array | None) -> tuple[Array, Array]:
+        out = self._sums(t, v, w, turning=True)
+        return out[:, :-2, :], out[:, -2, :]
+
+    def _sums(self, t: Array, v: Array | None, w: Array | None, *, turning: bool) -> Array:
+        kernel: Any = self.kernel
+        out: Array = kernel.cost_tangents(self.k, self.h, self.eps, t, v, w, turning=turning)
+        return out
 
 
 class LineTangents(PairTangents):

@@ -167,6 +167,14 @@ def _log_weights(h, factor, order, squares, half_scale, begin, end, weights):  #
 log_weights = compiled(_log_weights)
 
 
+def lines_by_group(v: Array, order: NDArray[np.int64], dtype: Any) -> Array:
+    """v (m, q) as (m / 64, q * 64), a line of 64 for each column, padded by zeros."""
+    m, q = v.shape
+    lines = np.zeros((padded(m), q), dtype)
+    lines[:m] = v[order] if len(order) else v
+    return np.ascontiguousarray(lines.reshape(-1, GROUP, q).transpose(0, 2, 1)).reshape(-1, q * GROUP)
+
+
 def values_by_group(v: Array, order: NDArray[np.int64], dtype: Any) -> tuple[Array, Array]:
     """v (m, q) as (m / 64, q' * 64), q' = q rounded up to even, divided by a power of two for each column.
 

@@ -26,6 +26,7 @@ STEP_WORK = 2e9  # instructions of one step, 0.1 to 0.2 s: how long an interrupt
 CHUNK = 1 << 16  # numbers of a vector that one thread goes through at a time: 0.1 ms
 MANY_ROWS = 4096  # against no more than a block of columns: there the sums of columns of the transpose are faster
 FEW = 0.4  # of all pairs: below, sums of rows that leave out the rest are cheaper than one side of the diagonal
+NO_MOVES = 0
 LANES = 16  # partial sums of columns at most
 VECTOR = 16  # columns, of which a width is a multiple
 
@@ -287,15 +288,20 @@ class Fused(Dense):
             index = self.operands[2]
             self.sum_around_maxima(online.APPLY, columns, k, eps, index[np.isnan(out[index, 0])], values, out)
 
-    def sum_online(self, mode: int, k: Array, h: Array, eps: float, values: Array, out: Array) -> None:
+    def sum_online(
+        self, mode: int, k: Array, h: Array, eps: float, values: Array, out: Array, moves: Any = NO_MOVES
+    ) -> None:
+        """The sums of `online` into `out`; `moves` are what `tangents.add_tangents` takes."""
         weights, *rest = self.weights(h, eps, NOTHING if mode == online.COST else None)
         if mode == online.COST:
             weights = np.zeros_like(weights)  # the padding has values of 0, and is finite
-        self.sum_around_maxima(mode, (weights, *rest), writable(k, np.float64), eps, self.operands[2], values, out)
+        columns, k = (weights, *rest), writable(k, np.float64)
+        self.sum_around_maxima(mode, columns, k, eps, self.operands[2], values, out, moves)
 
     def sum_around_maxima(
-        self, mode: int, columns: tuple[Any, ...], k: Array, eps: float, index: Array, values: Array, out: Array
-    ) -> None:
+        self, mode: int, columns: tuple[Any, ...], k: Array, eps: float, index: Array, values: Array, out: Array,
+        moves: Any = NO_MOVES,
+    ) -> None:  # fmt: skip
         """The rows `index` of what `online` computes, of what `weights` gave."""
         kernel = online.online(self.form, self.kind, self.dim, mode)
         blocks = -(-len(index) // BLOCK)
@@ -306,7 +312,7 @@ class Fused(Dense):
         partial = np.empty((parts, len(out), 2 + q)) if parts > 1 else NO_PARTS
         common = (
             x, centre, index, *others, *most, limit - math.log2(parts), self.capacity, self.spare, k, eps, values,
-            parts,
+            moves, parts,
         )  # fmt: skip
         self.over_blocks(lambda begin, end: kernel(*common, begin, end, out, partial), blocks, parts)
         if parts > 1:

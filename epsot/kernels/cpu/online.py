@@ -24,9 +24,10 @@ from epsot.kernels.cpu.compiled import Kernel, compiled
 from epsot.kernels.cpu.parts import span, width_of
 from epsot.kernels.cpu.products import weigh
 from epsot.kernels.cpu.sweeps import GROUP, ROWS, exponentials, peaks
+from epsot.kernels.cpu.tangents import add_tangents
 from epsot.kernels.reference import MAX_EXPONENT
 
-SOFTMIN, APPLY, GRADIENT, COST = 0, 1, 2, 3
+SOFTMIN, APPLY, GRADIENT, COST, TANGENTS = 0, 1, 2, 3, 4
 HIGHEST_SIZE = MAX_EXPONENT * math.log2(math.e)  # of a row of the plan, in base 2
 
 
@@ -38,6 +39,7 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
     APPLY     out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) v[j, c], `values` as `weigh` takes them
     GRADIENT  out[i, c] = sum_j exp(k[i] + h[j] - C[i, j] / eps) grad_c C(x[i], y[j]), up to the factor
     COST      out[i, c] = -log2(e) / eps sum_j C[i, j] v[j, c], weights and reference being 0
+    TANGENTS  what `tangents.turn` sums for some directions, which `moves` are
 
     With more parts than one, partial[part, i, :] becomes the maximum, the sum of weights and those with values, beside
     the maximum, for `parts.combined`.
@@ -46,7 +48,7 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
 
     def online(
         x, centre, index, lines, tree, matrix, weights, tops, reference, scale, limit, capacity, spare,
-        k, eps, values, parts, begin, end, out, partial,
+        k, eps, values, moves, parts, begin, end, out, partial,
     ):  # fmt: skip
         q = out.shape[1]
         rows, columns = np.empty((BLOCK, x.shape[1]), x.dtype), np.empty((dim + 1, capacity * GROUP), x.dtype)
@@ -54,7 +56,7 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
         frame, rho, starts = np.empty(4 + 3 * dim), np.empty(BLOCK), np.empty(capacity, np.int64)
         groups = np.empty(len(weights) // GROUP, np.int64)
         negated, top, depth = np.empty(BLOCK, x.dtype), np.empty(ROWS, x.dtype), np.empty(BLOCK)
-        totals, plain = np.empty((BLOCK, q)), np.empty_like(rows)
+        totals, plain, turned = np.empty((BLOCK, q)), np.empty_like(rows), np.empty((ROWS, 2 * GROUP), x.dtype)
         for piece in range(begin, end):
             block, part = piece // parts, piece % parts
             least, most = span(part, parts, len(groups))
@@ -74,11 +76,11 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
                     best[i], sums[i], depth[i] = -1e30, 0.0, -floor
                     for c in range(q):
                         totals[i, c] = 0.0
-                        if mode == GRADIENT:
-                            plain[i, c] = rows[i, c]
-                            # rows are scaled, and have another origin
-                            if form == NEAR and kind == SQUARE and i < count:
-                                plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
+                    for c in range(x.shape[1] if mode in (GRADIENT, TANGENTS) else 0):
+                        plain[i, c] = rows[i, c]
+                        # rows are scaled, and have another origin
+                        if form == NEAR and kind == SQUARE and i < count:
+                            plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
                 level = raise_level(form, kind, dim, rows, depth, count, frame)
                 found, left_out = candidates(form, kind, dim, tree, tops, frame, level, bar, least, most, groups)
                 start = 0
@@ -117,6 +119,11 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
                                     weigh(z, width, starts, values, c, totals, r)
                             if mode == GRADIENT:
                                 add_slopes(form, kind, plain, r, lines, starts, width, columns, z, totals)
+                            if mode == TANGENTS:
+                                add_tangents(
+                                    form, kind, plain, r, first, lines, starts, width, columns, z, scale, moves,
+                                    turned, totals,
+                                )  # fmt: skip
                         if mode != COST:
                             level = raise_level(form, kind, dim, rows, depth, count, frame)
                 found = 0

@@ -13,7 +13,16 @@ from epsot.kernels import reference
 from epsot.kernels.bursts import Marginal
 from epsot.kernels.cpu import batches, online
 from epsot.kernels.cpu.blocks import CITYBLOCK, EUCLIDEAN, FLAT, NEAR, SQUARE, TILED
-from epsot.kernels.cpu.clouds import LOG2_E, NEAR_DIMENSIONS, NO_ORDER, Cloud, values_by_group, writable
+from epsot.kernels.cpu.clouds import (
+    LOG2_E,
+    NEAR_DIMENSIONS,
+    NO_ORDER,
+    Cloud,
+    lines_by_group,
+    padded,
+    values_by_group,
+    writable,
+)
 from epsot.kernels.cpu.fused import NO_VALUES, Fused, few_against_many
 from epsot.kernels.cpu.threads import usable_workers
 from epsot.kernels.cpu.tree import NO_TREE, Tree
@@ -133,6 +142,32 @@ class Points(Fused, reference.Points):
                 eps = min(eps, FLATTEST * self.span)  # lengths are scaled by eps, and their squares must not underflow
             self.sum_online(online.GRADIENT, k, h, eps, NO_VALUES.astype(self.x.dtype), out)
         return self.factor * out
+
+    def cost_tangents(
+        self, k: Array, h: Array, eps: float, t: Array, v: Array | None, w: Array | None, *, turning: bool
+    ) -> Array:
+        """Sums of the plan as x moves along v and y along w, so that costs change by dC and their gradients by dg.
+
+        P = exp(k[i] + h[j] - C[i, j] / eps); out[i, d] = sum_j P t[j], out[i, d + 1] = sum_j P dC and, where
+        `turning`, out[i, :d] = sum_j P ((t[j] - dC) grad_1 C / eps + dg).
+        t (m, q), v (n, d, q), w (m, d, q), None for zeros -> (n, d + 2, q)
+        """
+        (n, m), d, q = self.shape, self.x.shape[1], t.shape[1]
+        if self.single and self.kind != SQUARE:
+            eps = min(eps, FLATTEST * self.span)  # as for gradients
+        own, others = np.zeros((padded(n), q, d)), np.zeros((m, q, d + 1))
+        if v is not None:
+            own[:n] = v.transpose(0, 2, 1)[self.operands[2]]
+        if w is not None:
+            others[:, :, :d] = w.transpose(0, 2, 1)
+        others[:, :, d] = t / self.factor
+        size = np.exp2(np.frexp(np.maximum(np.abs(own).max(axis=(0, 2)), np.abs(others).max(axis=(0, 2))))[1])
+        own, others = own / size[:, None], others / size[:, None]  # as float32 has no room for all numbers
+        lines = lines_by_group(others.reshape(m, -1), self.order, self.x.dtype)
+        moves = own.reshape(-1, q * d).astype(self.x.dtype), lines, turning
+        out = np.empty((n, q * (d + 2)))
+        self.sum_online(online.TANGENTS, k, h, eps, NO_VALUES.astype(self.x.dtype), out, moves)
+        return np.asarray(self.factor * size * out.reshape(n, q, d + 2).transpose(0, 2, 1))
 
     @cached_property
     def span(self) -> float:
