@@ -87,6 +87,7 @@ class Communicator(ABC):
 
     rank: int
     size: int
+    depth: int = 0  # of the parts of the work that it is in
 
     @abstractmethod
     def meet(self, words: Words) -> Words:
@@ -143,17 +144,21 @@ class Communicator(ABC):
     @contextmanager
     def together(self) -> Iterator[None]:
         """A part of the work that all ranks end together, by the same error if one of them has failed."""
+        self.depth += 1
+        known: BaseException | None = None
         try:
             yield
             self.agree(END)
         except BaseException as error:
-            if is_shared(error):
-                raise
-            known = self.report(error)
+            known = as_shared(error) if is_shared(error) else self.report(error)
             if type(known) is type(error) and str(known) == str(error):
-                as_shared(error)
+                known = as_shared(error)
                 raise
             raise known from error
+        finally:
+            self.depth -= 1
+            if known is not None and self.depth == 0:  # the same object may be raised once more
+                del vars(known)["_of_all_ranks"]
 
     def share(self, count: int) -> Share:
         """That of a rank which brings so many rows."""

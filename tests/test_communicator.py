@@ -120,10 +120,10 @@ def test_other_points_and_second_derivatives() -> None:
     assert all(np.array_equal(part[2], product) for part in found)
 
 
-def failing(comm: Threads, x: Any, y: Any, rank: int, **changes: Any) -> Any:
+def failing(comm: Threads, cloud: Any, y: Any, rank: int, changes: dict[str, Any]) -> Any:
     """A solve that is asked for otherwise on one rank; the error on each."""
     options: dict[str, Any] = {"blur": 0.1, **(changes if comm.rank == rank else {})}
-    points = options.pop("x", block(x, comm))
+    points = options.pop("x", block(cloud, comm))
     try:
         return epsot.sinkhorn(points, block(y, comm), comm=comm, **options)
     except Exception as error:
@@ -145,17 +145,16 @@ def raising(error: BaseException) -> Any:
         ({"x": np.zeros((3, 2))}, ValueError, ["same dimension"]),
         ({"blur": 0.2}, ValueError, ["`blur`", "0.1", "0.2", "rank"]),
         ({"tol": None}, ValueError, ["`tol`", "None"]),
-        ({"x": np.zeros((3, 3), np.float32)}, ValueError, ["`dtype`", "float32"]),
         ({"a": np.ones(2)}, ValueError, ["`a`"]),
         ({"callback": raising(KeyError("mine"))}, KeyError, ["mine"]),
         ({"max_iter": 0}, ValueError, ["`max_iter`"]),
     ],
-    ids=["nan", "dimension", "blur", "tol", "dtype", "weights", "callback", "max_iter"],
+    ids=["nan", "dimension", "blur", "tol", "weights", "callback", "max_iter"],
 )
 @pytest.mark.parametrize("rank", [0, 2])
 def test_all_ranks_end_with_the_error_of_one(changes: dict[str, Any], error: type, words: list[str], rank: int) -> None:
     x, y, _, _ = clouds(900, 1100)
-    found = Threads.run(3, lambda comm: failing(comm, x, y, rank, **changes), timeout=30)
+    found = Threads.run(3, lambda comm: failing(comm, x, y, rank, changes))
     assert {each[0] for each in found} == {error}
     assert len({each[1] for each in found}) == 1
     assert all(word in found[0][1] for word in words)
@@ -194,7 +193,7 @@ def test_ranks_that_ask_for_different_things_do_not_wait() -> None:
             return str(error)
         return ""
 
-    assert all("gone apart" in text for text in Threads.run(2, work, timeout=30))
+    assert all("gone apart" in text for text in Threads.run(2, work))
 
 
 def test_ranks_with_different_bits_end_with_an_error() -> None:
@@ -203,7 +202,7 @@ def test_ranks_with_different_bits_end_with_an_error() -> None:
             comm.totals(np.arange(5.0) + 1e-15 * comm.rank)
         return str(caught.value)
 
-    assert all("different bits" in text for text in Threads.run(2, work, timeout=30))
+    assert all("different bits" in text for text in Threads.run(2, work))
 
 
 def test_one_file_is_written_and_any_number_of_ranks_goes_on_from_it(tmp_path: Any) -> None:
@@ -241,7 +240,7 @@ def test_a_result_that_is_copied_keeps_its_block_and_no_ranks() -> None:
     results = Threads.run(2, lambda comm: epsot.sinkhorn(block(x, comm), block(y, comm), blur=0.1, comm=comm))
     copied = pickle.loads(pickle.dumps(results[1]))
     assert copied.comm is ALONE
-    assert np.array_equal(copied.f, results[1].f) and copied.grad_x.shape == (450, 3)
+    assert np.array_equal(copied.f, results[1].f) and copied.grad_x.shape == (len(copied.f), 3)
 
 
 @pytest.mark.parametrize("wrt", ["x", "a"])

@@ -87,11 +87,17 @@ class CostMatrix(Geometry):
             self._check_some(name, C)
         if size == 0 and C.shape[0]:
             self._check_some("C", self.C)
-        if size is not None and (C.shape[0] != size or C.shape[1] < size):
+        if size is not None and not self._is_part(name, C, size):
             self._check_square(name, C, size)
         if bool(xp.any(xp.isnan(C))) or bool(xp.any(C == -xp.inf)):
             raise ValueError(f"`{name}` must not have NaN or -inf entries; use +inf to forbid a pair")
         return self._symmetric(name, C) if C.shape == (size, size) else C
+
+    @staticmethod
+    def _is_part(name: str, C: Array, size: int) -> bool:
+        """Whether this may be the rows of a rank, of more columns than it has rows of `C`, or fewer than columns."""
+        n, m = C.shape
+        return bool(n == size < m if name == "C_xx" else n < m == size)
 
     @staticmethod
     def _check_some(name: str, C: Array) -> None:
