@@ -120,6 +120,13 @@ def axes_of(value: Any) -> int:
     return axes + (int(value.ndim) if hasattr(value, "ndim") else 0)
 
 
+def rows_of(value: Any) -> int:
+    """The length of the first axis of an argument; 0 of a number."""
+    if hasattr(value, "shape"):
+        return int(value.shape[0]) if value.shape else 0
+    return len(value) if isinstance(value, list | tuple) else 0
+
+
 def is_batch_of(value: Any, axes: int) -> bool:
     """Whether this is many arrays of so many axes: one with more of them, or a list of such arrays."""
     if value is None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from epsot.arguments import check_options
-from epsot.arrays import as_points, as_positive, as_real, check_finite, common_place, rounding_of, to_numpy
+from epsot.arrays import as_points, as_positive, as_real, check_finite, common_place, rounding_of, rows_of, to_numpy
 from epsot.communicator import Communicator, Share, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware
@@ -36,10 +36,10 @@ def joined_clouds(comm: Communicator, y: Any, b: Any, a: Any, x: Any) -> tuple[A
             share, support = points.share(comm, weights), points.shape
         elif points is not None:
             cloud = as_points(name, points, place, finite=False, some=False) if comm.size > 1 else points
-            share = comm.share(len(cloud) if comm.size > 1 else 0)
+            share = comm.share(rows_of(cloud))
             support, points = (share.total,), share.joined(cloud)
         elif weights is not None and comm.size > 1:
-            share = comm.share(len(weights))
+            share = comm.share(rows_of(weights))
             support = (share.total,)
         found += [points, weights if share is None else joined_weights("b" if name == "y" else "a", weights, share,
                                                                        support, place)]  # fmt: skip

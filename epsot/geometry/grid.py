@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from epsot.arrays import Place, as_count, as_number, as_positive, as_real, axes_of, common_place, is_batch_of, is_ragged
+from epsot.arrays import Place, as_count, as_number, as_positive, as_real, common_place, is_batch_of, is_ragged, rows_of
 from epsot.communicator import Communicator, Share, as_shared
 from epsot.costs import Array
 
@@ -130,7 +130,7 @@ class Grid:
     def share(self, comm: Communicator, weights: Any) -> Share:
         """The nodes of a rank that has such weights, rows of axis 0; without weights they are shared out evenly."""
         inner, given = math.prod(self.shape[1:]), weights is not None
-        rows = comm.share(len(weights) if axes_of(weights) else 0) if given else comm.even(self.shape[0])
+        rows = comm.share(rows_of(weights)) if given else comm.even(self.shape[0])
         if comm.size > 1 and rows.total != self.shape[0]:
             raise as_shared(
                 ValueError(f"weights must have {self.shape[0]} rows of a grid of shape {self.shape} on all ranks "

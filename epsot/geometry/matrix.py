@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from epsot import kernels
-from epsot.arrays import Place, as_real, common_place, is_batch_of
+from epsot.arrays import Place, as_real, common_place, is_batch_of, rows_of
 from epsot.communicator import Communicator, Share
 from epsot.costs import Array
 from epsot.devices import device_aware
@@ -120,7 +120,7 @@ class CostMatrix(Geometry):
         n, m = self.shape
         if self.C_yy is not None:
             return comm.share(n), comm.share(self.C_yy.shape[0])
-        return comm.share(n), comm.even(m) if b is None else comm.share(len(b))
+        return comm.share(n), comm.even(m) if b is None else comm.share(rows_of(b))
 
     def joined(self, first: Share, second: Share) -> CostMatrix:
         """The matrix of all ranks, of the rows of one, and the costs within the sides."""
