@@ -22,6 +22,7 @@ import numpy as np
 from array_api_compat import is_array_api_obj
 
 from epsot.arrays import as_path, to_numpy
+from epsot.communicator import ALONE, Communicator
 
 HEAD = "epsot"  # the member that says what the others are
 VERSION = 1  # of the format: a change that an older reader would misunderstand counts it up
@@ -31,6 +32,11 @@ KINDS = "biuf"  # of NumPy data types that are numbers
 
 class Savable:
     """What can be saved: `_written` gives the parts from which a reader makes it again."""
+
+    @property
+    def comm(self) -> Communicator:
+        """The ranks that have it together, of which one writes."""
+        return ALONE
 
     def _kept(self) -> Savable:
         """What of it is saved."""
@@ -47,7 +53,7 @@ class Savable:
         ----------
         path : path
             Nothing is appended to it. What was there is replaced once all is written: a process that is killed leaves
-            the old file, or the new one.
+            the old file, or the new one. Of a solve with `comm` all ranks save together, and one of them writes.
 
         Raises
         ------
@@ -68,8 +74,11 @@ class Savable:
         >>> bool(again.value == result.value)
         True
         """
-        target, kept = as_path("path", path), self._kept()
-        write(target, type(kept).__name__, kept._written())
+        target = as_path("path", path)
+        with self.comm.together():
+            kept = self._kept()
+            parts = kept._written()
+            self.comm.first(lambda: write(target, type(kept).__name__, parts))
 
 
 class Observed(Savable, ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,11 +49,16 @@ class Scales(NamedTuple):
     name: str  # of the argument that stands for rho
 
 
-def by_length(x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any) -> tuple[Geometry, Scales]:
-    """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p."""
+def by_length(
+    x: Any, y: Any, blur: Any, p: Any, reach: Any, diameter: Any, joined: Callable[[Any], Any] = lambda cloud: cloud
+) -> tuple[Geometry, Scales]:
+    """Scales as lengths -> the geometry and scales as temperatures: eps = blur^p, rho = reach^p, start = diameter^p.
+
+    `joined`: what makes the geometry of all ranks of that of one.
+    """
     blur, reaches = as_positive("blur", blur), penalties("reach", reach)
     diameter = as_diameter(diameter)
-    geometry = PointCloud(x, y, p=p)
+    geometry = joined(PointCloud(x, y, p=p))
     p = geometry.cost.degree
     rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
     span = geometry.diameter() if diameter is None else diameter

@@ -121,6 +121,13 @@ def axes_of(value: Any) -> int:
     return axes + len(shape) if isinstance(shape, tuple) and hasattr(value, "__len__") else axes
 
 
+def rows_of(value: Any) -> int:
+    """The length of the first axis of an argument; 0 of a number."""
+    if hasattr(value, "shape"):
+        return int(value.shape[0]) if value.shape else 0
+    return len(value) if isinstance(value, list | tuple) else 0
+
+
 def is_batch_of(value: Any, axes: int) -> bool:
     """Whether this is many arrays of so many axes: one with more of them, or a list of such arrays."""
     if value is None:
@@ -194,8 +201,8 @@ def check_finite(name: str, array: Array, what: str, place: Place) -> None:
         )
 
 
-def as_points(name: str, array: Any, place: Place, *, finite: bool = True) -> Array:
-    """A cloud of points, (n, d), checked; whether they are finite only if asked."""
+def as_points(name: str, array: Any, place: Place, *, finite: bool = True, some: bool = True) -> Array:
+    """A cloud of points, (n, d), checked; whether they are finite, and there are any, only if asked."""
     points = as_real(name, array, place)
     if points.ndim == 1 and points.shape[0] > 0:
         raise ValueError(
@@ -204,11 +211,17 @@ def as_points(name: str, array: Any, place: Place, *, finite: bool = True) -> Ar
         )
     if points.ndim != 2:
         raise ValueError(f"`{name}` must be an (n, d) array of points, got shape {tuple(points.shape)}")
-    if 0 in points.shape:
-        raise ValueError(f"`{name}` must hold at least one point with one coordinate, got shape {tuple(points.shape)}")
+    if some or points.shape[1] == 0:
+        check_some(name, points)
     if finite:
         check_finite(name, points, "coordinates", place)
     return points
+
+
+def check_some(name: str, points: Array) -> None:
+    """Raise where there are no points."""
+    if 0 in points.shape:
+        raise ValueError(f"`{name}` must hold at least one point with one coordinate, got shape {tuple(points.shape)}")
 
 
 def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Array:

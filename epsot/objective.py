@@ -19,12 +19,14 @@ from epsot.arrays import (
     check_finite,
     common_place,
     rounding_of,
+    rows_of,
     to_numpy,
 )
+from epsot.communicator import Communicator, Share, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.grid import Grid, support_of
-from epsot.problems.instance import balancing, check_mass, checked_weights, penalties
+from epsot.problems.instance import balancing, check_mass, checked_weights, joined_weights, penalties
 from epsot.results.debiased import DivergenceResult
 from epsot.results.hessian import Products
 from epsot.results.result import SinkhornResult
@@ -32,6 +34,28 @@ from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
 
 MOST_STEPS = 1000  # of conjugate gradients, for a product
+
+
+def joined_clouds(comm: Communicator, y: Any, b: Any, a: Any, x: Any) -> tuple[Any, Any, Any, Any]:
+    """Points and weights of all ranks, of those of one; of grids every rank has all."""
+    comm.check_equal(y=type(y).__name__, b=b is None, a=a is None, x=type(x).__name__)
+    place = common_place(**{name: z for name, z in (("y", y), ("x", x)) if not isinstance(z, Grid)}, a=a, b=b)
+    found = []
+    for name, points, weights in (("y", y, b), ("x", x, a)):
+        share: Share | None = None
+        if isinstance(points, Grid):
+            share, support = points.share(comm, weights), points.shape
+        elif points is not None:
+            cloud = as_points(name, points, place, finite=False, some=False) if comm.size > 1 else points
+            share = comm.share(rows_of(cloud))
+            support, points = (share.total,), share.joined(cloud)
+        elif weights is not None and comm.size > 1:
+            share = comm.share(rows_of(weights))
+            support = (share.total,)
+        found += [points, weights if share is None else joined_weights("b" if name == "y" else "a", weights, share,
+                                                                       support, place)]  # fmt: skip
+    y, b, x, a = found
+    return y, b, a, x
 
 
 @device_aware
@@ -69,6 +93,9 @@ class Objective:
         product takes as long as a solve or less, which is good enough for "trust-ncg".
     p, reach, diameter, scaling, max_iter, workers
         As in `sinkhorn_divergence`.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that share the pairs: `y`, `b`, `a` and `x` are blocks of this one. The vector that the optimiser
+        moves is whole, the same on all of them, and so is the gradient: every process runs the same optimiser.
 
     Attributes
     ----------
@@ -123,7 +150,20 @@ class Objective:
         hessian_tol: float = 1e-6,
         max_iter: int = 1000,
         workers: int | None = None,
+        comm: Any = None,
     ) -> None:
+        ranks = as_communicator(comm)
+        with ranks.together():
+            y, b, a, x = joined_clouds(ranks, y, b, a, x)
+            self._pose(y, b, a, x, blur, wrt, parametrization, debias, p, reach, diameter, scaling, tol, hessian_tol,
+                       max_iter, workers, ranks)  # fmt: skip
+
+    def _pose(
+        self, y: Any, b: Any, a: Any, x: Any, blur: Any, wrt: Any, parametrization: Any, debias: bool, p: Any,
+        reach: Any, diameter: Any, scaling: Any, tol: Any, hessian_tol: Any, max_iter: Any, workers: Any,
+        ranks: Communicator,
+    ) -> None:  # fmt: skip
+        """Check what there is, and keep copies of it."""
         as_choice("wrt", wrt, ("x", "a"))
         as_choice("parametrization", parametrization, ("softmax", "bounds"))
         given = {"y": y, "b": b, "a": a, "x": x}
@@ -159,10 +199,13 @@ class Objective:
             "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
             "max_iter": max_iter, "workers": workers,
         }  # fmt: skip
+        ranks.check_equal(wrt=wrt, parametrization=parametrization, debias=debias, **{**self._options, "workers": 0})
         check_options(self.y if isinstance(self.y, Grid) else self.y[:1, :], **self._options)
+        self._options["comm"] = ranks.whole()
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name}={value!r}" for name, value in self._options.items() if value is not None)
+        shown = {name: value for name, value in self._options.items() if name != "comm" and value is not None}
+        told = ", ".join(f"{name}={value!r}" for name, value in shown.items())
         return f"Objective({tuple(self.y.shape)}, wrt={self.wrt!r}, {told}, calls={self.calls})"
 
     @property

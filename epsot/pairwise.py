@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from array_api_compat import is_array_api_obj
 
 from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
-from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, is_batch_of, name_of_dtype
+from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, is_batch_of, is_ragged, name_of_dtype, to_numpy
+from epsot.communicator import Communicator, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
@@ -117,6 +119,7 @@ def pairwise(
     max_iter: int = 1000,
     callback: Callable[[Block], object] | None = None,
     workers: int | None = None,
+    comm: Any = None,
 ) -> PairwiseResult:
     r"""The divergences, or transport costs, between all pairs of many measures.
 
@@ -139,6 +142,9 @@ def pairwise(
     callback : callable, optional
         ``callback(block)`` after each block of pairs, with ``done``, ``total`` and ``value``, the matrix as far as it
         is known; raising StopIteration ends the work.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that share the pairs. Each has all measures, does its part of the pairs without a word to the others,
+        and is given all of them at the end; its `callback` sees its own.
 
     Returns
     -------
@@ -177,29 +183,11 @@ def pairwise(
     >>> squareform(distances).shape
     (6,)
     """
-    symmetric, debias = y is None, as_flag("debias", debias)
-    if symmetric and b is not None:
-        raise ValueError("`b` are weights of `y`, which is not given; pass those of `x` as `a`")
-    diameter = as_diameter(diameter)
-    warn_of_pictures(x=x) if symmetric else warn_of_pictures(x=x, y=y)
-    geometry = clouds_of(x, x if symmetric else y, a, b, p)
-    a, b = flat_weights("a", a, geometry.x.grid), flat_weights("b", b, geometry.y.grid)
-    eps, rhos = scales_of_all(blur, reach, geometry.degree)
-    if symmetric and rhos[0] != rhos[1]:
-        raise ValueError(f"`reach` must be one number for pairs within `x`, got {reach!r}; pass `y` for two sides")
-    asked = as_options(0.0 if diameter is None else diameter, scaling, tol, max_iter, None, None)
-    check_workers(workers)
-    if callback is not None:
-        check_callback(callback)
-    left = measures("a", a, geometry.x, rhos[0], geometry.place)
-    right = left if symmetric else measures("b", b, geometry.y, rhos[1], geometry.place)
-    left, right = balanced(left, right, a, b, geometry.place, symmetric=symmetric)
-    options = ManyOptions(asked, None)
-    observe = None if callback is None else lambda done, total, table: callback(Block(done, total, table.value.copy()))
-    with until_the_end(callback):
-        table = all_pairs(
-            geometry, left, right, eps, options, common_start(geometry, diameter, tol), symmetric=symmetric,
-            debias=debias, workers=workers, observe=observe,
+    ranks = as_communicator(comm)
+    with ranks.together():
+        table, geometry = _table(
+            ranks, x, y, a, b, blur, debias, p, reach, diameter, callback, workers,
+            scaling=scaling, tol=tol, max_iter=max_iter,
         )  # fmt: skip
     missed = (table.status >= Status.MAX_ITER) & (table.status <= Status.DIVERGED)
     if missed.any():
@@ -213,6 +201,47 @@ def pairwise(
             stacklevel=3,
         )
     return PairwiseResult(geometry.place, geometry.dtype, table)
+
+
+def _table(
+    ranks: Communicator, x: Any, y: Any, a: Any, b: Any, blur: Any, debias: bool, p: Any, reach: Any, diameter: Any,
+    callback: Any, workers: Any, **rules: Any,
+) -> tuple[Table, Sides]:  # fmt: skip
+    """The table of all pairs, and the clouds that they are made of."""
+    symmetric, debias = y is None, as_flag("debias", debias)
+    if symmetric and b is not None:
+        raise ValueError("`b` are weights of `y`, which is not given; pass those of `x` as `a`")
+    diameter = as_diameter(diameter)
+    warn_of_pictures(x=x) if symmetric else warn_of_pictures(x=x, y=y)
+    geometry = clouds_of(x, x if symmetric else y, a, b, p)
+    a, b = flat_weights("a", a, geometry.x.grid), flat_weights("b", b, geometry.y.grid)
+    eps, rhos = scales_of_all(blur, reach, geometry.degree)
+    if symmetric and rhos[0] != rhos[1]:
+        raise ValueError(f"`reach` must be one number for pairs within `x`, got {reach!r}; pass `y` for two sides")
+    asked = as_options(0.0 if diameter is None else diameter, **rules, init=None, callback=None)
+    ranks.check_equal(blur=blur, debias=debias, p=p, reach=reach, diameter=diameter, **rules)
+    ranks.check_bits("measures", lambda: bits_of(geometry.x, geometry.y, a, b))
+    check_workers(workers)
+    if callback is not None:
+        check_callback(callback)
+    left = measures("a", a, geometry.x, rhos[0], geometry.place)
+    right = left if symmetric else measures("b", b, geometry.y, rhos[1], geometry.place)
+    left, right = balanced(left, right, a, b, geometry.place, symmetric=symmetric)
+    options = ManyOptions(asked, None)
+    observe = None if callback is None else lambda done, total, table: callback(Block(done, total, table.value.copy()))
+    with until_the_end(callback):
+        table = all_pairs(
+            geometry, left, right, eps, options, common_start(geometry, diameter, asked.tol), symmetric=symmetric,
+            debias=debias, workers=workers, observe=observe, comm=ranks,
+        )  # fmt: skip
+    return table, geometry
+
+
+def bits_of(x: Rows, y: Rows, a: Any, b: Any) -> list[Any]:
+    """The arrays of which every rank should have the same."""
+    parts = [z for weights in (a, b) if weights is not None for z in (weights if is_ragged(weights) else [weights])]
+    points = [rows.values for rows in (x, y) if rows.grid is None]
+    return [to_numpy(z) if is_array_api_obj(z) else np.asarray(z) for z in points + parts]
 
 
 def clouds_of(x: Any, y: Any, a: Any, b: Any, p: float) -> Sides:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
+from array_api_compat import is_numpy_namespace
 
 from epsot.arguments import (
     ManyScales,
@@ -20,6 +21,7 @@ from epsot.arguments import (
     many_by_temperature,
     warn_of_pictures,
 )
+from epsot.communicator import Communicator, as_communicator
 from epsot.devices import on_array_device
 from epsot.drivers.choice import Init, solve_divergence, solve_transport
 from epsot.drivers.many import ManyOptions, solve_divergences, solve_transports
@@ -29,7 +31,7 @@ from epsot.geometry import Geometry
 from epsot.geometry.batches import Geometries
 from epsot.geometry.grid import are_many, axes_of_weights
 from epsot.problems.batch import pose_batch
-from epsot.problems.instance import Instance, pose
+from epsot.problems.instance import Instance, check_workers, joined_weights, pose
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
@@ -56,6 +58,7 @@ def sinkhorn(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
+    comm: Any = None,
 ) -> SinkhornResult | Any:  # many problems: BatchResult
     r"""Entropic optimal transport between two weighted point clouds, with scales given as lengths.
 
@@ -97,6 +100,10 @@ def sinkhorn(
         ``progress`` in [0, 1] says how far the solve has come. See `epsot.ProgressBar`.
     workers : int, optional
         Threads of the CPU kernels: None or -1 is all usable cores, 1 is serial. Results do not depend on it.
+    comm : mpi4py.MPI.Intracomm, optional
+        Processes that share the pairs, such as ``MPI.COMM_WORLD``; all of them make the same call. `x`, `y`, `a`, `b`
+        are then the blocks of this process, of any sizes, none too, and so is what belongs to points in the result,
+        which has the bits that one process finds. See :doc:`processes`.
 
     Returns
     -------
@@ -166,7 +173,7 @@ def sinkhorn(
     ((4,), (4, 30, 2), (30, 120))
     """
     return _by_length(
-        solve_transport, x, y, a, b, blur, p, reach, diameter, init, workers,
+        solve_transport, x, y, a, b, blur, p, reach, diameter, init, workers, comm,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
 
@@ -188,12 +195,13 @@ def sinkhorn_divergence(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
+    comm: Any = None,
 ) -> DivergenceResult | Any:  # many problems: BatchDivergence
     r"""The unbiased Sinkhorn divergence between two weighted point clouds, with scales given as lengths.
 
     Parameters
     ----------
-    x, y, a, b, blur, p, reach, diameter, scaling, tol, max_iter, init, callback, workers
+    x, y, a, b, blur, p, reach, diameter, scaling, tol, max_iter, init, callback, workers, comm
         As in `sinkhorn`; `callback` follows the transport between the two measures.
 
     Returns
@@ -248,7 +256,7 @@ def sinkhorn_divergence(
     True
     """
     return _by_length(
-        solve_divergence, x, y, a, b, blur, p, reach, diameter, init, workers,
+        solve_divergence, x, y, a, b, blur, p, reach, diameter, init, workers, comm,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
 
@@ -267,6 +275,7 @@ def solve(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
+    comm: Any = None,
 ) -> SinkhornResult | Any:  # many problems: BatchResult
     """Entropic optimal transport for any cost, with scales given as temperatures.
 
@@ -283,7 +292,7 @@ def solve(
         The temperature, in the units of the cost.
     rho : float, array of the batch shape, or pair of these, optional
         The marginal strength, in the units of the cost; None, or inf in an array, is balanced.
-    scaling, tol, max_iter, init, callback, workers
+    scaling, tol, max_iter, init, callback, workers, comm
         As in `sinkhorn`. The temperature falls by ``scaling**degree`` with the degree of the cost: 2 for squared
         distances, 1 for distances and matrices.
 
@@ -318,7 +327,7 @@ def solve(
     array([0. , 0.3, 0.5])
     """
     return _by_temperature(
-        solve_transport, geometry, a, b, eps, rho, init, workers,
+        solve_transport, geometry, a, b, eps, rho, init, workers, comm,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
 
@@ -337,6 +346,7 @@ def divergence(
     init: Init = None,
     callback: Callable[[Any], object] | None = None,
     workers: int | None = None,
+    comm: Any = None,
 ) -> DivergenceResult | Any:  # many problems: BatchDivergence
     """The unbiased Sinkhorn divergence for any cost, with scales given as temperatures.
 
@@ -344,7 +354,7 @@ def divergence(
     ----------
     geometry : PointCloud, Multiscale, CostMatrix or another Geometry
         The cost; a CostMatrix needs its `C_xx` and `C_yy`.
-    a, b, eps, rho, scaling, tol, max_iter, init, callback, workers
+    a, b, eps, rho, scaling, tol, max_iter, init, callback, workers, comm
         As in `solve`.
 
     Returns
@@ -372,7 +382,7 @@ def divergence(
     0.0
     """
     return _by_temperature(
-        solve_divergence, geometry, a, b, eps, rho, init, workers,
+        solve_divergence, geometry, a, b, eps, rho, init, workers, comm,
         scaling=scaling, tol=tol, max_iter=max_iter, callback=callback,
     )  # fmt: skip
 
@@ -380,32 +390,81 @@ def divergence(
 MANY: dict[Any, Any] = {solve_transport: solve_transports, solve_divergence: solve_divergences}
 
 
+class Joining:
+    """From what one rank has to what all have: geometry and weights, and which points are those of this rank."""
+
+    def __init__(self, comm: Communicator, a: Any, b: Any) -> None:
+        self.comm, self.weights = comm, (a, b)
+        self.here: tuple[slice | None, slice | None] = (None, None)
+
+    def __call__(self, geometry: Any) -> Any:
+        """The geometry of all ranks."""
+        a, b = self.weights
+        self.comm.check_equal(geometry=type(geometry).__name__, a=a is None, b=b is None)
+        first, second = geometry.shares(self.comm, a, b)
+        whole = geometry.joined(first, second)
+        place, supports = geometry.suited(a, b).place, whole.supports
+        if self.comm.size > 1 and not is_numpy_namespace(place.xp):
+            raise TypeError(f"`comm` needs arrays in the memory of the CPU, got those of {place.user.xp.__name__}")
+        self.here = first.here, second.here
+        sides = zip("ab", (a, b), (first, second), supports, strict=True)
+        found = [joined_weights(name, z, share, support, place) for name, z, share, support in sides]
+        self.weights = found[0], found[1]
+        return whole
+
+
 def _by_length(
     drive: Callable[[Instance, Options, Init], AnyResult], x: Any, y: Any, a: Any, b: Any, blur: Any, p: Any,
-    reach: Any, diameter: Any, init: Any, workers: Any, **options: Any,
+    reach: Any, diameter: Any, init: Any, workers: Any, comm: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as lengths."""
-    axes = axes_of_weights(x), axes_of_weights(y)
-    if are_many(x) or are_many(y) or is_batch(axes, a, b, (blur, diameter), reach):
-        clouds, weights, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
-        found: AnyResult = _run_many(MANY[drive], clouds, weights, scales, init, workers, **options)
-        return found
-    warn_of_pictures(x=x, y=y)
-    geometry, one = by_length(x, y, blur, p, reach, diameter)
-    return _run(drive, geometry, (a, b), one, init, workers, **options)
+    axes, ranks = (axes_of_weights(x), axes_of_weights(y)), as_communicator(comm)
+    with ranks.together():
+        if are_many(x) or are_many(y) or is_batch(axes, a, b, (blur, diameter), reach):
+            check_alone(ranks)
+            clouds, weights, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
+            found: AnyResult = _run_many(MANY[drive], clouds, weights, scales, init, workers, **options)
+            return found
+        warn_of_pictures(x=x, y=y)
+        check_options_equal(ranks, drive, init, blur=blur, p=p, reach=reach, diameter=diameter, **options)
+        joining = Joining(ranks, a, b)
+        geometry, one = by_length(x, y, blur, p, reach, diameter, joining)
+        return _run(drive, geometry, joining, one, init, workers, **options)
 
 
 def _by_temperature(
     drive: Callable[[Instance, Options, Init], AnyResult], geometry: Any, a: Any, b: Any, eps: Any, rho: Any, init: Any,
-    workers: Any, **options: Any,
+    workers: Any, comm: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """One problem or many, with scales as temperatures."""
-    axes = tuple(map(len, geometry.supports)) if isinstance(geometry, Geometry) else (1, 1)
-    if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(axes, a, b, (eps,), rho)):
-        many, weights, scales = many_by_temperature(geometry, a, b, eps, rho)
-        found: AnyResult = _run_many(MANY[drive], many, weights, scales, init, workers, **options)
-        return found
-    return _run(drive, geometry, (a, b), by_temperature(geometry, eps, rho), init, workers, **options)
+    axes, ranks = (
+        tuple(map(len, geometry.supports)) if isinstance(geometry, Geometry) else (1, 1),
+        as_communicator(comm),
+    )
+    with ranks.together():
+        if isinstance(geometry, Geometries) or (isinstance(geometry, Geometry) and is_batch(axes, a, b, (eps,), rho)):
+            check_alone(ranks)
+            many, weights, scales = many_by_temperature(geometry, a, b, eps, rho)
+            found: AnyResult = _run_many(MANY[drive], many, weights, scales, init, workers, **options)
+            return found
+        check_options_equal(ranks, drive, init, eps=eps, rho=rho, **options)
+        joining = Joining(ranks, a, b)
+        whole = joining(geometry) if isinstance(geometry, Geometry) else geometry
+        return _run(drive, whole, joining, by_temperature(whole, eps, rho), init, workers, **options)
+
+
+def check_alone(comm: Communicator) -> None:
+    """Raise where ranks would share many problems."""
+    if comm.size > 1:
+        raise TypeError(
+            "many problems need no `comm`: give each process some of them, and leave it out; all pairs of many "
+            "measures are shared out by `epsot.pairwise(..., comm=comm)`"
+        )
+
+
+def check_options_equal(comm: Communicator, drive: Any, init: Any, *, callback: Any, **options: Any) -> None:
+    """Raise where ranks do not ask for the same; a callback may be that of some of them."""
+    comm.check_equal(function=drive.__name__, init=type(init).__name__, **options)
 
 
 def _run_many(
@@ -439,17 +498,22 @@ def missed_message(result: Any, missed: np.ndarray) -> str:
 
 
 def _run(
-    drive: Callable[[Instance, Options, Init], AnyResult], geometry: Geometry, weights: tuple[Any, Any], scales: Scales,
+    drive: Callable[[Instance, Options, Init], AnyResult], geometry: Geometry, joining: Joining, scales: Scales,
     init: Init, workers: Any, **options: Any,
 ) -> AnyResult:  # fmt: skip
     """Check what is left to check, set the problem up, and warn the caller where the tolerance was not reached."""
-    asked = as_options(scales.start, init=init, **options)
-    instance = pose(geometry, *weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name, workers=workers)
+    comm, asked = joining.comm, as_options(scales.start, init=init, **options)
+    check_workers(workers)
+    instance = pose(
+        geometry, *joining.weights, eps=scales.eps, rho=scales.rho, rho_name=scales.name,
+        workers=comm.workers(workers), here=joining.here,
+    )  # fmt: skip
     if not scales.fixed and instance.core is not instance.geometry:  # annealing starts at the scale of what has weight
         asked = replace(asked, start=min(asked.start, instance.core.scale()))
     init = as_start(init, instance)
     with until_the_end(asked.callback):
-        result = drive(instance, asked, init)
+        result = drive(instance, replace(asked, callback=comm.observing(asked.callback)), init)
+    comm.prepare(result.prepare)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=5)
     return result

@@ -34,6 +34,7 @@ LAYERS = [
     ["kernels"],
     ["archives"],
     ["costs", "status", "arrays", "libraries", "devices", "lazy"],
+    ["communicator"],
 ]
 HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch", "jax", "sklearn"]
 

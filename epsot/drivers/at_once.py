@@ -33,7 +33,7 @@ def solve_at_once(
 ) -> Outcome | None:
     """By the decisions of the solver, from potentials or none; None where only the solver can, or somebody looks on."""
     problem = instance.problem
-    if options.callback is not None or logger.isEnabledFor(logging.INFO):
+    if options.callback is not None or instance.comm.any(logger.isEnabledFor(logging.INFO)):
         return None
     if problem.precision > DOUBLE and instance.core.embeds():  # what rounding that has cost is the solver's to see
         return None

@@ -11,6 +11,7 @@ import numpy as np
 
 from epsot.archives import Observed
 from epsot.arrays import Place, in_dtype
+from epsot.communicator import Communicator
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.drivers.options import Options
@@ -102,6 +103,11 @@ class Intermediate(Observed):
         share = cooled(self.eps, self._options.start, self._instance.eps)
         return progress_of(share, self._options.tol, lambda: self.marginal_error)
 
+    @property
+    def comm(self) -> Communicator:
+        """The ranks of the solve."""
+        return self._instance.comm
+
     def record(self) -> Record:
         """What of this outlives the solve."""
         geometry = self._instance.geometry
@@ -129,7 +135,10 @@ class Intermediate(Observed):
         return over(support, self.flat(name), self.place.xp)
 
     def _given(self, name: str) -> Array:
-        return in_dtype(self._whole(name), self._instance.geometry.dtype, self.place)
+        number = self._turned != (name == "g")
+        side = self._instance.side_b if number else self._instance.side_a
+        own = over(self._instance.geometry.supports[number], side.own(self.flat(name)), self.place.xp)
+        return in_dtype(own, self._instance.geometry.dtype, self.place)
 
     @property
     def f(self) -> Array:

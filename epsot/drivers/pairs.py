@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from epsot.arrays import start_of
+from epsot.communicator import ALONE, SHARED, Communicator
 from epsot.drivers.many import ManyOptions, equal_items, solve_part
 from epsot.geometry.clouds import PointClouds
 from epsot.geometry.rows import Rows
@@ -68,8 +69,12 @@ def all_pairs(
     debias: bool,
     workers: int | None,
     observe: Callable[[int, int, Table], object] | None = None,
+    comm: Communicator = ALONE,
 ) -> Table:
-    """Fill the table of all pairs. `start`: where annealing starts; of None each pair has its own."""
+    """Fill the table of all pairs. `start`: where annealing starts; of None each pair has its own.
+
+    Ranks do some of the pairs each, and know all at the end.
+    """
     count_left, count_right = len(left.points.first), len(right.points.first)
     table = Table.empty((count_left, count_right))
     if symmetric:
@@ -83,6 +88,7 @@ def all_pairs(
     if symmetric:
         fill_diagonal(table, own[0], debias=debias)
     masses = [masses_of(side.weights, geometry.place) for side in (left, right)]
+    rows, columns = rows[comm.rank :: comm.size], columns[comm.rank :: comm.size]  # pairs of a measure go to all
     sizes = left.points.sizes[rows] + right.points.sizes[columns]
     total, done = len(rows), 0
     for part in blocks(rows, columns, sizes):
@@ -109,7 +115,20 @@ def all_pairs(
                 observe(done, total, table)
         except StopIteration:
             break
-    return table
+    return together(table, comm)
+
+
+def together(table: Table, comm: Communicator) -> Table:
+    """The table with what each rank has found of it: the others have left it as it was made."""
+    parts = [np.asarray(z, np.float64) for z in (table.value, table.marginal_error, table.status)]
+    if comm.size == 1:
+        return table
+    comm.agree(SHARED)
+    found = comm.gather(np.stack(parts)[None], [1] * comm.size)  # (ranks, 3, K, L)
+    known = found[:, 2] != int(Status.STOPPED)
+    best = np.argmax(known, axis=0)
+    value, error, status = np.take_along_axis(found, best[None, None], axis=0)[0]
+    return Table(value, error, status.astype(table.status.dtype))
 
 
 def self_terms(

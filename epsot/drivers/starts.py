@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from epsot.geometry.separables import flat_weights
 from epsot.kernels.batches import Floats
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
+from epsot.problems.support import Support
 from epsot.results.batch import Results
 from epsot.results.debiased import DivergenceResult
 from epsot.results.potential import Potential
@@ -80,6 +82,8 @@ def as_start(init: Any, instance: Instance) -> Start:
     potentials = []
     for name, given, side, support in zip(("init[0]", "init[1]"), pair, sides, supports, strict=True):
         array = real(name, given, instance.place)
+        if isinstance(init, tuple | list):
+            array = of_all_ranks(array, side, support, instance)
         if tuple(array.shape) != support:
             what = "one number a point" if len(support) == 1 else "that of its grid"
             raise ValueError(f"`{name}` must have shape {support}, {what}, got {tuple(array.shape)}")
@@ -88,6 +92,16 @@ def as_start(init: Any, instance: Instance) -> Start:
             raise ValueError(f"`{name}` must be finite where there is weight; without it the solve starts by itself")
         potentials.append(array)
     return Given(potentials[0], potentials[1], float(eps))
+
+
+def of_all_ranks(block: Array, side: Support, support: tuple[int, ...], instance: Instance) -> Array:
+    """The potential of all ranks, of the block of one; a process alone has all of it."""
+    if side.here is None:
+        return block
+    share = instance.comm.share(math.prod(block.shape))
+    whole = share.joined(instance.place.xp.reshape(block, (-1,)))
+    fits = share.here == side.here and share.total == side.size
+    return instance.place.xp.reshape(whole, support) if fits else whole
 
 
 def as_starts(init: Any, batch: Batch) -> Any:

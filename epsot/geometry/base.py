@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from epsot.arrays import Place
+from epsot.communicator import Communicator, Share
 from epsot.costs import Array
 from epsot.kernels import Kernel
 from epsot.lazy import Lean
@@ -119,6 +120,32 @@ class Geometry(Written, Lean, ABC):
         """The geometry where such weights of the user are: another where it has no arrays of its own to say where."""
         return self
 
+    def shares(self, comm: Communicator, a: Any, b: Any) -> tuple[Share, Share]:
+        """Which of the rows of all ranks are those of this geometry, made of the blocks of one of them.
+
+        Of a side that every rank has whole, weights say so; else it is shared out evenly.
+        """
+        return comm.share(self.shape[0]), comm.share(self.shape[1])
+
+    def joined(self, first: Share, second: Share) -> Geometry:
+        """The geometry of all ranks."""
+        if first.comm.size > 1:
+            raise TypeError(
+                f"a {type(self).__name__} cannot be joined from the blocks of several ranks; use PointCloud or "
+                "CostMatrix, or leave out `comm`"
+            )
+        return self
+
+    def part(self, rows: slice) -> Geometry:
+        """The cost between some of the points of the first side and all of the second."""
+        n = self.shape[0]
+        found = self.take(self.place.xp.arange(n)[rows], None)
+        assert found is not None  # all that can be joined can be taken apart
+        return found
+
+    def check_whole(self) -> None:
+        """Raise where it can be no more than the part of a rank: a side without points, costs of some rows."""
+
     @property
     def degree(self) -> float:
         """eps = factor length^degree: by its power the temperature falls when lengths do."""
@@ -201,7 +228,7 @@ class Geometry(Written, Lean, ABC):
         """The points of both sides as `at` takes them; None where there are none."""
         return self.points
 
-    def taken(self, points: Any) -> Any:
+    def taken(self, points: Any, *, some: bool = True) -> Any:
         """Other points of the user, (r, d), checked; or of a grid, where the geometry takes one for its nodes."""
         raise TypeError(f"a {type(self).__name__} has no points, so that potentials and maps do not extend; "
                         "use PointCloud")  # fmt: skip

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from epsot.arrays import Place, as_count, as_number, as_positive, as_real, common_place, is_batch_of, is_ragged
+from epsot.arrays import Place, as_count, as_number, as_positive, as_real, common_place, is_batch_of, is_ragged, rows_of
+from epsot.communicator import Communicator, Share, as_shared
 from epsot.costs import Array
 
 Number = TypeVar("Number")
@@ -127,6 +128,29 @@ class Grid:
     def points(self) -> np.ndarray:
         """All nodes, (n, d) in float64: the last axis runs fastest, as in ``weights.ravel()``."""
         return np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1).reshape(-1, self.dimension)
+
+    def share(self, comm: Communicator, weights: Any) -> Share:
+        """The nodes of a rank that has such weights, rows of axis 0; without weights they are shared out evenly."""
+        inner, given = math.prod(self.shape[1:]), weights is not None
+        rows = comm.share(rows_of(weights)) if given else comm.even(self.shape[0])
+        if comm.size > 1 and rows.total != self.shape[0]:
+            raise as_shared(
+                ValueError(f"weights must have {self.shape[0]} rows of a grid of shape {self.shape} on all ranks "
+                           f"together, got {rows.counts}")
+            )  # fmt: skip
+        return Share(comm, tuple(count * inner for count in rows.counts))
+
+    def rows(self, nodes: slice) -> Grid:
+        """The part of some of the nodes, which are rows of axis 0."""
+        inner = math.prod(self.shape[1:])
+        begin, end = nodes.start // inner, nodes.stop // inner
+        first = self.origin[0] + self.spacing[0] * begin
+        shape = (end - begin, *self.shape[1:])
+        new = object.__new__(Grid)  # without rows it is none that a user may make
+        vars(new).update(
+            shape=shape, spacing=self.spacing, origin=(first, *self.origin[1:]), periodic=(False, *self.periodic[1:])
+        )
+        return new
 
     def points_in(self, place: Place, dtype: Any) -> Array:
         """All nodes as an array of a library.  -> (n, d)"""

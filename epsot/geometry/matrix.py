@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from epsot import kernels
-from epsot.arrays import Place, as_real, common_place, is_batch_of
+from epsot.arrays import Place, as_real, common_place, is_batch_of, rows_of
+from epsot.communicator import Communicator, Share
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.base import Geometry
@@ -79,16 +80,61 @@ class CostMatrix(Geometry):
         return cls(found.pop("C"), **found)
 
     def _checked(self, name: str, matrix: Any, size: int | None = None) -> Array:
-        """A cost matrix, (n, m), or (size, size) and symmetric."""
+        """A cost matrix, (n, m), or (size, size) and symmetric; of the rows of a rank, with more columns."""
         xp = self.place.xp
         C = as_real(name, matrix, self.place)
-        if C.ndim != 2 or 0 in C.shape:
-            raise ValueError(f"`{name}` must be a non-empty (n, m) matrix, got shape {tuple(C.shape)}")
-        if size is not None and C.shape != (size, size):
-            raise ValueError(f"`{name}` must have shape {(size, size)}, to fit `C`, got {tuple(C.shape)}")
+        if C.ndim != 2 or C.shape[1] == 0:
+            self._check_some(name, C)
+        if size == 0 and C.shape[0]:
+            self._check_some("C", self.C)
+        if size is not None and not self._is_part(name, C, size):
+            self._check_square(name, C, size)
         if bool(xp.any(xp.isnan(C))) or bool(xp.any(C == -xp.inf)):
             raise ValueError(f"`{name}` must not have NaN or -inf entries; use +inf to forbid a pair")
-        return C if size is None else self._symmetric(name, C)
+        return self._symmetric(name, C) if C.shape == (size, size) else C
+
+    @staticmethod
+    def _is_part(name: str, C: Array, size: int) -> bool:
+        """Whether this may be the rows of a rank, of more columns than it has rows of `C`, or fewer than columns."""
+        n, m = C.shape
+        return bool(n == size < m if name == "C_xx" else n < m == size)
+
+    @staticmethod
+    def _check_some(name: str, C: Array) -> None:
+        if C.ndim != 2 or 0 in C.shape:
+            raise ValueError(f"`{name}` must be a non-empty (n, m) matrix, got shape {tuple(C.shape)}")
+
+    @staticmethod
+    def _check_square(name: str, C: Array, size: int) -> None:
+        if C.shape != (size, size):
+            raise ValueError(f"`{name}` must have shape {(size, size)}, to fit `C`, got {tuple(C.shape)}")
+
+    def check_whole(self) -> None:
+        self._check_some("C", self.C)
+        for name, C, size in zip(("C_xx", "C_yy"), (self.C_xx, self.C_yy), self.shape, strict=True):
+            if C is not None:
+                self._check_square(name, C, size)
+
+    def shares(self, comm: Communicator, a: Any, b: Any) -> tuple[Share, Share]:
+        """A rank has its rows, and all columns: those of `C_yy`, or weights, say which it gets back."""
+        n, m = self.shape
+        if self.C_yy is not None:
+            return comm.share(n), comm.share(self.C_yy.shape[0])
+        return comm.share(n), comm.even(m) if b is None else comm.share(rows_of(b))
+
+    def joined(self, first: Share, second: Share) -> CostMatrix:
+        """The matrix of all ranks, of the rows of one, and the costs within the sides."""
+        comm, parts = first.comm, (self.C_xx, self.C_yy)
+        comm.check_equal(columns=self.shape[1], dtype=str(self.dtype), parts=[C is None for C in parts])
+        C, shares = first.joined(self.C), (first, second)
+        if C is self.C:
+            return self
+        for name, part, share in zip(("C_xx", "C_yy"), parts, shares, strict=True):
+            if part is not None and part.shape[1] != share.total:
+                shape = part.shape[0], share.total
+                raise ValueError(f"`{name}` must have shape {shape}, the rows of this rank, got {tuple(part.shape)}")
+        C_xx, C_yy = (None if z is None else share.joined(z) for z, share in zip(parts, shares, strict=True))
+        return CostMatrix(C, C_xx=C_xx, C_yy=C_yy)
 
     def _symmetric(self, name: str, C: Array) -> Array:
         """The matrix, or where it is symmetric to rounding of its dtype, the mean of it and its transpose."""

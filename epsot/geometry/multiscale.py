@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from epsot.arrays import Place, to_numpy
+from epsot.communicator import Share
 from epsot.costs import Array, Cost
 from epsot.devices import device_aware
 from epsot.geometry.base import Geometry
@@ -150,6 +151,13 @@ class Multiscale(PointCloud):
         new.grids = cloud.grids
         new.labels_x, new.labels_y = labels_x, labels_y
         return new
+
+    def joined(self, first: Share, second: Share) -> Multiscale:
+        cloud = super().joined(first, second)
+        labels = (self.labels_x, self.labels_y)
+        first.comm.check_equal(labels_x=None if labels[0] is None else labels[0].shape[1])
+        joined = (None if z is None else side.joined(z) for z, side in zip(labels, (first, second), strict=True))
+        return self if cloud is self else Multiscale.of(cloud, *joined)
 
     def take(self, rows: Array | None, columns: Array | None) -> Multiscale:
         take = self.place.xp.take

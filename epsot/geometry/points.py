@@ -14,11 +14,13 @@ from epsot.arrays import (
     Place,
     as_points,
     check_finite,
+    check_some,
     common_place,
     dtype_of_name,
     name_of_dtype,
     to_numpy,
 )
+from epsot.communicator import Communicator, Share
 from epsot.costs import (
     NAMED_COSTS,
     Array,
@@ -142,6 +144,8 @@ class PointCloud(Geometry):
         self.dtype = xp.result_type(x.dtype, y.dtype)
         x = xp.astype(x, self.dtype)  # a copy: results outlive changes of the inputs
         self._set(x, x if same else xp.astype(y, self.dtype))
+        if 0 in self.shape:  # of a rank that has none, beside others
+            return
         if not np.all(np.isfinite(self._corners)):  # as they are where any coordinate is
             for name, cloud in (("x", self.x), ("y", self.y)):
                 check_finite(name, cloud, "coordinates", self.place)
@@ -164,12 +168,39 @@ class PointCloud(Geometry):
     def read(cls, parts: dict[str, Any], place: Place) -> PointCloud:
         return cls(*clouds_of(parts, place), cost=cost_of_parts(parts["cost"]))._over(*grids_of(parts))
 
+    def shares(self, comm: Communicator, a: Any, b: Any) -> tuple[Share, Share]:
+        first, second = (
+            comm.share(n) if grid is None else grid.share(comm, z)
+            for grid, n, z in zip(self.grids, self.shape, (a, b), strict=True)
+        )
+        return first, second
+
+    def joined(self, first: Share, second: Share) -> PointCloud:
+        """The clouds of all ranks, of the blocks of one; grids are whole already."""
+        x, y, comm = self.x, self.y, first.comm
+        comm.check_equal(
+            cost=type(self.cost).__name__, dtype=str(self.dtype), dimension=x.shape[1], own=x is y, grids=self.grids,
+        )  # fmt: skip
+        if self.grids[0] is None:
+            x = first.joined(self.x)
+        if self.y is self.x:
+            y = x
+        elif self.grids[1] is None:
+            y = second.joined(self.y)
+        return self if x is self.x and y is self.y else self._derived(x, y)._over(*self.grids)
+
+    def check_whole(self) -> None:
+        for name, points in (("x", self.x), ("y", self.y)):
+            check_some(name, points)
+
     def _listed(self, x: Any, y: Any) -> tuple[Array, Array]:
         """The points of both sides, checked but for their coordinates: those of a grid in the dtype of the others."""
         found: dict[str, Array] = {}
         for name, points, grid in zip("xy", (x, y), self.grids, strict=True):
             if grid is None:
-                found[name] = found["x"] if y is x and found else as_points(name, points, self.place, finite=False)
+                found[name] = (
+                    found["x"] if y is x and found else as_points(name, points, self.place, finite=False, some=False)
+                )
         dtype = next((points.dtype for points in found.values()), self.place.xp.float64)
         for name, grid in zip("xy", self.grids, strict=True):
             if grid is not None:
@@ -425,13 +456,13 @@ class PointCloud(Geometry):
     def blur(self, eps: float) -> float | None:
         return self.length(eps) if type(self.cost) in (HalfSquare, Euclidean) else None
 
-    def taken(self, points: Any) -> Array:
+    def taken(self, points: Any, *, some: bool = True) -> Array:
         """Other points of the user, (r, d), checked."""
         xp = self.place.xp
         if isinstance(points, Grid):
             raise TypeError("`points` must be an (r, d) array here, got a Grid; pass `grid.points`")
         self.place.admit("y", points=points)
-        points = as_points("points", points, self.place)
+        points = as_points("points", points, self.place, some=some)
         if points.shape[1] != self.y.shape[1]:
             raise ValueError(
                 f"`points` must have {self.y.shape[1]} coordinates, as the cloud, got shape {tuple(points.shape)}"

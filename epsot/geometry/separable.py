@@ -9,6 +9,7 @@ import numpy as np
 
 from epsot import kernels
 from epsot.arrays import Place, as_points, common_place, dtype_of_name, name_of_dtype
+from epsot.communicator import Communicator, Share
 from epsot.costs import Array, Cityblock, Cost, HalfSquare, Square, cost_of_name, ground_cost, name_of_cost
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
@@ -69,6 +70,17 @@ class Separable(Geometry):
     def between(self, x: Grid, y: Grid) -> Separable:
         """The same cost between other grids: axes close where they did, whatever the grids say."""
         return Separable(x, y, self.periods, self.cost, self.place, self.dtype)
+
+    def shares(self, comm: Communicator, a: Any, b: Any) -> tuple[Share, Share]:
+        return self.x.share(comm, a), self.y.share(comm, b)
+
+    def joined(self, first: Share, second: Share) -> Separable:
+        """Itself: every rank has the grids, and blocks are those of the weights."""
+        first.comm.check_equal(x=self.x, y=self.y, cost=type(self.cost).__name__, periods=self.periods)
+        return self
+
+    def part(self, rows: slice) -> Separable:
+        return self.between(self.x.rows(rows), self.y)
 
     def suited(self, a: Any, b: Any) -> Separable:
         place, dtype = home_of(a=a, b=b)
@@ -202,7 +214,7 @@ class Separable(Geometry):
             raise ValueError("`init` must be a result between points with as many coordinates as these")
         return same
 
-    def taken(self, points: Any) -> Any:
+    def taken(self, points: Any, *, some: bool = True) -> Any:
         """Other points of the user, (r, d), or the nodes of another grid, checked."""
         d = self.y.dimension
         if isinstance(points, Grid):
@@ -210,7 +222,7 @@ class Separable(Geometry):
                 raise ValueError(f"`points` must have {d} coordinates, as the grid, got a Grid of {points.dimension}")
             return points
         self.place.admit("the weights", points=points)
-        points = as_points("points", points, self.place)
+        points = as_points("points", points, self.place, some=some)
         if points.shape[1] != d:
             raise ValueError(f"`points` must have {d} coordinates, as the grid, got shape {tuple(points.shape)}")
         return self.place.xp.astype(points, self.place.xp.float64)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from epsot.arrays import Place, as_count, as_number, as_real, check_finite, rounding_of, to_numpy
+from epsot.communicator import Communicator, Share, ranks_of
 from epsot.costs import Array
 from epsot.geometry import Geometry
 from epsot.geometry.base import DOUBLE
@@ -22,6 +23,7 @@ from epsot.problems.problem import SEEN, ULPS, Problem
 from epsot.problems.support import Support
 
 LARGEST_MASS = 1e150
+Here = tuple[slice | None, slice | None]  # the points of this rank, of both sides; None: all
 ROUNDING = 2.0**-48  # of a sum of weights, relative to the whole mass
 
 
@@ -40,6 +42,11 @@ class Instance(Lean):
     @property
     def place(self) -> Place:
         return self.geometry.place
+
+    @property
+    def comm(self) -> Communicator:
+        """The ranks that share the pairs."""
+        return ranks_of(self.problem.kernel.workers)
 
     @cached_property
     def T(self) -> Instance:
@@ -88,7 +95,7 @@ class Instance(Lean):
             kernel = self.core.source_kernel(problem.kernel)
             return Instance(whole, side, side, core, problem.source(kernel, core.rounded()), self.eps, rho)
         a, mass, strength = self.a, self.mass_a, problem.a.rho
-        sides = (Support.of(a, self.place),) * 2
+        sides = (Support.of(a, self.place).shared(side.here),) * 2
         workers = problem.kernel.workers
         alone = assemble(whole, sides, (a, a), (mass, mass), (strength, strength), self.eps, rho, workers)
         return replace(alone, problem=replace(alone.problem, own=True))
@@ -181,6 +188,19 @@ def checked_weights(name: str, weights: Any, shape: tuple[int, ...], place: Plac
     return weights
 
 
+def joined_weights(name: str, weights: Any, share: Share, support: tuple[int, ...], place: Place) -> Any:
+    """The weights of all ranks, of those of one; None, and what one process has, as they are."""
+    if weights is None or share.here is None:
+        return weights
+    block, inner = as_real(name, weights, place), math.prod(support[1:])
+    shape = ((share.here.stop - share.here.start) // inner, *support[1:])
+    if tuple(block.shape) != shape:
+        raise ValueError(f"`{name}` must have shape {shape}, one weight a point of this rank, got {tuple(block.shape)}")
+    share.comm.check_equal(**{name: str(block.dtype)})
+    whole = share.joined(place.xp.reshape(block, (-1,)))
+    return place.handed_out(place.xp.reshape(whole, support), copy=False)
+
+
 def mass_of(given: Any, weights: Array, xp: Any) -> float:
     """Their sum; that of uniform weights, given or not, is 1."""
     if given is None or bool(xp.all(weights == 1 / max(1, weights.shape[0]))):
@@ -211,10 +231,17 @@ def check_mass(name: str, weights: Array, other_rho: float | None, rho_name: str
         raise ValueError(f"`{name}` must have positive mass, got only zeros; or set `{rho_name}`")
 
 
-def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None) -> Instance:
-    """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost."""
+def pose(
+    geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: str, workers: int | None,
+    here: Here = (None, None),
+) -> Instance:  # fmt: skip
+    """Check the weights and set up the problem. `rho` is a pair of strengths or None, in the units of the cost.
+
+    `here`: which points of both sides are those of this rank.
+    """
     check_workers(workers)
     geometry = geometry.suited(a, b)
+    geometry.check_whole()
     place, (first, second) = geometry.place, geometry.supports
     place.admit("the geometry", a=a, b=b)
     rounding = max(rounding_of(a), rounding_of(b))
@@ -223,7 +250,9 @@ def pose(geometry: Geometry, a: Any, b: Any, *, eps: float, rho: Any, rho_name: 
     for name, is_given, z, other in (("a", given[0], a, rho[1]), ("b", given[1], b, rho[0])):
         if is_given:
             check_mass(name, z, other, rho_name, place)
-    return posed(geometry, (a, b), given, eps=eps, rho=rho, rho_name=rho_name, workers=workers, rounding=rounding)
+    return posed(
+        geometry, (a, b), given, eps=eps, rho=rho, rho_name=rho_name, workers=workers, rounding=rounding, here=here
+    )
 
 
 def posed(
@@ -237,6 +266,7 @@ def posed(
     workers: int | None,
     rounding: float,
     equal: bool = False,
+    here: Here = (None, None),
 ) -> Instance:
     """The problem of checked weights in float64, of which `given` says whether the user has chosen them.
 
@@ -251,8 +281,8 @@ def posed(
         mass_b = float(xp.sum(b))
     stored = rho[0] if rho[0] == rho[1] else rho
     sides = (
-        Support.of(a, place) if given[0] else Support(n),
-        Support.of(b, place) if given[1] else Support(m),
+        (Support.of(a, place) if given[0] else Support(n)).shared(here[0]),
+        (Support.of(b, place) if given[1] else Support(m)).shared(here[1]),
     )
     return assemble(geometry, sides, (a, b), (mass_a, mass_b), strengths, eps, stored, workers, rounding)
 
@@ -316,7 +346,7 @@ def restricted(geometry: Geometry, sides: tuple[Support, Support]) -> tuple[Geom
         return core, sides
     if source.alone is not None or target.alone is not None:
         raise ValueError("the geometry must allow a pair in every row and column of positive weight")
-    return geometry, (Support(source.size), Support(target.size))
+    return geometry, (Support(source.size, here=source.here), Support(target.size, here=target.here))
 
 
 def check_feasible(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from epsot.arrays import Place
 from epsot.costs import Array
@@ -22,6 +22,7 @@ class Support(Lean):
     place: Place | None = None
     alone: Array | None = None  # of those of positive weight without a partner; None: there are none
     alone_weights: Array | None = None
+    here: slice | None = None  # those of this rank, of all points; None: they are all
 
     @classmethod
     def of(cls, weights: Array, place: Place) -> Support:
@@ -39,9 +40,18 @@ class Support(Lean):
         kept = xp.arange(self.size, device=place.device) if self.kept is None else self.kept
         others, aside = xp.nonzero(~alone)[0], xp.nonzero(alone)[0]
         side = Support(
-            self.size, xp.take(kept, others), self.dropped, place, xp.take(kept, aside), xp.take(weights, aside)
-        )
+            self.size, xp.take(kept, others), self.dropped, place, xp.take(kept, aside), xp.take(weights, aside),
+            self.here,
+        )  # fmt: skip
         return side, xp.take(weights, others)
+
+    def shared(self, here: slice | None) -> Support:
+        """The same, of which such points are those of this rank."""
+        return self if here is None else replace(self, here=here)
+
+    def own(self, values: Array) -> Array:
+        """The values at the points of this rank.  (size, ...) -> (here, ...)"""
+        return values if self.here is None else values[self.here, ...]
 
     @cached_property
     def lost(self) -> float:

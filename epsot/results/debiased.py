@@ -195,6 +195,11 @@ class DivergenceResult(Result):
     def displacement(self) -> Array:
         return self._cast(self._given(self.xx.source.slope - self.xy.source.slope, 0))
 
+    def prepare(self) -> None:
+        """Compute what each rank may ask for by itself."""
+        for part in self.parts:
+            part.prepare()
+
     @property
     def plan(self) -> Plan:
         return self.xy.plan
@@ -221,8 +226,9 @@ class DivergenceResult(Result):
         >>> bool(np.allclose(result.potential(x), result.f, atol=1e-9))
         True
         """
-        points = self.xy.source.taken(points)
+        points, share = self._joined(self.xy.source.taken(points))
         found = self._beyond(self.xy.source.potential_at(points), self.xx.source.potential_at(points))
+        found = share.own(found)
         return self._cast(over(support_of(points), found, self.place.xp))
 
     def transport(self, points: Any) -> Array:
@@ -240,6 +246,7 @@ class DivergenceResult(Result):
         array([[1.5, 0.5],
                [1.2, 0.7]])
         """
-        points = self.xy.source.taken(points)
+        points, share = self._joined(self.xy.source.taken(points))
         moved = points_of(points, self.place) - (self.xy.source.slope_at(points) - self.xx.source.slope_at(points))
+        moved = share.own(moved)
         return self._cast(over(support_of(points), moved, self.place.xp))

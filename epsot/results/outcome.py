@@ -6,8 +6,10 @@ from typing import Any
 
 from epsot.archives import Savable
 from epsot.arrays import in_dtype
+from epsot.communicator import ALONE, Communicator, Share
 from epsot.costs import Array
 from epsot.geometry.base import DOUBLE
+from epsot.geometry.grid import Grid
 from epsot.lazy import Lean
 from epsot.problems.instance import Instance
 from epsot.results.hessian import TwiceDifferentiable
@@ -112,10 +114,27 @@ class Result(TwiceDifferentiable, Lean, Savable, Shown):
         return in_dtype(array, self.instance.geometry.dtype, self.instance.place)  # a copy, the user's own
 
     def _given(self, array: Array, side: int) -> Array:
-        """What belongs to the points of a side, (n, ...), as the user has them: over a grid (*shape, ...)."""
-        return over(self.instance.geometry.supports[side], array, self.instance.place.xp)
+        """What belongs to the points of a side, (n, ...), as the user has them: over a grid (*shape, ...).
+
+        Of several ranks, the points of this one, over a grid its rows of axis 0.
+        """
+        own = (self.instance.side_b if side else self.instance.side_a).own(array)
+        return over(self.instance.geometry.supports[side], own, self.instance.place.xp)
+
+    @property
+    def comm(self) -> Communicator:
+        """The ranks that have solved it together."""
+        return self.instance.comm
+
+    def _joined(self, points: Any) -> tuple[Any, Share]:
+        """Other points of all ranks, of those of this one; a grid is all of it on each."""
+        if isinstance(points, Grid):
+            return points, Share(ALONE, ())
+        self.comm.check_equal(points=str(points.dtype))
+        share = self.comm.share(points.shape[0])
+        return share.joined(points), share
 
 
 def over(support: tuple[int, ...], array: Array, xp: Any) -> Array:
-    """Numbers of the points of a support in its shape.  (n, ...) -> (*support, ...)"""
-    return array if len(support) == 1 else xp.reshape(array, (*support, *array.shape[1:]))
+    """Numbers of the points of a support, or of some rows of it, in its shape.  (n, ...) -> (*support, ...)"""
+    return array if len(support) == 1 else xp.reshape(array, (-1, *support[1:], *array.shape[1:]))

@@ -126,8 +126,8 @@ class Potential(Lean):
             return instance.problem.a.weight_gradient(self.potential, instance.eps, instance.T.mass_a)
 
     def taken(self, points: Any) -> Any:
-        """Other points of the user, (r, d), or of a grid, checked."""
-        return self.instance.core.taken(points)
+        """Other points of the user, (r, d), or of a grid, checked; a rank may have none beside others."""
+        return self.instance.core.taken(points, some=self.instance.side_a.here is None)
 
     def _at(self, points: Any) -> tuple[Geometry, Kernel, Array]:
         """The geometry of other points with the second side, its kernel, and f there."""

@@ -12,6 +12,7 @@ import numpy as np
 from array_api_compat import is_numpy_namespace
 
 from epsot.arrays import Place
+from epsot.communicator import ALONE
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry import Geometry
@@ -243,8 +244,28 @@ class SinkhornResult(Result):
     def displacement(self) -> Array:
         return self._cast(self._given(-self.source.slope, 0))
 
+    def prepare(self) -> None:
+        """Compute what each rank may ask for by itself: the others are products of all."""
+        potentials = self.source.potential, self.target.potential
+        self.comm.totals(potentials[0], int(self.status), self.nit)
+        _ = self.value64, self.marginal_error
+
     @cached_property
     def plan(self) -> Plan:
+        rows = self.instance.side_a.here
+        return self._whole_plan if rows is None else self._plan_of(rows)
+
+    def _plan_of(self, rows: slice) -> Plan:
+        """The rows of this rank, with all columns, as an operator of this process alone."""
+        whole, geometry, xp = self._whole_plan, self.instance.geometry.part(rows), self.instance.place.xp
+        workers = ALONE.workers(int(self.instance.problem.kernel.workers or -1))
+        return replace(
+            whole, kernel=geometry.kernel(workers), k=whole.k[rows], f=whole.f[rows],
+            points=(None if whole.points[0] is None else xp.asarray(whole.points[0])[rows, ...], whole.points[1]),
+        )  # fmt: skip
+
+    @property
+    def _whole_plan(self) -> Plan:
         instance, problem, eps = self.instance, self.instance.problem, self.eps
         geometry, core = instance.geometry, self._sweeping.kernel
         kernel: PlanKernel = core if instance.core is geometry else WholeKernel(instance, core)
@@ -302,8 +323,9 @@ class SinkhornResult(Result):
         >>> bool(np.allclose(result.potential(x), result.f, atol=1e-9))
         True
         """
-        points = self.source.taken(points)
-        return self._cast(over(support_of(points), self.source.potential_at(points), self.place.xp))
+        points, share = self._joined(self.source.taken(points))
+        found = share.own(self.source.potential_at(points))
+        return self._cast(over(support_of(points), found, self.place.xp))
 
     def transport(self, points: Any) -> Array:
         """Move other points, (r, d) -> (r, d): the extension of ``x + displacement``.
@@ -322,6 +344,6 @@ class SinkhornResult(Result):
         >>> bool(np.allclose(result.transport(x), x + result.displacement, atol=1e-5))
         True
         """
-        points = self.source.taken(points)
-        moved = points_of(points, self.place) - self.source.slope_at(points)
+        points, share = self._joined(self.source.taken(points))
+        moved = share.own(points_of(points, self.place) - self.source.slope_at(points))
         return self._cast(over(support_of(points), moved, self.place.xp))

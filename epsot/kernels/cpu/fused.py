@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from epsot.communicator import ALONE, Communicator, ranks_of
 from epsot.kernels.cpu import around, online, reductions
 from epsot.kernels.cpu.blocks import BLOCK, NEAR, SQUARE, TILED
 from epsot.kernels.cpu.clouds import LOG2_E, NO_ORDER, log_weights, padded, values_by_group, writable
 from epsot.kernels.cpu.parts import combined, joined, parts_of, softmin_of_sums
+from epsot.kernels.cpu.ranks import rows_of, sums_of
 from epsot.kernels.cpu.sweeps import GROUP
 from epsot.kernels.cpu.threads import run
 from epsot.kernels.cpu.tree import Tree, tops_above, tops_of
@@ -64,6 +66,11 @@ class Fused(Dense):
     @property
     def T(self) -> Fused:
         raise TypeError("the transpose belongs to the subclass")
+
+    @property
+    def comm(self) -> Communicator:
+        """The ranks that share the blocks of rows."""
+        return ranks_of(self.workers)
 
     @cached_property
     def blocks(self) -> int:
@@ -134,19 +141,25 @@ class Fused(Dense):
         """Whether sums over the rows of the transpose, one block, fill vectors that the few columns do not."""
         return few_against_many(self.shape[1], self.shape[0])
 
-    def over_blocks(self, kernel: Callable[[int, int], Any], blocks: int, parts: int = 1) -> None:
-        """kernel(begin, end) over all blocks of rows, or parts of them, in short steps."""
+    def over_blocks(self, kernel: Callable[[int, int], Any], blocks: int, parts: int = 1) -> Communicator:
+        """kernel(begin, end) over all blocks of rows, or parts of them, in short steps; who has them all together.
+
+        Ranks do a range each, and of little work all of it.
+        """
         work = min(BLOCK, self.shape[0]) * self.shape[1] * self.instructions // parts  # of one of them
         blocks *= parts
         if blocks * work < SERIAL_WORK:
             kernel(0, blocks)
-            return
-        step = max(1, min(int(STEP_WORK // work), -(-blocks // LANES)))
+            return ALONE
+        first, last = self.comm.span(blocks)
+        step = max(1, min(int(STEP_WORK // work), -(-(last - first) // LANES)))
 
         def task(number: int) -> Iterator[object]:
-            yield kernel(number * step, min(blocks, (number + 1) * step))
+            begin = first + number * step
+            yield kernel(begin, min(last, begin + step))
 
-        run(task, -(-blocks // step), self.workers)
+        run(task, -(-(last - first) // step), self.workers)
+        return self.comm
 
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         n, m = self.shape
@@ -175,9 +188,11 @@ class Fused(Dense):
         def piece(begin: int, end: int) -> None:
             counts.append(kernel(*common, begin, end, out, partial))
 
-        self.over_blocks(piece, self.blocks, parts)
-        self.share = sum(used for _, used in counts) / (self.blocks * padded(self.shape[1]) // GROUP)
-        lost = any(lost for lost, _ in counts)
+        comm = self.over_blocks(piece, self.blocks, parts)
+        lost, used = (sum(z) for z in zip(*counts, strict=True)) if counts else (0, 0)
+        lost, used = comm.totals(columns[0], lost, used)
+        rows_of(comm, self.operands[2], self.blocks, parts, out, partial.swapaxes(1, 2))
+        self.share = used / (self.blocks * padded(self.shape[1]) // GROUP)
         if parts > 1:
             line[:], trusted = joined(partial, line, eps, limit)
             lost = not trusted.all()
@@ -234,8 +249,11 @@ class Fused(Dense):
             for begin in range(lane, self.blocks, step):
                 yield kernel(*common, part, begin, min(self.blocks, begin + step), lanes, rows[part], partial[lane])
 
-        run(task, lanes * parts, self.workers)
-        return rows, partial
+        shared = self.comm if lanes * parts > 1 else ALONE
+        first, last = shared.span(lanes * parts)
+        run(lambda number: task(first + number), last - first, self.workers)
+        shared.totals(columns[0])
+        return sums_of(shared, self.operands[2], lanes, rows, partial)
 
     def from_sums(
         self, sums: Array, order: Array, k: Array, h: Array, eps: float, *, unit: float = 1.0, more: Array | None = None
@@ -283,9 +301,14 @@ class Fused(Dense):
         k, guess = writable(k, np.float64), writable(guess, np.float64)
         common = (*self.operands, *columns, self.capacity, self.spare, k, guess, LOG2_E / eps, values, alone)
         lost: list[int] = []
-        self.over_blocks(lambda begin, end: lost.append(kernel(*common, begin, end, out)), self.blocks)
-        if any(lost):
-            index = self.operands[2]
+
+        def piece(begin: int, end: int) -> None:
+            lost.append(kernel(*common, begin, end, out))
+
+        comm, index = self.over_blocks(piece, self.blocks), self.operands[2]
+        missing, _ = comm.totals(columns[0], sum(lost))
+        rows_of(comm, index, self.blocks, 1, out, NO_PARTS)
+        if missing:
             self.sum_around_maxima(online.APPLY, columns, k, eps, index[np.isnan(out[index, 0])], values, out)
 
     def sum_online(
@@ -314,7 +337,9 @@ class Fused(Dense):
             x, centre, index, *others, *most, limit - math.log2(parts), self.capacity, self.spare, k, eps, values,
             moves, parts,
         )  # fmt: skip
-        self.over_blocks(lambda begin, end: kernel(*common, begin, end, out, partial), blocks, parts)
+        comm = self.over_blocks(lambda begin, end: kernel(*common, begin, end, out, partial), blocks, parts)
+        comm.totals(columns[0])
+        rows_of(comm, index, blocks, parts, out, partial)
         if parts > 1:
             height, sums, totals = combined(partial[:, index], mode != online.COST)
             if mode == online.SOFTMIN:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from operator import index
 
+from epsot.communicator import ALONE, Workers, ranks_of
+
 MOST_THREADS = 256
 
 _lock = threading.Lock()
@@ -20,7 +22,13 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def usable_workers(workers: int | None) -> int:
-    """How many threads `workers` stands for: None and -1 are all usable cores."""
+    """How many threads `workers` stands for, with the ranks that go with them: None and -1 are all usable cores."""
+    comm = ranks_of(workers)
+    return threads_of(workers) if comm is ALONE else Workers(threads_of(workers), comm)
+
+
+def threads_of(workers: int | None) -> int:
+    """The number of threads alone."""
     if workers is None or (not isinstance(workers, bool) and workers == -1):
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0)) or 1
