@@ -180,6 +180,10 @@ class Geometry(Written, Lean, ABC):
         """The geometry of some rows and columns, by index arrays (None: all); None where none can be left out."""
         return None
 
+    def scattered(self, rows: Array | None, columns: Array | None) -> Geometry | None:
+        """What `take` is, where pairs are few and may be visited one by one: of sides without mass, of other points."""
+        return self.take(rows, columns)
+
     def source_kernel(self, kernel: Any) -> Kernel:
         """The kernel of `source()`, which may share what the kernel of this geometry has prepared."""
         return self.source().kernel(kernel.workers)

@@ -227,6 +227,13 @@ class Separable(Geometry):
             raise ValueError(f"`points` must have {d} coordinates, as the grid, got shape {tuple(points.shape)}")
         return self.place.xp.astype(points, self.place.xp.float64)
 
+    def scattered(self, rows: Array | None, columns: Array | None) -> Geometry:
+        """Some of the nodes are a cloud."""
+        take = self.place.xp.take
+        x, y = (grid.points_in(self.place, self.place.xp.float64) for grid in (self.x, self.y))
+        x, y = x if rows is None else take(x, rows, axis=0), y if columns is None else take(y, columns, axis=0)
+        return Scattered.of_lattice(x, y, self)
+
     def at(self, points: Any) -> Geometry:
         """The cost between the nodes of another grid, or other points, and those of the second side."""
         return self.between(points, self.y) if isinstance(points, Grid) else Scattered.from_points(points, self)
@@ -238,10 +245,16 @@ class Scattered(PointCloud):
     @classmethod
     def from_points(cls, points: Array, lattice: Separable) -> Scattered:
         """The cost from the points, (r, d), to the second side."""
-        new, xp = object.__new__(cls), lattice.place.xp
-        new.place, new.dtype = lattice.place, xp.float64
+        xp = lattice.place.xp
+        return cls.of_lattice(xp.astype(points, xp.float64), lattice.y.points_in(lattice.place, xp.float64), lattice)
+
+    @classmethod
+    def of_lattice(cls, x: Array, y: Array, lattice: Separable) -> Scattered:
+        """The cost of a lattice between points in float64.  (n, d), (m, d)"""
+        new = object.__new__(cls)
+        new.place, new.dtype = lattice.place, lattice.place.xp.float64
         new.cost = with_periods(lattice.cost, lattice.periods)
-        new._set(xp.astype(points, xp.float64), lattice.y.points_in(new.place, xp.float64))
+        new._set(x, y)
         return new
 
     def rows_kernel(self, kernel: Any) -> PointsKernel:

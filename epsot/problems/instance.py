@@ -103,7 +103,7 @@ class Instance(Lean):
     @cached_property
     def outside(self) -> tuple[Geometry, Kernel]:
         """The geometry from the points of weight zero of the first side to the second, and its kernel."""
-        geometry, problem = self.geometry.take(self.side_a.dropped, self.side_b.kept), self.problem
+        geometry, problem = self.geometry.scattered(self.side_a.dropped, self.side_b.kept), self.problem
         assert geometry is not None  # points were set aside
         if ULPS * problem.precision * geometry.rounded() >= SEEN * self.eps:  # they may be far, and too far for float32
             geometry, problem = geometry.in_float64(), self.exact
@@ -337,13 +337,21 @@ def assemble(
 
 
 def restricted(geometry: Geometry, sides: tuple[Support, Support]) -> tuple[Geometry, tuple[Support, Support]]:
-    """The geometry between what is kept of both sides; all of it, and of them, where it can leave nothing out."""
+    """The geometry between what is kept of both sides; all of it, and of them, where it can leave nothing out.
+
+    Where nothing is kept of one side, there are no pairs, and no sweep: that geometry can be as slow as it likes.
+    """
     source, target = sides
     if source.kept is None and target.kept is None:
         return geometry, sides
-    core = geometry.take(source.kept, target.kept)
+    without = [name for name, side in (("a", source), ("b", target)) if side.kept is not None and 0 in side.kept.shape]
+    core = (geometry.scattered if without else geometry.take)(source.kept, target.kept)
     if core is not None:
         return core, sides
+    if without:
+        raise ValueError(
+            f"`{without[0]}` must have positive mass where the geometry can leave nothing out, got only zeros"
+        )
     if source.alone is not None or target.alone is not None:
         raise ValueError("the geometry must allow a pair in every row and column of positive weight")
     return geometry, (Support(source.size, here=source.here), Support(target.size, here=target.here))

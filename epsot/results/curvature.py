@@ -129,7 +129,7 @@ class Curvature:
         densities = self.a.density_unseen, self.b.density_unseen
         if self.a.support.dropped is None:
             return Block(self.plan.geometry, self.plan.kernel, *densities, self.eps)
-        geometry = self.instance.geometry.take(self.a.support.dropped, self.b.support.dropped)
+        geometry = self.instance.geometry.scattered(self.a.support.dropped, self.b.support.dropped)
         assert geometry is not None  # points were set aside
         geometry = geometry.in_float64()
         return Block(geometry, geometry.kernel(self.problem.kernel.workers), *densities, self.eps)

@@ -72,8 +72,11 @@ class Potential(Lean):
         instance, alone = self.instance, self.instance.side_b.alone
         if alone is None:
             return f
-        xp, (none, _) = instance.place.xp, rows(instance.geometry.take(None, alone)).alone()
+        xp = instance.place.xp
         unbounded = xp.full_like(f, -xp.inf)
+        if not instance.geometry.forbids():
+            return unbounded
+        none, _ = rows(instance.geometry.take(None, alone)).alone()
         return unbounded if none is None else xp.where(none, f, unbounded)
 
     @cached_property
