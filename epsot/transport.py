@@ -103,7 +103,7 @@ def sinkhorn(
     comm : mpi4py.MPI.Intracomm, optional
         Processes that share the pairs, such as ``MPI.COMM_WORLD``; all of them make the same call. `x`, `y`, `a`, `b`
         are then the blocks of this process, of any sizes, none too, and so is what belongs to points in the result,
-        which has the bits that one process finds. See :doc:`processes`.
+        which has the bits that one process finds. See :doc:`/processes`.
 
     Returns
     -------
