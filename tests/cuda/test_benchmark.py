@@ -55,6 +55,7 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     assert "no peer can be imported: geomloss, or flash_sinkhorn" in lines
 
 
+@pytest.mark.guard
 def test_tables_can_be_chosen(script: Any, capsys: Any) -> None:
     with fake_cupy.installed():
         script.main(["--no-tests", "--tables", "solves", "--solves", "20", "30"])
