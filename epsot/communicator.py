@@ -438,11 +438,15 @@ class Whole(Communicator):
 
     def __init__(self, comm: Communicator) -> None:
         self.comm, self.rank, self.size = comm, comm.rank, comm.size
-        self.meet, self.gather, self.exchange = comm.meet, comm.gather, comm.exchange  # type: ignore[method-assign]
 
-    def meet(self, words: Words) -> Words: ...  # type: ignore[empty-body]
-    def gather(self, mine: Array, counts: Sequence[int]) -> Array: ...  # type: ignore[empty-body]
-    def exchange(self, mine: Array, sent: Sequence[int], received: Sequence[int]) -> Array: ...  # type: ignore
+    def meet(self, words: Words) -> Words:
+        return self.comm.meet(words)
+
+    def gather(self, mine: Array, counts: Sequence[int]) -> Array:
+        return self.comm.gather(mine, counts)
+
+    def exchange(self, mine: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
+        return self.comm.exchange(mine, sent, received)
 
     def share(self, count: int) -> Share:
         return Share(self, (count,))
