@@ -347,7 +347,7 @@ class PointCloud(Geometry):
         embedded = (x, y) if family is self.cost else (self.cost.embed(x), self.cost.embed(y))
         arguments = kernel, (k, h, eps), *embedded, self.place, guess
         inner: Tangents
-        if family.kind == "square" and self.x.shape[1] <= MOMENTS:
+        if family.kind == "square" and self.x.shape[1] <= MOMENTS and 0 not in kernel.shape:
             # second moments are large beside what is left of them: float32 has no digits for that
             exact = kernel if self.precision <= DOUBLE else kernels.points(*embedded, family, kernel.workers)
             inner = SquareTangents(family.factor, exact, *arguments)

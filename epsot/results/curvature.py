@@ -81,6 +81,7 @@ class Curvature:
 
     coarse: Curvature | None = None  # the same in float32, where that is faster
     last: tuple[tuple[Array, Array, int, Array], ...] = ()  # right side, goal, most steps, solution
+    steps = 0  # of the last system
 
     @cached_property
     def T(self) -> Curvature:
@@ -168,6 +169,8 @@ class Curvature:
     def solved(self, back: Array, forth: Array, effort: Effort) -> Array:
         """dg with (B - P' A^-1 P) dg = back - forth.  (m, q)"""
         xp, other, right = self.place.xp, self.T, back - forth
+        if right.shape[0] == 0:  # no pair is left, and no system
+            return right
         mean = xp.sum(right, axis=0) / xp.sum(other.mass)
         stiffness = other.a.softness + self.a.softness / (1 + self.a.softness)  # the eigenvalue of the constants
         found = self.descended(right - other.mass[:, None] * mean, self.goal(back, forth, effort), effort)
@@ -295,17 +298,17 @@ class Curvature:
     def d_b(self, move: Move) -> Array:
         """That of grad_b.  (m, q)"""
         change = (self.b.per_weight * self.T.diagonal)[:, None] * move.dg
-        unseen = self.pushed(move, self.T.unseen, self.corner.T) if self.b.zeros else None
+        unseen = self.pushed(move, self.T.unseen) if self.b.zeros else None
         return self.b.whole(change, unseen) + self.eps * move.mass
 
-    def pushed(self, move: Move, block: Block, corner: Block) -> Array:
+    def pushed(self, move: Move, block: Block) -> Array:
         """The push on potentials of weight zero: (P dC)' 1 - P' u, of densities."""
         if move.v is None:
             out = -(block @ move.u)
         else:
             strain, sums = block.tangents.strain(move.v, move.u)
             out = strain - sums
-        return out if move.alpha is None else out - self.eps * (corner @ move.alpha)
+        return out if move.alpha is None else out - self.eps * (self.corner.T @ move.alpha)
 
 
 SWAPPED = {"x": "y", "y": "x", "a": "b", "b": "a"}

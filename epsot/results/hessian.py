@@ -71,6 +71,7 @@ class TwiceDifferentiable:
         The potentials f and g solve the optimality conditions, whose derivative is a linear system for their own change
         (implicit differentiation); of a cost without `Cost.hessian_product` central differences of its gradient stand
         for second derivatives. At points where a cost has a kink, like the distance of coincident ones, these are zero.
+        Weights without a partner, and all where one side has no mass, count with eps times the other mass alone.
 
         Balanced, only weights of one mass have a value: blocks of weights count along directions of sum zero, and up to
         constants. A direction v stands for ``v - a sum(v) / sum(a)``, and a product p for ``p - <a, p> / sum(a)``.

@@ -63,7 +63,7 @@ class SelfCurvature(Curvature):
         change = (self.a.per_weight * self.diagonal)[:, None] * move.df
         unseen = None
         if self.a.zeros:
-            unseen = self.pushed(move, self.unseen, self.corner)
+            unseen = self.pushed(move, self.unseen)
             if move.v_unseen is not None:
                 unseen = unseen + along_gradient(self.unseen.tangents, move.v_unseen, self.place.xp)
         return self.a.whole(change, unseen) + self.eps * move.mass

@@ -46,6 +46,7 @@ class Side:
         if self.support.dropped is not None:
             f = xp.take(f, self.support.dropped)
             return xp.where(xp.isfinite(f), f / self.eps, -xp.inf)
+        f = self.support.restrict(f)
         return xp.where((self.measure.weights == 0) & xp.isfinite(f), f / self.eps, -xp.inf)
 
     def seen(self, whole: Array) -> Array:
@@ -57,6 +58,7 @@ class Side:
         xp = self.place.xp
         if self.support.dropped is not None:
             return xp.take(whole, self.support.dropped, axis=0)
+        whole = self.support.restrict(whole)
         zero = xp.reshape(self.measure.weights == 0, (-1, *[1] * (whole.ndim - 1)))
         return xp.where(zero, whole, xp.zeros_like(whole))
 
@@ -66,7 +68,7 @@ class Side:
             return self.support.scatter(seen, 0.0 if unseen is None else unseen, 0.0)
         xp = self.place.xp
         mass = xp.reshape(self.measure.weights > 0, (-1, *[1] * (seen.ndim - 1)))
-        return xp.where(mass, seen, unseen)
+        return self.support.scatter(xp.where(mass, seen, unseen), 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

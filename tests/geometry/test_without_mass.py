@@ -42,6 +42,51 @@ def test_measures_without_mass(empty: str, cost: str) -> None:
     assert not np.asarray(plan.to_dense()).any()
 
 
+BLOCKS = [(of, along) for of in "xyab" for along in "xyab"]
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("empty", ["a", "b", "ab"])
+@pytest.mark.parametrize("grids", [False, True], ids=["clouds", "grids"])
+def test_second_derivatives_without_mass(grids: bool, empty: str, p: int) -> None:
+    """Nothing is carried: points change nothing, and weights by the share of the masses alone, eps m_a m_b."""
+    x, y = (
+        (Grid((2, 2)), Grid((3, 1), spacing=0.7)) if grids else np.split(np.random.default_rng(8).random((7, 2)), [4])
+    )
+    a, b = np.full(4, 0.25) * ("a" not in empty), np.full(3, 0.5) * ("b" not in empty)
+    if grids:
+        a, b = a.reshape(2, 2), b.reshape(3, 1)
+    result = epsot.sinkhorn(x, y, a, b, blur=0.3, reach=1.0, p=p)
+    for of, along in BLOCKS:
+        if grids and {of, along} & set("xy"):
+            continue
+        hessian = result.hessian(of, along)
+        wanted = 0.3**p if {of, along} == set("ab") else 0.0
+        assert_allclose(hessian @ np.eye(hessian.shape[1]), np.full(hessian.shape, wanted), rtol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_second_derivatives_beside_a_measure_without_mass(p: int) -> None:
+    """What is left of the divergence is half of the other measure's own term, and that has derivatives."""
+    x, y, step = *np.split(np.random.default_rng(9).random((7, 2)), [4]), 1e-5
+    a, b = np.zeros(4), np.asarray([0.2, 0.5, 0.4])
+    options = {"blur": 0.3, "reach": 1.0, "p": p, "tol": 1e-11}
+    result = epsot.sinkhorn_divergence(x, y, a, b, **options)
+    v, beta = np.random.default_rng(10).normal(size=(3, 2)), np.asarray([0.3, -0.2, 0.1])
+    for along, direction in (("y", v), ("b", beta)):
+        ahead, behind = (
+            epsot.sinkhorn_divergence(x, y + s * v, a, b, **options)
+            if along == "y"
+            else epsot.sinkhorn_divergence(x, y, a, b + s * beta, **options)
+            for s in (step, -step)
+        )
+        for of in "yb":
+            change = (getattr(ahead, f"grad_{of}") - getattr(behind, f"grad_{of}")) / (2 * step)
+            assert np.abs(change).max() > 1e-2
+            assert_allclose(result.hessian(of, along) @ direction.ravel(), change.ravel(), atol=1e-6)
+        assert not np.any(result.hessian("x", along) @ direction.ravel())
+
+
 def test_an_empty_image_in_a_batch() -> None:
     """It is what it is alone, and moves none of the others."""
     x = Grid((6, 5))
