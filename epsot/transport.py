@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-from array_api_compat import is_numpy_namespace
 
 from epsot.arguments import (
     ManyScales,
@@ -30,8 +29,9 @@ from epsot.drivers.starts import as_start, as_starts
 from epsot.geometry import Geometry
 from epsot.geometry.batches import Geometries
 from epsot.geometry.grid import are_many, axes_of_weights
+from epsot.joining import Joining
 from epsot.problems.batch import pose_batch
-from epsot.problems.instance import Instance, check_workers, joined_weights, pose
+from epsot.problems.instance import Instance, check_workers, pose
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning, Status
@@ -388,29 +388,6 @@ def divergence(
 
 
 MANY: dict[Any, Any] = {solve_transport: solve_transports, solve_divergence: solve_divergences}
-
-
-class Joining:
-    """From what one rank has to what all have: geometry and weights, and which points are those of this rank."""
-
-    def __init__(self, comm: Communicator, a: Any, b: Any) -> None:
-        self.comm, self.weights = comm, (a, b)
-        self.here: tuple[slice | None, slice | None] = (None, None)
-
-    def __call__(self, geometry: Any) -> Any:
-        """The geometry of all ranks."""
-        a, b = self.weights
-        self.comm.check_equal(geometry=type(geometry).__name__, a=a is None, b=b is None)
-        first, second = geometry.shares(self.comm, a, b)
-        whole = geometry.joined(first, second)
-        place, supports = geometry.suited(a, b).place, whole.supports
-        if self.comm.size > 1 and not is_numpy_namespace(place.xp):
-            raise TypeError(f"`comm` needs arrays in the memory of the CPU, got those of {place.user.xp.__name__}")
-        self.here = first.here, second.here
-        sides = zip("ab", (a, b), (first, second), supports, strict=True)
-        found = [joined_weights(name, z, share, support, place) for name, z, share, support in sides]
-        self.weights = found[0], found[1]
-        return whole
 
 
 def _by_length(
