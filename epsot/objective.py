@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,12 +10,12 @@ import numpy as np
 
 from epsot.arguments import check_options
 from epsot.arrays import (
+    Place,
     as_choice,
     as_flag,
     as_points,
     as_positive,
     as_real,
-    check_finite,
     common_place,
     rounding_of,
     rows_of,
@@ -32,6 +31,7 @@ from epsot.results.hessian import Products
 from epsot.results.result import SinkhornResult
 from epsot.status import ConvergenceWarning
 from epsot.transport import sinkhorn, sinkhorn_divergence
+from epsot.variables import FreeWeights, Points, ScaledWeights, Softmax, Variable
 
 MOST_STEPS = 1000  # of conjugate gradients, for a product
 
@@ -170,19 +170,9 @@ class Objective:
         self.place = common_place(**{name: z for name, z in given.items() if not isinstance(z, Grid)})
         own = self.place.handed_out  # a copy
         target: Any = y if isinstance(y, Grid) else as_points("y", y, self.place)
-        self._shape = support_of(target)
-        weights = checked_weights("b", b, self._shape, self.place)
-        # where nothing says what mass is worth, or all of it is that of the target
-        bound = None if wrt == "a" else penalties("reach", reach)[0]
-        check_mass("b", weights, bound, "reach", self.place)
-        if reach is None and wrt == "x" and b is not None:  # equal up to the rounding of what is given
-            mass = 1.0 if a is None else float(self.place.xp.sum(checked_weights("a", a, (a.shape[0],), self.place)))
-            rounding = max(rounding_of(a), rounding_of(b))
-            weights = weights * balancing(mass, float(self.place.xp.sum(weights)), rounding, "reach")
-        self._dtype = self.place.xp.float64 if isinstance(y, Grid) else target.dtype
-        self._mass = float(self.place.xp.sum(weights))
+        weights = target_weights(b, a, wrt, reach, support_of(target), self.place)
         self.y: Any = y if isinstance(y, Grid) else own(target)
-        self.b = own(self.place.xp.reshape(weights, self._shape), copy=False)
+        self.b = own(self.place.xp.reshape(weights, support_of(target)), copy=False)
         self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
         if wrt == "a" and x is None:
             raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
@@ -190,6 +180,8 @@ class Objective:
             raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
         self.x = x if x is None or isinstance(x, Grid) else own(as_points("x", x, self.place))
         self.a = None if a is None else own(as_real("a", a, self.place))
+        dtype = self.place.xp.float64 if isinstance(y, Grid) else target.dtype
+        self._variable = self._moved(float(self.place.xp.sum(weights)), dtype)
         self.last: SinkhornResult | DivergenceResult | None = None
         self.calls = 0
         self.hessian_tol = as_positive("hessian_tol", hessian_tol)
@@ -202,6 +194,15 @@ class Objective:
         ranks.check_equal(wrt=wrt, parametrization=parametrization, debias=debias, **{**self._options, "workers": 0})
         check_options(self.y if isinstance(self.y, Grid) else self.y[:1, :], **self._options)
         self._options["comm"] = ranks.whole()
+
+    def _moved(self, mass: float, dtype: Any) -> Variable:
+        """What the optimiser moves; weights of a balanced loss, and of a softmax, have the mass of the target."""
+        if self.x is None:
+            return Points(self.place, self.y.dimension if isinstance(self.y, Grid) else self.y.shape[1], dtype)
+        place, shape = self.place, support_of(self.x)
+        if self.parametrization == "softmax":
+            return Softmax(place, shape, mass)
+        return ScaledWeights(place, shape, mass) if self.balanced else FreeWeights(place, shape)
 
     def __repr__(self) -> str:
         shown = {name: value for name, value in self._options.items() if name != "comm" and value is not None}
@@ -230,24 +231,10 @@ class Objective:
         >>> bool((objective.variable(x.ravel()) == x).all())
         True
         """
-        xp, own = self.place.xp, self.place.handed_out
-        flat = xp.asarray(numbers("z", z), dtype=xp.float64, device=self.place.device)
+        flat = self.place.xp.asarray(numbers("z", z), dtype=self.place.xp.float64, device=self.place.device)
         if flat.ndim != 1:
             raise ValueError(f"`z` must be a flat vector, got shape {tuple(flat.shape)}; pass `x0.ravel()`")
-        if self.wrt == "x":
-            d = self.y.dimension if isinstance(self.y, Grid) else self.y.shape[1]
-            if flat.shape[0] == 0 or flat.shape[0] % d:
-                raise ValueError(f"`z` must hold n points of {d} coordinates, got {flat.shape[0]} numbers")
-            return own(xp.reshape(flat, (-1, d)), self._dtype)
-        shape = () if self.x is None else support_of(self.x)
-        if self.x is None or flat.shape[0] != math.prod(shape):
-            raise ValueError(f"`z` must hold one number for each point of `x`, got {flat.shape[0]}")
-        check_finite("z", flat, "entries", self.place)
-        flat = xp.reshape(flat, shape)
-        if self.parametrization == "bounds" and not self.balanced:
-            return own(flat)
-        weights = xp.exp(flat - xp.max(flat)) if self.parametrization == "softmax" else flat
-        return own(weights * (self._mass / xp.sum(weights)), copy=False)
+        return self._variable.at(flat)
 
     def __call__(self, z: Any) -> tuple[float, np.ndarray]:
         """The value and the flat gradient at a flat float64 vector.
@@ -266,11 +253,8 @@ class Objective:
         variable, result = self._solved(z)
         self.last = result
         self.calls += 1
-        value = float(result.value64)
-        if self.wrt == "x":
-            return value, to_numpy(result.grad_x).astype(np.float64).ravel()
-        flat = self.place.user.xp.reshape
-        return value, self._chain(np.asarray(z, dtype=np.float64), flat(variable, (-1,)), flat(result.grad_a, (-1,)))
+        vectors = np.asarray(z, dtype=np.float64), flat_of(variable), flat_of(getattr(result, f"grad_{self.wrt}"))
+        return float(result.value64), self._variable.gradient(*vectors)
 
     def hessp(self, z: Any, p: Any) -> np.ndarray:
         """The product of the second derivatives at a flat vector with another.
@@ -317,9 +301,8 @@ class Objective:
             raise ValueError(f"`p` must have the size of `z`, {z.size}, got {p.size}")
         found = [result for known, result in self._known if known.shape == z.shape and np.array_equal(known, z)]
         variable, result = (self.variable(z), found[0]) if found else self._solved(z)
-        if self.wrt == "x":
-            return self._product(result, p)
-        return self._chained_product(z, p, variable, result)
+        slope = flat_of(getattr(result, f"grad_{self.wrt}"))
+        return self._variable.product(z, p, flat_of(variable), slope, lambda moved: self._product(result, moved))
 
     def _solved(self, z: Any) -> tuple[Array, Any]:
         """The points or weights at a vector, and the result there, which is kept beside the one before."""
@@ -347,29 +330,22 @@ class Objective:
                 return result
         return self._loss(x, self.y, a, self.b, **self._options)
 
-    def _chain(self, z: np.ndarray, weights: Array, gradient: Array) -> np.ndarray:
-        """The gradient in z from that in the weights.  (n,)"""
-        a, slope = (to_numpy(array).astype(np.float64) for array in (weights, gradient))
-        if self.parametrization == "bounds" and not self.balanced:
-            return slope
-        centred = slope - np.sum(a * slope) / a.sum()  # the mass is fixed: constants do not count
-        chained: np.ndarray = a * centred if self.parametrization == "softmax" else centred * (a.sum() / z.sum())
-        return chained
 
-    def _chained_product(self, z: np.ndarray, p: np.ndarray, weights: Array, result: Any) -> np.ndarray:
-        """The change of `_chain` as z moves along p.  (n,)"""
-        if self.parametrization == "bounds" and not self.balanced:
-            return self._product(result, p)
-        a, slope = (to_numpy(array).astype(np.float64).ravel() for array in (weights, result.grad_a))
-        mass, total = a.sum(), z.sum()
-        softmax = self.parametrization == "softmax"
-        moved = a * (p - np.sum(a * p) / mass) if softmax else (mass * p - a * p.sum()) / total
-        turned = self._product(result, moved)
-        centred = slope - np.sum(a * slope) / mass
-        change = turned - (np.sum(moved * slope) + np.sum(a * turned)) / mass
-        if softmax:
-            return np.asarray(moved * centred + a * change)
-        return np.asarray((mass * change - p.sum() * (mass / total) * centred) / total)
+def target_weights(b: Any, a: Any, wrt: str, reach: Any, shape: tuple[int, ...], place: Place) -> Array:
+    """Those of the target, flat; balanced, of the mass of the source, up to the rounding of what is given."""
+    weights = checked_weights("b", b, shape, place)
+    # where nothing says what mass is worth, or all of it is that of the target
+    bound = None if wrt == "a" else penalties("reach", reach)[0]
+    check_mass("b", weights, bound, "reach", place)
+    if reach is not None or wrt == "a" or b is None:
+        return weights
+    mass = 1.0 if a is None else float(place.xp.sum(checked_weights("a", a, (a.shape[0],), place)))
+    return weights * balancing(mass, float(place.xp.sum(weights)), max(rounding_of(a), rounding_of(b)), "reach")
+
+
+def flat_of(array: Array) -> np.ndarray:
+    """Its numbers in float64, row by row."""
+    return to_numpy(array).astype(np.float64).ravel()
 
 
 def numbers(name: str, vector: Any) -> np.ndarray:

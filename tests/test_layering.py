@@ -25,7 +25,7 @@ LAYERS = [
     ["objective", "loading", "progress"],
     ["barycenter", "free_barycenter", "pairwise", "permutation"],
     ["transport"],
-    ["arguments", "joining"],
+    ["arguments", "joining", "variables"],
     ["drivers"],
     ["results"],
     ["solver"],
