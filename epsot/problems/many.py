@@ -142,12 +142,12 @@ class Measures:
         return xp.where(self.weights > 0, z, xp.full_like(z, other)) if self.zeros else z
 
     def dot(self, z: Array) -> Array:
-        """<a, z>.  (B, n) -> (B,)"""
-        return self.place.xp.sum(self.weights * z, axis=-1)
+        """<a, z>; where there is no weight, z may be anything.  (B, n) -> (B,)"""
+        return self.place.xp.sum(self.weights * self.counted(z), axis=-1)
 
     def largest(self, z: Array) -> Array:
-        """max |z|.  (B, n) -> (B,)"""
-        return self.place.xp.max(self.place.xp.abs(z), axis=-1)
+        """max |z| where there is weight.  (B, n) -> (B,)"""
+        return self.place.xp.max(self.counted(self.place.xp.abs(z)), axis=-1)
 
     def median(self, z: Array) -> Array:
         """The middle of z where there is weight, whatever the weights are.  (B, n) -> (B,)"""
@@ -166,8 +166,10 @@ class Measures:
         return self.log_weights if self.all_balanced else self.log_weights - f / self.strengths
 
     def called_for(self, f: Array) -> Array:
-        """a exp(-f / rho), the marginals that f calls for."""
-        return self.weights if self.all_balanced else self.weights * self.place.xp.exp(-f / self.strengths)
+        """a exp(-f / rho), the marginals that f calls for, whatever f is where there is no weight."""
+        return (
+            self.weights if self.all_balanced else self.weights * self.place.xp.exp(-self.counted(f) / self.strengths)
+        )
 
     def dampen(self, softmin: Array, eps: Array) -> Array:
         """f = softmin / (1 + eps / rho)."""

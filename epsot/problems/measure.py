@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.kernels import vectors_of
@@ -67,7 +69,7 @@ class Measure(Lean):
 
     def dot(self, z: Array) -> Array:
         """<a, z>, 0-d; where there is no weight, z may be anything."""
-        return self.place.xp.sum(self.counted(self.weights * z))
+        return self.place.xp.sum(self.weights * self.counted(z))
 
     def mean(self, z: Array) -> Array:
         """<a, z> / mass, 0-d; 0 of no mass."""
@@ -105,8 +107,8 @@ class Measure(Lean):
         return f if self.balanced else f * (1 + eps / self.rho)
 
     def called_for(self, f: Array) -> Array:
-        """The marginal that f calls for, P 1 at the optimum: a exp(-f / rho)."""
-        return self.weights if self.balanced else self.weights * self.place.xp.exp(-f / self.rho)
+        """The marginal that f calls for, P 1 at the optimum: a exp(-f / rho), whatever f is at weight zero."""
+        return self.weights if self.balanced else self.weights * self.place.xp.exp(-self.counted(f) / self.rho)
 
     def log_called_for(self, f: Array) -> Array:
         """log a - f / rho."""
@@ -114,11 +116,14 @@ class Measure(Lean):
 
     def value(self, f: Array) -> Array:
         """The share of the dual objective, 0-d: <a, f>, or rho <a, 1 - exp(-f / rho)>."""
-        return self.dot(f) if self.balanced else -self.rho * self.dot(self.place.xp.expm1(-f / self.rho))
+        if self.balanced:
+            return self.dot(f)
+        return -self.rho * self.dot(self.place.xp.expm1(-self.counted(f) / self.rho))
 
     def weight_gradient(self, f: Array, eps: float, other_mass: float) -> Array:
         """dOT / da[i] = rho + eps m_b - (rho + eps) exp(-f[i] / rho); balanced: f[i] + eps (m_b - 1)."""
-        slope = f if self.balanced else -(self.rho + eps) * self.place.xp.expm1(-f / self.rho)
+        with np.errstate(over="ignore"):  # a point may call for more than numbers hold
+            slope = f if self.balanced else -(self.rho + eps) * self.place.xp.expm1(-f / self.rho)
         return slope + eps * (other_mass - 1)
 
     def divergence(self, r: Array) -> Array:

@@ -115,3 +115,18 @@ def test_a_geometry_that_can_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(epsot.geometry.Separable, "scattered", lambda self, rows, columns: None)
     with pytest.raises(ValueError, match="`a` must have positive mass where the geometry"):
         epsot.solve(epsot.PointCloud(Grid(4), Grid(3)), np.zeros(4), np.ones(3), eps=0.3, rho=1.0)
+
+
+def test_a_potential_of_any_size_where_there_is_no_weight() -> None:
+    """Little reach: a node without weight would call for more than numbers hold, and none of that is in the value."""
+    x, y = Grid((4, 3)), Grid((3, 4), spacing=0.7, origin=(0.3, -0.2))
+    a, b = np.zeros(x.shape), np.full(y.shape, 1 / 12)
+    a[0] = 1e-4
+    options = {"blur": 0.03, "reach": (7e-4, 18.0), "tol": 1e-6}
+    found = epsot.sinkhorn(x, y, a, b, **options)
+    alone = epsot.sinkhorn(x.points[:3], y.points, a[0], b.ravel(), **options)
+    assert -found.f.min() / 7e-4**2 > 710  # whose exponential is beyond float64
+    for name in ("value", "dual", "primal"):
+        assert_allclose(getattr(found, name), getattr(alone, name), rtol=1e-6)
+    assert_allclose(found.grad_a[0], alone.grad_a, rtol=1e-4)
+    assert_allclose(found.hessian("b") @ b.ravel(), alone.hessian("b") @ b.ravel(), atol=1e-6)
