@@ -108,7 +108,10 @@ def solved_batch(batch: Batch, parts: dict[str, Any]) -> BatchResult:
 
 def check_sizes(solved: Solved, count: int, n: int, m: int) -> None:
     """Raise where arrays are not of the sizes that kernels take for granted."""
-    numbers = (solved.status, solved.nit, solved.error, solved.mass, solved.value, solved.start, solved.first)
+    numbers = (
+        solved.status, solved.nit, solved.error, solved.logit_error, solved.mass, solved.value, solved.start,
+        solved.first,
+    )  # fmt: skip
     potentials = ((solved.f, n), (solved.f_more, n), (solved.g, m), (solved.g_more, m))
     if any(z.shape != (count,) for z in numbers) or any(z.shape != (size,) for z, size in potentials):
         raise ValueError("a batch of another size")

@@ -195,3 +195,21 @@ def test_equal_measures_that_diverge() -> None:
     result = epsot.sinkhorn_divergence(x, x, blur=1e-25)
     assert result.status in (epsot.Status.DIVERGED, epsot.Status.CONVERGED)
     assert result.value == 0
+
+
+def test_a_start_far_away_rounds_what_it_leads_to() -> None:
+    """Potentials of 1e8 are rounded to 1e-8, in which constants that are taken off at the end leave nothing exact."""
+    rng = np.random.default_rng(3)
+    C = 0.1 * rng.normal(size=30)[:, None] + 2e5 * rng.normal(size=7) + rng.random((30, 7))
+    a, b = rng.random(30) + 0.1, rng.random(7) + 0.1
+    masses = 500 * a / a.sum(), 500 * b / b.sum()
+    cost = epsot.CostMatrix(C)
+    best = epsot.solve(cost, *masses, eps=0.02, tol=1e-6, max_iter=5000)
+    for _ in range(6):
+        start = 1e8 * rng.normal(size=30), 1e8 * rng.normal(size=7)
+        rough = epsot.solve(cost, *masses, eps=0.02, max_iter=20, init=start)
+        assert rough.gap >= 0.0 and rough.primal >= best.dual and rough.dual <= best.primal
+        alone = epsot.solve(
+            epsot.CostMatrix(C[None]), *masses, eps=0.02, max_iter=20, init=tuple(z[None] for z in start)
+        )
+        assert alone.gap[0] == rough.gap

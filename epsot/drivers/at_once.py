@@ -50,5 +50,6 @@ def solve_at_once(
     if solved.status[0] == UNSETTLED:
         return None
     f, g = solved.f, solved.f if problem.own else solved.g
-    dual = dual_of((f, g, solved.f_more, solved.g_more), solved.error[0], solved.mass[0], options.tol, instance)
+    parts = f, g, solved.f_more, solved.g_more
+    dual = dual_of(parts, solved.error[0], solved.mass[0], solved.logit_error[0], options.tol, own=problem.own)
     return Ending(dual, STATUSES[int(solved.status[0])], int(solved.nit[0]), checks_of(solved, 0, options.tol))

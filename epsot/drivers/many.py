@@ -90,9 +90,9 @@ def nothing(batch: Batch, rows: Layout, columns: Layout) -> Solved:
     xp, device, count = batch.place.xp, batch.place.device, math.prod(batch.shape)
     empty = [xp.zeros(z.total, dtype=xp.float64, device=device) for z in (rows, columns) * 2]
     none = np.full(count, UNSETTLED, np.int64)
-    zero = np.zeros(count)
+    zero, nothing = np.zeros(count), np.empty(0)
     f, g, f_more, g_more = empty
-    return Solved(f, g, f_more, g_more, none, none * 0, zero, zero, zero, zero, none * 0, np.empty(0), np.empty(0))
+    return Solved(f, g, f_more, g_more, none, none * 0, zero, zero, zero, zero, zero, none * 0, nothing, nothing)
 
 
 def engine_of(

@@ -139,8 +139,8 @@ class PaddedBatch:
         checks = [check for history in found.history for check in history]
         return Solved(
             *self.potentials(found, asked.tol, own=own), np.where(fine, found.status, UNSETTLED), found.nit, error,
-            mass, value, start, np.cumsum(lengths) - lengths, np.array([check.marginal_error for check in checks]),
-            np.array([check.eps for check in checks]),
+            found.logit_error, mass, value, start, np.cumsum(lengths) - lengths,
+            np.array([check.marginal_error for check in checks]), np.array([check.eps for check in checks]),
         )  # fmt: skip
 
     def started(self, start: np.ndarray) -> np.ndarray:

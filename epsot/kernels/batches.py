@@ -85,6 +85,7 @@ class Solved(NamedTuple):
     status: Integers
     nit: Integers
     error: Floats
+    logit_error: Floats  # of the exponents in which all but f and g were found, by the rounding of potentials
     mass: Floats  # of the plan
     value: Floats
     start: Floats  # where annealing has started

@@ -234,10 +234,9 @@ class BatchResult(Results):
         error, mass = (
             xp.asarray(float(z[k]), dtype=xp.float64, device=place.device) for z in (solved.error, solved.mass)
         )
-        dual, status = dual_of((f, g, more_f, more_g), error, mass, self.tol, instance), STATUSES[int(solved.status[k])]
-        return SinkhornResult(
-            instance, dual, status, int(solved.nit[k]), checks_of(self.solved, k, self.tol), self.tol,
-        )  # fmt: skip
+        dual = dual_of((f, g, more_f, more_g), error, mass, solved.logit_error[k], self.tol, own=self.own)
+        status, history = STATUSES[int(solved.status[k])], checks_of(solved, k, self.tol)
+        return SinkhornResult(instance, dual, status, int(solved.nit[k]), history, self.tol)
 
     def _filled(self, flat: Array, side: int, name: str, potential: str) -> Array:
         """With the numbers of the items that were solved one by one."""

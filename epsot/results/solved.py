@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 from epsot.costs import Array
 from epsot.kernels.batches import Asked, Floats, Layout, Rules, Solved, Warm
-from epsot.problems.instance import Instance
 from epsot.solver.loop import Check
 from epsot.solver.updates import Dual
 
@@ -30,12 +29,11 @@ class Engine(Protocol):
 
 
 def dual_of(
-    parts: tuple[Array, Array, Array, Array], error: Any, mass: Any, tol: float | None, instance: Instance
+    parts: tuple[Array, Array, Array, Array], error: Any, mass: Any, logit_error: Any, tol: float | None, *, own: bool
 ) -> Dual:
     """What a solve that was made at once has left: f, g, and what extends them, as in `Solved`."""
     f, g, more_f, more_g = parts
-    own = instance.problem.own
-    logit_error = 2 * instance.problem.logit_error(f, g, instance.eps)
+    logit_error = float(logit_error)
     if tol is None:
         base_f, base_g = (more_f, more_f) if own else (more_g, more_f)
         return Dual(f, g, mass=mass, f_map=(f, base_f), g_map=(g, base_g), logit_error=logit_error)

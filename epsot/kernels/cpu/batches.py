@@ -21,6 +21,7 @@ from epsot.kernels.cpu.dense import WIDTH
 from epsot.kernels.cpu.items import (
     ERROR,
     FIRST,
+    LOGIT_ERROR,
     MASS,
     NIT,
     NUMBERS,
@@ -230,12 +231,14 @@ class Batch:
 
         self.over_items(items, work, levels, SWEEPS)
         first, status, nit = (numbers[:, k].astype(np.int64) for k in (FIRST, STATUS, NIT))
-        error, mass, value, started = (numbers[:, k].copy() for k in (ERROR, MASS, VALUE, START))
+        error, rounding, mass, value, started = (numbers[:, k].copy() for k in (ERROR, LOGIT_ERROR, MASS, VALUE, START))
         if asked.max_iter > most:
             status[nit >= most] = UNSETTLED
         found, eps_of = joined(chunks, first)
         made = (None, None) if slopes is NO_SLOPES else slopes
-        return Solved(f, g, f_more, g_more, status, nit, error, mass, value, started, first, found, eps_of, *made)
+        return Solved(
+            f, g, f_more, g_more, status, nit, error, rounding, mass, value, started, first, found, eps_of, *made
+        )
 
     def slopes_at_once(self, asked: Asked) -> bool:
         """Whether the solves leave slopes: while the matrix is there, those of squares take a few sweeps."""

@@ -13,7 +13,18 @@ import numpy as np
 from epsot.kernels.batches import UNSETTLED
 from epsot.kernels.cpu.compiled import compiled, uncounted
 from epsot.kernels.cpu.item_slopes import column_slopes, row_slopes, spread_out
-from epsot.kernels.cpu.items import ERROR, FIRST, MASS, NIT, START, STATUS, VALUE, open_item, start_from
+from epsot.kernels.cpu.items import (
+    ERROR,
+    FIRST,
+    LOGIT_ERROR,
+    MASS,
+    NIT,
+    START,
+    STATUS,
+    VALUE,
+    open_item,
+    start_from,
+)
 from epsot.kernels.cpu.levels import schedule
 from epsot.kernels.cpu.lines import product
 from epsot.kernels.cpu.resident import damping, update_both, update_self
@@ -92,9 +103,8 @@ def _representable(side, f):
 representable = uncounted(_representable)
 
 
-def _resolved(status, f, g, a, b, rules, eps, tol, ends):
-    """Whether the solver would leave it at this: `verification.verified` finds nothing to look at."""
-    error = 2.0 * logit_error(f, g, a, b, eps, ends)
+def _resolved(status, error, f, g, a, b, rules, tol):
+    """Whether the solver would leave it at this error of the exponents: `verification.verified` finds nothing."""
     if not (math.isfinite(error) and representable(a, f) and representable(b, g)):
         return False
     if status != CONVERGED and rules.precision + error > rules.unresolved:
@@ -114,8 +124,8 @@ def _left(count, kept, z, first, out):
 left = uncounted(_left)
 
 
-def _conclude(numbers, p, status, nit, error, mass, value):
-    numbers[p, STATUS], numbers[p, NIT], numbers[p, ERROR] = status, nit, error
+def _conclude(numbers, p, status, nit, error, rounding, mass, value):
+    numbers[p, STATUS], numbers[p, NIT], numbers[p, ERROR], numbers[p, LOGIT_ERROR] = status, nit, error, rounding
     numbers[p, MASS], numbers[p, VALUE] = mass, value
 
 
@@ -145,7 +155,8 @@ def _transport_items(
             room, memory, rules, a, b, levels, count, max_iter, ends, errors[cursor:], eps_of[cursor:]
         )
         f, g, updated = ends.f[chosen], ends.g[chosen], ends.updated[chosen]
-        if status == UNSETTLED or not resolved(status, f, g, a, b, rules, eps, tol, room.ends):
+        rounding = 2.0 * logit_error(f, g, a, b, eps, room.ends)
+        if status == UNSETTLED or not resolved(status, rounding, f, g, a, b, rules, tol):
             continue
         cursor += nit
         c = shift(a, b, f, g) if a.rho == np.inf and b.rho == np.inf else 0.0
@@ -156,7 +167,7 @@ def _transport_items(
             updated[j] -= c
         mass = mass_called_for(a, f)
         value = share_of_value(a, f) + share_of_value(b, g) - eps * (mass - a.mass * b.mass)
-        conclude(numbers, p, status, nit, error, mass, value)
+        conclude(numbers, p, status, nit, error, rounding, mass, value)
         left(a.size, place.kept_a, f, items.first[4, p], out[0])
         left(b.size, place.kept_b, g, items.first[5, p], out[1])
         left(b.size, place.kept_b, updated, items.first[5, p], out[3])
@@ -187,11 +198,13 @@ def _self_items(
             room, memory, rules, a, eps, asked.tol, asked.max_iter, items.warm[p], f, updated, ends.f[2],
             errors[cursor:], eps_of[cursor:],
         )  # fmt: skip
-        if status == UNSETTLED or not resolved(status, f, f, a, a, rules, eps, asked.tol, room.ends):
+        rounding = 2.0 * logit_error(f, f, a, a, eps, room.ends)
+        if status == UNSETTLED or not resolved(status, rounding, f, f, a, a, rules, asked.tol):
             continue
         cursor += nit
         mass = memory.numbers[1]
-        conclude(numbers, p, status, nit, error, mass, 2.0 * share_of_value(a, f) - eps * (mass - a.mass * a.mass))
+        value = 2.0 * share_of_value(a, f) - eps * (mass - a.mass * a.mass)
+        conclude(numbers, p, status, nit, error, rounding, mass, value)
         left(a.size, place.kept_a, f, items.first[4, p], out[0])
         left(a.size, place.kept_a, updated, items.first[4, p], out[2])
         if asked.slopes:
@@ -227,17 +240,18 @@ def _schedule_items(
             update_both(room, a, b, f, g, next_f, next_g, eps)
         mass = mass_of_plan(a, f, next_f, eps)
         error = max(violation_of(a, f, next_f, eps, room, memory), violation_of(b, g, next_g, eps, room, memory))
-        if not math.isfinite(error) or not resolved(SCHEDULE_ENDED, f, g, a, b, rules, eps, -1.0, room.ends):
+        rounding = 2.0 * logit_error(f, g, a, b, eps, room.ends)
+        if not math.isfinite(error) or not resolved(SCHEDULE_ENDED, rounding, f, g, a, b, rules, -1.0):
             continue
         c = shift(a, b, f, g) if a.rho == np.inf and b.rho == np.inf and not own else 0.0
-        value = share_of_value(a, f) + share_of_value(b, g) - eps * (mass - a.mass * b.mass)
-        conclude(numbers, p, SCHEDULE_ENDED, count, error, mass, value)
         for i in range(a.size if c != 0.0 else 0):
             f[i] += c
             past_f[i] += c
         for j in range(b.size if c != 0.0 else 0):
             g[j] -= c
             past_g[j] -= c
+        value = share_of_value(a, f) + share_of_value(b, g) - eps * (mass - a.mass * b.mass)
+        conclude(numbers, p, SCHEDULE_ENDED, count, error, rounding, mass, value)
         left(a.size, place.kept_a, f, items.first[4, p], out[0])
         left(a.size, place.kept_a, past_f, items.first[4, p], out[2])
         if not own:

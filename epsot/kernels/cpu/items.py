@@ -21,8 +21,8 @@ STORED = 3  # the kind of a cost that is given pair by pair
 LEAST_SHARE = 2.0**-40  # of the mass: lighter points are a matter of logarithms
 LIGHT, HEAVY = 2.0**-60, 2.0**60  # masses whose products with everything else are finite in float32
 RANGE = 1e8  # temperatures that a schedule may span: beyond, constants may hide potentials
-STATUS, NIT, ERROR, MASS, VALUE, FIRST, START = range(7)  # of the numbers that are left of an item
-NUMBERS = 7
+STATUS, NIT, ERROR, LOGIT_ERROR, MASS, VALUE, FIRST, START = range(8)  # of the numbers that are left of an item
+NUMBERS = 8
 
 
 class Items(NamedTuple):
