@@ -218,6 +218,13 @@ def as_points(name: str, array: Any, place: Place, *, finite: bool = True, some:
     return points
 
 
+def row_by_row(points: Array, dtype: Any, xp: Any) -> Array:
+    """A copy that lies row by row in memory: sums over it have the same bits however the given array lay there."""
+    if is_numpy_array(points) or is_cupy_array(points):
+        return points.astype(dtype, order="C")
+    return xp.astype(points, dtype)
+
+
 def check_some(name: str, points: Array) -> None:
     """Raise where there are no points."""
     if 0 in points.shape:

@@ -261,3 +261,13 @@ def test_workers(rng: np.random.Generator) -> None:
     one, two = (called(epsot.sinkhorn_divergence, given.together, workers=workers) for workers in (1, 2))
     for name in ARRAYS + NUMBERS:
         assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_weights_that_balancing_makes_uniform_have_a_mass_of_one() -> None:
+    """A single call and an item of a batch: seven times 1 / 7 is not quite 1."""
+    a, b = np.full(3, 1 / 3), np.full(7, np.nextafter(1 / 7, 1))
+    C = np.random.default_rng(4).random((3, 7))
+    alone = epsot.solve(epsot.CostMatrix(C), a, b, eps=0.1)
+    item = epsot.solve(epsot.CostMatrix(np.stack([C, C])), a, b, eps=0.1)[1]
+    assert alone.value == item.value and (alone.g == item.g).all()
+    assert alone.instance.problem.b.mass == item.instance.problem.b.mass

@@ -110,6 +110,18 @@ def test_layout(entry: Any, layout: str) -> None:
     assert_same(entry(*map(make, (X, Y, A, B)), blur=BLUR), entry(X, Y, A, B, blur=BLUR), 1e-13)
 
 
+@pytest.mark.parametrize("cost", ["cosine", "sqeuclidean"])
+def test_points_by_columns_give_the_same_bits(cost: str) -> None:
+    """Of embedded points, too, whose lengths are sums over coordinates."""
+    x, y = rng.normal(size=(20, 17)), rng.normal(size=(25, 17))
+    one, other = (
+        epsot.divergence(epsot.PointCloud(make(x), make(y), cost=cost), eps=0.05)
+        for make in (np.ascontiguousarray, np.asfortranarray)
+    )
+    for name in ("value", "f", "g", "grad_x", "grad_a"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_of_a_matrix(layout: str) -> None:
     """The same for a cost matrix with forbidden pairs."""

@@ -18,6 +18,7 @@ from epsot.arrays import (
     common_place,
     dtype_of_name,
     name_of_dtype,
+    row_by_row,
     to_numpy,
 )
 from epsot.communicator import Communicator, Share
@@ -142,8 +143,8 @@ class PointCloud(Geometry):
                 f"`x` and `y` must have points of the same dimension, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
             )
         self.dtype = xp.result_type(x.dtype, y.dtype)
-        x = xp.astype(x, self.dtype)  # a copy: results outlive changes of the inputs
-        self._set(x, x if same else xp.astype(y, self.dtype))
+        x = row_by_row(x, self.dtype, xp)  # a copy: results outlive changes of the inputs
+        self._set(x, x if same else row_by_row(y, self.dtype, xp))
         if 0 in self.shape:  # of a rank that has none, beside others
             return
         if not np.all(np.isfinite(self._corners)):  # as they are where any coordinate is

@@ -278,7 +278,7 @@ def posed(
     mass_a, mass_b = (mass_of(z if is_given else None, z, xp) for is_given, z in zip(given, (a, b), strict=True))
     if rho[0] is None and rho[1] is None and mass_a != mass_b and not equal:
         b = b * balancing(mass_a, mass_b, rounding, rho_name)
-        mass_b = float(xp.sum(b))
+        mass_b = mass_of(b, b, xp)  # weights may have become uniform
     stored = rho[0] if rho[0] == rho[1] else rho
     sides = (
         (Support.of(a, place) if given[0] else Support(n)).shared(here[0]),
