@@ -231,9 +231,14 @@ def check_arrays(company: Company, batch: Any, item: Any) -> Iterator[str]:
 
 
 def difference(z: np.ndarray, other: np.ndarray) -> float:
-    """The largest, where not both are the same or beyond what numbers hold."""
+    """The largest, where not both are the same, but for a few digits, or beyond what numbers hold."""
     with np.errstate(all="ignore"):
-        same = (z == other) | (np.isnan(z) & np.isnan(other)) | (~np.isfinite(z) & ~np.isfinite(other))
+        same = (
+            (np.abs(z - other) <= 1e-9 * np.abs(other))
+            | (z == other)
+            | (np.isnan(z) & np.isnan(other))
+            | (~np.isfinite(z) & ~np.isfinite(other))
+        )
         return float(np.where(same, 0.0, np.abs(z - other)).max(initial=0.0))
 
 

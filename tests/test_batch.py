@@ -271,3 +271,15 @@ def test_weights_that_balancing_makes_uniform_have_a_mass_of_one() -> None:
     item = epsot.solve(epsot.CostMatrix(np.stack([C, C])), a, b, eps=0.1)[1]
     assert alone.value == item.value and (alone.g == item.g).all()
     assert alone.instance.problem.b.mass == item.instance.problem.b.mass
+
+
+def test_gradients_of_a_schedule_run_once() -> None:
+    """Potentials far from the optimal ones: of a row of a large mass, sums would show their rounding."""
+    x, y = (np.random.default_rng(k).random((12, 3)).astype(np.float32) for k in range(2))
+    weights = np.float32(10.0) ** -np.arange(12, dtype=np.float32)
+    options = {"blur": 1e-3, "tol": None}
+    alone = epsot.sinkhorn_divergence(x, y, weights / weights.sum(), **options)
+    batch = epsot.sinkhorn_divergence(x[None], y[None], weights / weights.sum(), **options)
+    for name in ("grad_x", "grad_y"):
+        one, other = getattr(alone, name), getattr(batch, name)[0]
+        np.testing.assert_allclose(other, one, atol=1e-4 * np.abs(one).max())

@@ -27,6 +27,8 @@ from epsot.kernels.cpu.resident import (
 )
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE
 
+CLEAR = 64.0  # times its weight, what a row may have for its sums to show a difference of points and no rounding
+
 
 def _softmin_anywhere(costs, side, g, scale, line, terms):
     """-log2 sum_j b[j] 2^((g[j] - costs[j]) scale) / scale, around the largest term."""
@@ -218,6 +220,8 @@ def _slope_items(items, room, place, begin, end, extension, base, out):
     extension lies as f does, base as g; of a measure with itself both as f.
     """
     d, centre, most = items.x.shape[1], place.centre, MOST_32 if room.matrix.itemsize == 4 else MOST_64
+    if items.kind == SQUARE:
+        most = CLEAR
     for p in range(begin, end):
         n, m_all, scale = items.sizes[0, p], items.sizes[0 if items.own else 1, p], 1.0 / (LOG_2 * items.eps[p])
         of_f, of_g = items.first[4, p], items.first[4 if items.own else 5, p]
