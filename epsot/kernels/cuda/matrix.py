@@ -11,12 +11,13 @@ from epsot.kernels import reference
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import MATRIX, Pairs
 from epsot.kernels.cuda.clouds import identity, real_name
-from epsot.kernels.cuda.fused import Fused, Operands, on_device
+from epsot.kernels.cuda.fused import Operands, on_device
 from epsot.kernels.cuda.shapes import Shape
+from epsot.kernels.cuda.two_sided import TwoSided
 from epsot.lazy import cached_property
 
 
-class Matrix(Fused, reference.Matrix):
+class Matrix(TwoSided, reference.Matrix):
     """The kernels of a cost matrix, an (n, m) CuPy array, read where it lies; +inf forbids a pair.
 
     Its entries may be float32. The arithmetic is float64: rows and columns may have constants in common, which change

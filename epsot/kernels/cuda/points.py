@@ -11,8 +11,9 @@ from epsot.kernels import reference, tiled
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import Pairs
 from epsot.kernels.cuda.clouds import Cloud, Middle, real_name
-from epsot.kernels.cuda.fused import Fused, Operands, on_device
+from epsot.kernels.cuda.fused import Operands, on_device
 from epsot.kernels.cuda.shapes import WIDTH, Shape
+from epsot.kernels.cuda.two_sided import TwoSided
 from epsot.lazy import cached_property
 
 KINDS = {"square": 0, "euclidean": 1, "cityblock": 2}  # as in forms.cu
@@ -24,7 +25,7 @@ def kind_of(cost: Cost, d: int) -> int:
     return KINDS["cityblock"] if d == 1 and kind == KINDS["euclidean"] else kind
 
 
-class Points(Fused, reference.Points):
+class Points(TwoSided, reference.Points):
     """The kernels of two clouds and a cost that has a `kind`.
 
     Parameters
