@@ -26,13 +26,17 @@ class Matrix(TwoSided, reference.Matrix):
 
     real = "double"
 
+    def __init__(self, C: Array, workers: int | None = None) -> None:
+        super().__init__(C)
+        self.workers = workers
+
     @property
     def device(self) -> Any:
         return self.C.device
 
     @cached_property
     def _transpose(self) -> Matrix:
-        return type(self)(self.C.T)
+        return type(self)(self.C.T, self.workers)
 
     @property
     def T(self) -> Matrix:
@@ -68,7 +72,8 @@ class Matrix(TwoSided, reference.Matrix):
         if 0 in self.shape:
             return self.empty_sum(0.0, self.shape[0])
         v, out = self.vector(v), self.cupy.empty(self.shape[0], dtype=np.float64)
-        return self.reduce("COSTS", v, 1.0, v, out, values=v, scale=1.0)
+        seen = self.comm.seen(v)
+        return self.complete(seen, self.reduce("COSTS", v, 1.0, v, out, values=v, scale=1.0))
 
     @on_device
     def cost_rows(self, rows: slice | Array) -> Any:
