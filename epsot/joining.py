@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import is_numpy_namespace
+from array_api_compat import is_cupy_namespace, is_numpy_namespace
 
-from epsot.communicator import Communicator
+from epsot.arrays import Place
+from epsot.communicator import Communicator, Nccl
 from epsot.problems.instance import joined_weights
+
+
+def serving(comm: Communicator, place: Place) -> Communicator:
+    """These ranks, for the arrays that are at a place: those on a GPU each go by NCCL."""
+
+    def found(host: Communicator) -> Communicator:
+        if is_numpy_namespace(place.xp):
+            return host
+        if not is_cupy_namespace(place.xp):
+            raise TypeError(f"`comm` needs arrays of NumPy, or of CuPy on a GPU for each rank, got {place.xp.__name__}")
+        from epsot.kernels.cuda.modules import unproven
+
+        if not unproven():
+            raise RuntimeError(
+                "`comm` with arrays on GPUs has not been run by a device yet; to try it set EPSOT_UNPROVEN=1 in the "
+                "environment of all ranks, or pass arrays of NumPy"
+            )
+        return Nccl.of(host, place.device)
+
+    return comm.over(found)
 
 
 class Joining:
@@ -20,12 +41,12 @@ class Joining:
     def __call__(self, geometry: Any) -> Any:
         """The geometry of all ranks."""
         a, b = self.weights
-        self.comm.check_equal(geometry=type(geometry).__name__, a=a is None, b=b is None)
+        place, kind = geometry.suited(a, b).place, type(geometry).__name__
+        self.comm.check_equal(geometry=kind, arrays=place.xp.__name__, a=a is None, b=b is None)
+        self.comm = serving(self.comm, place)
         first, second = geometry.shares(self.comm, a, b)
         whole = geometry.joined(first, second)
-        place, supports = geometry.suited(a, b).place, whole.supports
-        if self.comm.size > 1 and not is_numpy_namespace(place.xp):
-            raise TypeError(f"`comm` needs arrays in the memory of the CPU, got those of {place.user.xp.__name__}")
+        supports = whole.supports
         self.here = first.here, second.here
         sides = zip("ab", (a, b), (first, second), supports, strict=True)
         found = [joined_weights(name, z, share, support, place) for name, z, share, support in sides]

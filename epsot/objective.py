@@ -25,6 +25,7 @@ from epsot.communicator import Communicator, Share, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.grid import Grid, support_of
+from epsot.joining import serving
 from epsot.problems.instance import balancing, check_mass, checked_weights, joined_weights, penalties
 from epsot.results.debiased import DivergenceResult
 from epsot.results.hessian import Products
@@ -38,8 +39,9 @@ MOST_STEPS = 1000  # of conjugate gradients, for a product
 
 def joined_clouds(comm: Communicator, y: Any, b: Any, a: Any, x: Any) -> tuple[Any, Any, Any, Any]:
     """Points and weights of all ranks, of those of one; of grids every rank has all."""
-    comm.check_equal(y=type(y).__name__, b=b is None, a=a is None, x=type(x).__name__)
     place = common_place(**{name: z for name, z in (("y", y), ("x", x)) if not isinstance(z, Grid)}, a=a, b=b)
+    comm.check_equal(arrays=place.xp.__name__, y=type(y).__name__, b=b is None, a=a is None, x=type(x).__name__)
+    comm = serving(comm, place)
     found = []
     for name, points, weights in (("y", y, b), ("x", x, a)):
         share: Share | None = None

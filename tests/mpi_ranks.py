@@ -12,7 +12,7 @@ from mpi4py import MPI
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import epsot
-from epsot.communicator import ALONE
+from epsot.communicator import ALONE, as_communicator
 from tests.ranks import OF_POINTS, block, checked, clouds, everything
 
 
@@ -54,8 +54,20 @@ def one_error(comm: Any) -> None:
         assert comm.size == 1 and error is ValueError, "no error"
 
 
+def what_is_kept(comm: Any) -> None:
+    """With the communicator of MPI, whichever solve asks, and not with a duplicate of it."""
+    if comm.size > 1:
+        kept = as_communicator(comm).kept
+        kept["mine"] = comm.rank
+        assert as_communicator(comm).kept is kept and kept["mine"] == comm.rank
+        other = comm.Dup()
+        assert as_communicator(other).kept == {}
+        other.Free()
+
+
 def main(folder: Path) -> None:
     comm = MPI.COMM_WORLD
+    what_is_kept(comm)
     for case in ("balanced", "schedule", "unbalanced", "lengths", "coarse", "matrix"):
         same(case, comm)
     one_file(comm, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,33 +38,61 @@ def everything(result: Any) -> dict[str, Any]:
     return {name: getattr(result, name) for name in names}
 
 
-def checked() -> dict[str, Callable[[Any], Any]]:
-    """Solves by name, each a function of the ranks."""
-    x, y, a, b = clouds(900, 1100)
-    large_x, large_y, _, _ = clouds(3300, 3500, 2)
+def check_same(alone: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    """All ranks have the bits of one process, of their points or of all."""
+    for name, expected in alone.items():
+        parts = [each[name] for each in found]
+        if name in OF_POINTS:
+            assert np.array_equal(np.concatenate(parts), expected, equal_nan=True), name
+            assert parts[0].dtype == expected.dtype
+        else:
+            assert all(np.array_equal(part, expected) for part in parts), name
+
+
+class Sizes(NamedTuple):
+    """How large the problems are."""
+
+    small: tuple[int, int] = (900, 1100)
+    large: tuple[int, int] = (3300, 3500)
+    palette: int = 40000
+    grid: tuple[int, int] = (30, 34)
+
+
+def as_it_is(array: Any) -> Any:
+    return array
+
+
+USUAL = Sizes()
+
+
+def checked(sizes: Sizes = USUAL, given: Callable[[Any], Any] = as_it_is) -> dict[str, Callable[[Any], Any]]:
+    """Solves by name, each a function of the ranks; `given`: a block of numbers as arrays of another library."""
+    x, y, a, b = clouds(*sizes.small)
+    large_x, large_y, _, _ = clouds(*sizes.large, 2)
 
     def of_points(call: Any, x: Any, y: Any, a: Any = None, b: Any = None, dtype: Any = None, **options: Any) -> Any:
         def solve(comm: Any) -> Any:
-            weights = (None if z is None else block(z, comm, 1) for z in (a, b))
-            points = (block(z if dtype is None else z.astype(dtype), comm, 1) for z in (x, y))
+            weights = (None if z is None else given(block(z, comm, 1)) for z in (a, b))
+            points = (given(block(z if dtype is None else z.astype(dtype), comm, 1)) for z in (x, y))
             return call(*points, *weights, comm=comm, **options)
 
         return solve
 
     def of_matrix(comm: Any) -> Any:
         C, C_xx, C_yy = (np.abs(u[:, None] - v) for u, v in ((x[:, 0], y[:, 0]), (x[:, 0],) * 2, (y[:, 0],) * 2))
-        geometry = epsot.CostMatrix(block(C, comm), C_xx=block(C_xx, comm), C_yy=block(C_yy, comm))
-        return epsot.divergence(geometry, block(a, comm), block(b, comm), eps=0.05, comm=comm)
+        C, C_xx, C_yy = (given(block(z, comm)) for z in (C, C_xx, C_yy))
+        weights = (given(block(z, comm)) for z in (a, b))
+        return epsot.divergence(epsot.CostMatrix(C, C_xx=C_xx, C_yy=C_yy), *weights, eps=0.05, comm=comm)
 
     def of_grids(comm: Any) -> Any:
-        grid, rng = epsot.Grid((30, 34), spacing=1 / 30), np.random.default_rng(3)
-        weights = (block(z / z.sum(), comm) for z in rng.random((2, 30, 34)))
+        grid, rng = epsot.Grid(sizes.grid, spacing=1 / 30), np.random.default_rng(3)
+        weights = (given(block(z / z.sum(), comm)) for z in rng.random((2, *sizes.grid)))
         return epsot.sinkhorn(grid, grid, *weights, blur=0.1, comm=comm)
 
     def of_cells(comm: Any) -> Any:
-        labels = [(8 * z[:, 0]).astype(np.int64) for z in (x, y)]
-        parts = (block(z, comm) for z in (x, y))
-        geometry = Multiscale(*parts, labels_x=block(labels[0], comm), labels_y=block(labels[1], comm))
+        labels = (given(block((8 * z[:, 0]).astype(np.int64), comm)) for z in (x, y))
+        parts = (given(block(z, comm)) for z in (x, y))
+        geometry = Multiscale(*parts, **dict(zip(("labels_x", "labels_y"), labels, strict=True)))
         return epsot.solve(geometry, eps=0.05, comm=comm)
 
     return {
@@ -75,7 +103,7 @@ def checked() -> dict[str, Callable[[Any], Any]]:
         "coarse": of_points(epsot.sinkhorn, large_x, large_y, blur=0.03),
         "debiased": of_points(epsot.sinkhorn_divergence, large_x, large_y, dtype=np.float32, blur=0.05),
         "small": of_points(epsot.sinkhorn, x[:AT_ONCE], y[:AT_ONCE], blur=0.1),
-        "palette": of_points(epsot.sinkhorn, x[:8], np.tile(y, (36, 1))[:40000], blur=0.1),
+        "palette": of_points(epsot.sinkhorn, x[:8], np.tile(y, (sizes.palette // len(y), 1)), blur=0.1),
         "matrix": of_matrix,
         "grids": of_grids,
         "cells": of_cells,

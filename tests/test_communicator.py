@@ -11,7 +11,7 @@ import pytest
 
 import epsot
 from epsot.communicator import ALONE, Communicator, Threads, as_communicator
-from tests.ranks import OF_POINTS, block, checked, clouds, everything
+from tests.ranks import block, check_same, checked, clouds, everything
 
 SIZES = [2, 3, 4]
 
@@ -20,15 +20,7 @@ SIZES = [2, 3, 4]
 @pytest.mark.parametrize("case", list(checked()), ids=str)
 def test_the_bits_are_those_of_one_process(case: str, size: int) -> None:
     solve = checked()[case]
-    alone = everything(solve(ALONE))
-    found = Threads.run(size, lambda comm: everything(solve(comm)))
-    for name, expected in alone.items():
-        parts = [each[name] for each in found]
-        if name in OF_POINTS:
-            assert np.array_equal(np.concatenate(parts), expected, equal_nan=True), name
-            assert parts[0].dtype == expected.dtype
-        else:
-            assert all(np.array_equal(part, expected) for part in parts), name
+    check_same(everything(solve(ALONE)), Threads.run(size, lambda comm: everything(solve(comm))))
 
 
 class Counting(Threads):

@@ -23,6 +23,7 @@ import numpy as np
 
 import epsot
 from epsot import kernels
+from epsot.communicator import Threads
 from epsot.costs import HalfSquare
 from epsot.geometry import Multiscale
 from epsot.kernels.cuda import fused, modules, shapes
@@ -30,7 +31,7 @@ from epsot.kernels.cuda import fused, modules, shapes
 DTYPES = {"float32": np.float32, "float64": np.float64}
 SIZES = [10_000, 100_000, 1_000_000]
 DIMENSIONS = [1, 2, 3, 16, 64, 256]
-TABLES = ["kernels", "solves", "bursts", "many", "grids", "peers"]
+TABLES = ["kernels", "solves", "bursts", "many", "grids", "ranks", "peers"]
 SIDES = [256, 1024]  # of images
 OPERATIONS = ["softmin", "softmin_pair", "softmin_self", "apply", "cost_gradient"]
 SOLVES = [1000, 3000, 10_000, 30_000, 100_000]
@@ -40,6 +41,7 @@ SCALINGS = [0.5, 0.7, 0.9]
 EPS = 10.0  # so high that every pair counts: none may be left out
 BLUR = 0.05
 MANY, SMALL_BLUR = [30_000, 100_000, 1_000_000], 0.01  # the last: nearly all pairs are left out, within a second
+RANKS = [30_000, 100_000, 300_000]  # fewer points are shared out by nobody
 MOST_AT_ONCE = 100_000  # points of a solve that is not from coarse to fine
 SPECIAL, FLOAT_OPERATIONS = 16, 128  # of a multiprocessor in a clock
 EXPONENTIAL_64 = 25  # operations, roughly
@@ -381,6 +383,27 @@ def print_grids(cupy, sides):
         print(f"{f'{side} x {side}':<13}{''.join(f'{cell:>12.2e}' for cell in cells)}{nit:>12}", flush=True)
 
 
+def print_ranks(cupy, sizes):
+    """What it costs to be one of several GPUs, without the others: meetings, and NCCL from a device to itself."""
+    from cupy.cuda import nccl
+
+    if not nccl.available:
+        print("\nCuPy has found no NCCL: pip install nvidia-nccl-cu13, or -cu12")
+        return
+    print(f"\nseconds: a debiased value and gradient, alone and as the one rank of NCCL; float32, d = 3, blur {BLUR}")
+    print(f"{'n = m':>9}{'alone':>12}{'one rank':>12}{'ratio':>9}")
+    for n in sizes:
+        x, y = cubes(cupy, n)
+
+        def run(comm, x=x, y=y):
+            with x.device:
+                return seconds(cupy, lambda: solve(x, y, comm=comm), 5)
+
+        with passes(True), bursts(False):
+            alone, (ranked,) = run(None), Threads.run(1, run)
+        print(f"{n:>9}{alone:>12.3e}{ranked:>12.3e}{ranked / alone:>9.3f}", flush=True)
+
+
 def print_peers(cupy, sizes):
     found = peers()
     if not found:
@@ -410,6 +433,7 @@ def main(arguments=None):
     parser.add_argument("--solves", type=int, nargs="+", default=SOLVES)
     parser.add_argument("--small", type=int, nargs="+", default=SMALL)
     parser.add_argument("--many", type=int, nargs="+", default=MANY)
+    parser.add_argument("--ranks", type=int, nargs="+", default=RANKS, help="sizes for the one rank of NCCL")
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="of the images of grids")
     parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
     parser.add_argument("--peers", type=int, nargs="+", help="sizes beside peers; by default those of the solves")
@@ -437,6 +461,8 @@ def main(arguments=None):
             print_many(cupy, options.many[:1] if options.quick else options.many)
         elif table == "grids":
             print_grids(cupy, options.sides[:1] if options.quick else options.sides)
+        elif table == "ranks":
+            print_ranks(cupy, options.ranks[:1] if options.quick else options.ranks)
         else:
             print_peers(cupy, options.peers or solves)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,15 @@ class Mpi(Communicator):
 
     def __init__(self, comm: Any) -> None:
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
+
+    @property
+    def kept(self) -> dict[Any, Any]:
+        """With the communicator of mpi4py, whichever object stands for it, until that is freed."""
+        found: dict[Any, Any] | None = self.comm.Get_attr(attribute())
+        if found is None:
+            found = {}
+            self.comm.Set_attr(attribute(), found)
+        return found
 
     def meet(self, words: Words) -> Words:
         out = np.empty((self.size, len(words)), np.int64)
@@ -32,3 +42,11 @@ class Mpi(Communicator):
         out = np.empty(sum(received), mine.dtype)
         self.comm.Alltoallv([mine, list(sent)], [out, list(received)])
         return out
+
+
+@cache
+def attribute() -> int:
+    """The key of what communicators keep for this package; a duplicate of one starts with nothing."""
+    from mpi4py import MPI
+
+    return MPI.Comm.Create_keyval()

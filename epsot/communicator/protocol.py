@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -69,8 +70,26 @@ class Communicator(Meetings):
 
     def joined(self, block: Array, counts: Sequence[int]) -> Array:
         """The blocks of all, one after the other."""
+        gather = self.sending(block, counts)
         self.agree(SHARED)
-        return self.gather(np.ascontiguousarray(block), counts)
+        return gather()
+
+    def sending(self, mine: Array, counts: Sequence[int]) -> Callable[[], Array]:
+        """A gathering that has all it needs: once the ranks have met, nothing can keep one of them from it."""
+        mine = np.ascontiguousarray(mine)
+        return lambda: self.gather(mine, counts)
+
+    def rows(self, vector: Any, mine: Array, counts: Sequence[int]) -> Array:
+        """The rows of all, of ranks that have come with the same bits of a vector.  (n_r, ...) -> (n, ...)"""
+        gather = self.sending(mine, counts)
+        self.totals(vector)
+        return gather()
+
+    def complete(self, vector: Any, out: Array, order: Array, edges: Sequence[int]) -> Array:
+        """`out` with the rows of all, of which each has made order[begin:end] between two of the edges."""
+        mine = out[order[edges[self.rank] : edges[self.rank + 1]]]
+        out[order] = self.rows(vector, mine, sizes_of(edges))
+        return out
 
     def span(self, count: int) -> tuple[int, int]:
         """The range of this rank, of so many blocks."""
@@ -107,6 +126,15 @@ class Communicator(Meetings):
         """These ranks, where each brings all of what they have."""
         return Whole(self)
 
+    def over(self, make: Callable[[Communicator], Communicator]) -> Communicator:
+        """These ranks by other means, which `make` finds for them."""
+        return make(self)
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What is made once for these ranks."""
+        return {}
+
     def prepare(self, compute: Callable[[], object]) -> None:
         """What all compute while they are together, so that each may ask for it alone."""
         compute()
@@ -139,6 +167,12 @@ class Alone(Communicator):
     def joined(self, block: Array, counts: Sequence[int]) -> Array:
         return block
 
+    def rows(self, vector: Any, mine: Array, counts: Sequence[int]) -> Array:
+        return mine
+
+    def complete(self, vector: Any, out: Array, order: Array, edges: Sequence[int]) -> Array:
+        return out
+
     def span(self, count: int) -> tuple[int, int]:
         return 0, count
 
@@ -149,7 +183,7 @@ class Alone(Communicator):
     def any(self, flag: bool) -> bool:
         return flag
 
-    def totals(self, vector: Array, one: int = 0, other: int = 0) -> tuple[int, int]:
+    def totals(self, vector: Any, one: int = 0, other: int = 0) -> tuple[int, int]:
         return one, other
 
     def gather_rows(self, out: Array, rows: Callable[[int, int], Any], count: int) -> None: ...
@@ -161,6 +195,9 @@ class Alone(Communicator):
         return workers
 
     def whole(self) -> Communicator:
+        return self
+
+    def over(self, make: Callable[[Communicator], Communicator]) -> Communicator:
         return self
 
     def prepare(self, compute: Callable[[], object]) -> None: ...
@@ -190,6 +227,18 @@ class Whole(Communicator):
 
     def exchange(self, mine: Array, sent: Sequence[int], received: Sequence[int]) -> Array:
         return self.comm.exchange(mine, sent, received)
+
+    def sending(self, mine: Array, counts: Sequence[int]) -> Callable[[], Array]:
+        return self.comm.sending(mine, counts)
+
+    def seen(self, vector: Array) -> Any:
+        return self.comm.seen(vector)
+
+    def checksum(self, vector: Any) -> int:
+        return self.comm.checksum(vector)
+
+    def over(self, make: Callable[[Communicator], Communicator]) -> Communicator:
+        return Whole(self.comm.over(make))
 
     def share(self, count: int) -> Share:
         return Share(self, (count,))

@@ -114,7 +114,7 @@ def points(x: Array, y: Array, cost: Cost, workers: int | None = None) -> Any:
         case "cuda":
             from epsot.kernels import cuda
 
-            return cuda.Points(x, y, cost)
+            return cuda.Points(x, y, cost, workers)
         case "cuda by DLPack":
             from epsot.kernels.cuda import exchange
 
@@ -136,14 +136,16 @@ def matrix(C: Array, workers: int | None = None) -> Any:
         case "cuda":
             from epsot.kernels import cuda
 
-            return cuda.Matrix(C)
+            return cuda.Matrix(C, workers)
         case "cuda by DLPack":
             from epsot.kernels.cuda import exchange
 
             return exchange.matrix(C)
     from epsot.kernels import tiled
 
-    return tiled.Matrix(C)
+    matrix = tiled.Matrix(C)
+    matrix.workers = workers
+    return matrix
 
 
 def separable(axes: Any, kind: str, factor: float, place: Place, dtype: Any, workers: int | None = None) -> Any:

@@ -92,7 +92,7 @@ class Dense(Lean):
     shape: tuple[int, int]
     stored = False  # whether `cost_rows` are exact, not computed
     window: int | None = None  # directions that the acceleration keeps, where fewer than usual are enough
-    workers: int | None = None  # threads of the fused CPU kernels, and of the arithmetic between two sweeps
+    workers: int | None = None  # threads on the CPU, of fused kernels and between two sweeps, and the ranks beside them
 
     @property
     def T(self) -> Dense:
@@ -214,7 +214,9 @@ class Matrix(Dense):
 
     @property
     def T(self) -> Matrix:
-        return type(self)(self.C.T)
+        kernel = type(self)(self.C.T)
+        kernel.workers = self.workers
+        return kernel
 
     def cost_rows(self, rows: slice | Array) -> Array:
         xp = array_namespace(self.C)

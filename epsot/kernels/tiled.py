@@ -44,10 +44,9 @@ class Tiled(reference.Dense):
         comm, blocks = ranks_of(self.workers), list(self.blocks())
         begin, end = comm.span(len(blocks))
         mine = self.by_rows(like, compute, *trailing, blocks=blocks[begin:end])
-        comm.totals(like)
         starts = [*(rows.start for rows in blocks), self.shape[0]]
         edges = [starts[cut] for cut in cuts(len(blocks), comm.size)]
-        return comm.gather(mine, sizes_of(edges))
+        return comm.rows(like, mine, sizes_of(edges))
 
     def softmin(self, h: Array, eps: float, guess: Array | None = None) -> Array:
         return self.shared(h, lambda rows: -eps * reference.logsumexp(h[None, :] - self.cost_rows(rows) / eps))

@@ -3,12 +3,15 @@
 Its arrays are no NumPy arrays. NumPy cannot read them (the real ones refuse, too), they mix with none, and each way for
 a number to reach the host is counted in `transfers`, each function of arrays that starts a kernel of CuPy's own in
 `operations`. Devices are labels: a launch, or an operation, on an array that is not on the current device is an error.
+Threads have a current device each, and launches of all of them come one after the other. A copy to the host that does
+not block is done when an event that was recorded later is waited for, and not before.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import types
 from collections import Counter
@@ -39,25 +42,35 @@ FREE = {
 }  # fmt: skip
 
 
+class Here(threading.local):
+    """What a thread is at: the devices it has made current, and copies that it has begun."""
+
+    def __init__(self) -> None:
+        self.devices, self.begun = [0], list[Callable[[], None]]()
+
+
+here = Here()
+launching = threading.Lock()
+
+
 class Device:
     """A label that is current inside `with`."""
 
-    stack: list[int] = [0]  # noqa: RUF012
-
     def __init__(self, device: Any = None) -> None:
-        self.id = Device.stack[-1] if device is None else int(getattr(device, "id", device))
+        self.id = here.devices[-1] if device is None else int(getattr(device, "id", device))
         self.attributes = {
             "MultiProcessorCount": MULTIPROCESSORS, "ClockRate": 1_000_000,  # in kHz
             "CooperativeLaunch": 1, "SingleToDoublePrecisionPerfRatio": 2,
         }  # fmt: skip
         self.compute_capability = "90"
+        self.pci_bus_id = f"0000:{self.id:02x}:00.0"
 
     def __enter__(self) -> Device:
-        Device.stack.append(self.id)
+        here.devices.append(self.id)
         return self
 
     def __exit__(self, *_: object) -> None:
-        Device.stack.pop()
+        here.devices.pop()
 
     def synchronize(self) -> None:
         transfers["synchronize"] += 1
@@ -74,9 +87,9 @@ class Device:
 def unwrap(value: Any) -> Any:
     """The NumPy array behind an array of this module."""
     if isinstance(value, ndarray):
-        if value.device.id != Device.stack[-1]:
+        if value.device.id != here.devices[-1]:
             raise RuntimeError(
-                f"an array on device {value.device.id} is used while device {Device.stack[-1]} is current"
+                f"an array on device {value.device.id} is used while device {here.devices[-1]} is current"
             )
         return value.data_
     if isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind != "V":  # which is a struct
@@ -130,6 +143,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     itemsize = property(lambda self: self.data_.itemsize)
     nbytes = property(lambda self: self.data_.nbytes)
     T = property(lambda self: self._on_own(self.data_.T))
+    data = property(lambda self: types.SimpleNamespace(ptr=self.data_.ctypes.data))
     flags = property(lambda self: self.data_.flags)
 
     def _on_own(self, data: np.ndarray) -> ndarray:
@@ -168,10 +182,15 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         transfers["repr"] += 1
         return repr(self.data_)
 
-    def get(self) -> np.ndarray:
+    def get(self, *, out: np.ndarray | None = None, blocking: bool = True) -> np.ndarray:
         transfers["get"] += 1
         sizes.append(self.size)
-        return self.data_.copy()
+        if blocking:
+            return self.data_.copy()
+        assert out is not None
+        data = self.data_.copy()
+        here.begun.append(lambda: np.copyto(out, data))
+        return out
 
     def _to_host(name: str) -> Any:  # type: ignore[misc]
         def convert(self: Any, *arguments: Any) -> Any:
@@ -251,9 +270,10 @@ class RawKernel:
         assert not enable_cooperative_groups or np.prod(grid) <= MULTIPROCESSORS * RESIDENT
         if enable_cooperative_groups and self.name.startswith(tuple(refused)):
             raise CUDADriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks in cooperative launch")
-        launches.append((self.name, grid, Device.stack[-1]))
+        launches.append((self.name, grid, here.devices[-1]))
         values = [unwrap(argument) for argument in arguments]
-        self.compiled(grid, block, values, together=enable_cooperative_groups)
+        with launching:
+            self.compiled(grid, block, values, together=enable_cooperative_groups)
 
 
 class Stream:
@@ -276,14 +296,26 @@ class Stream:
         pass
 
 
+def get_current_stream() -> types.SimpleNamespace:
+    """That of the current device."""
+    return types.SimpleNamespace(ptr=1 + here.devices[-1])
+
+
 class Event:
     """A moment."""
 
+    def __init__(self, *, disable_timing: bool = False) -> None:
+        self.begun: list[Callable[[], None]] = []
+
     def record(self) -> None:
         self.moment = time.perf_counter()
+        self.begun, here.begun = here.begun, []
 
     def synchronize(self) -> None:
         transfers["synchronize"] += 1
+        for copy in self.begun:
+            copy()
+        self.begun = []
 
 
 def get_elapsed_time(start: Event, end: Event) -> float:
@@ -344,6 +376,7 @@ def make() -> dict[str, types.ModuleType]:
     cuda.Device, cuda.Stream, device.Device = Device, Stream, Device  # type: ignore[attr-defined]
     cuda.driver, driver.CUDADriverError = driver, CUDADriverError  # type: ignore[attr-defined]
     cuda.Event, cuda.get_elapsed_time = Event, get_elapsed_time  # type: ignore[attr-defined]
+    cuda.get_current_stream, cuda.alloc_pinned_memory = get_current_stream, bytearray  # type: ignore[attr-defined]
     cuda.runtime = types.SimpleNamespace(  # type: ignore[attr-defined]
         getDeviceProperties=lambda _: {"name": b"an emulated device"}, driverGetVersion=lambda: 0
     )

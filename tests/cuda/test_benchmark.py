@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda import emulation, fake_cupy
+from tests.cuda import emulation, fake_cupy, fake_nccl
 
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
 
@@ -32,8 +32,8 @@ def script() -> ModuleType:
 def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(script, "peers", dict)
     monkeypatch.setattr(script, "SMALL_BLUR", 0.3)
-    with fake_cupy.installed():
-        sizes = ["--sizes", "40", "--solves", "30", "--small", "20", "--many", "50", "--sides", "3"]
+    with fake_cupy.installed(), fake_nccl.installed():
+        sizes = ["--sizes", "40", "--solves", "30", "--small", "20", "--many", "50", "--sides", "3", "--ranks", "60"]
         script.main(["--no-tests", *sizes, "--dimensions", "1", "3", "16"])
     lines = capsys.readouterr().out.splitlines()
     table = [line.split() for line in lines if line.startswith("float")]
@@ -52,6 +52,8 @@ def test_the_tables_are_printed(script: Any, capsys: Any, monkeypatch: Any) -> N
     (images,) = (line.split() for line in lines if line.startswith("3 x 3"))
     assert all(float(cell) > 0 for cell in images[3:])
     assert len(images) == 3 + 6
+    (ranks,) = (line.split() for line in lines if line.split()[:1] == ["60"])
+    assert all(float(cell) > 0 for cell in ranks) and sum(fake_nccl.calls.values()) > 0
     assert "no peer can be imported: geomloss, or flash_sinkhorn" in lines
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from epsot.communicator import ALONE, Communicator, cuts, ranks_of
 from epsot.costs import Array
 from epsot.kernels.bursts import Marginal
 from epsot.kernels.cuda import shapes
@@ -65,10 +66,21 @@ class Operands(NamedTuple):
     down: int = 0
     right: int = 0
     groups: int = 0  # of tiles that have boxes
+    frame: int = 0  # rows that share what is in x_extra; 0: there is nothing
 
     def arguments(self, h: Array, prepared: Array, scale: float, limit: float) -> tuple[Any, ...]:
         """The first arguments of every kernel."""
-        return (*self[:6], h, prepared, *map(np.int64, self[6:]), np.float64(scale), np.float64(limit))
+        return (*self[:6], h, prepared, *map(np.int64, self[6:12]), np.float64(scale), np.float64(limit))
+
+    def within(self, begin: int, end: int) -> Operands:
+        """The same of the rows of some frames, in their order: all that a block reads of rows is its frame."""
+        if end - begin == self.n:
+            return self
+        x_extra, frame = self.x_extra, self.frame
+        return self._replace(
+            x=self.x[begin:end], x_extra=x_extra[begin // frame : -(-end // frame)] if frame else x_extra,
+            x_order=self.x_order[begin:end], n=end - begin,
+        )  # fmt: skip
 
 
 class Fused(Dense):
@@ -80,13 +92,11 @@ class Fused(Dense):
     factor : the cost is `factor` times its family
     dim : the coordinates of a point; 0: the cost is stored
     wide : whether there are kernels for WIDTH columns of values at once
-    two_sided : whether one sweep for both sides is faster than one for each
     """
 
     factor: float = 1.0
     dim: int = 0
     wide: bool = False
-    two_sided: bool = True
 
     @property
     def cupy(self) -> Any:
@@ -100,12 +110,36 @@ class Fused(Dense):
         raise TypeError("the arrays belong to the subclass")
 
     @property
-    def T(self) -> Fused:
-        raise TypeError("the transpose belongs to the subclass")
-
-    @property
     def operands(self) -> Operands:
         raise TypeError("the operands belong to the subclass")
+
+    @cached_property
+    def comm(self) -> Communicator:
+        """The ranks, a device each, that share the rows; where these are few, each does all of them."""
+        comm, here = ranks_of(self.workers), self.device.id
+        if comm is ALONE:
+            return ALONE
+        fits, ratio = multiprocessors(self.cupy, here), attribute(self.cupy, here, DOUBLE_RATIO)
+        return ALONE if shapes.few(*self.shape, self.dim, self.real, fits, ratio) else comm
+
+    @cached_property
+    def edges(self) -> list[int]:
+        """Where rows in order are cut for the ranks: between frames, so that a block does not know whose it is."""
+        n = self.shape[0]
+        return [min(n, FRAME * cut) for cut in cuts(-(-n // FRAME), self.comm.size)]
+
+    def own(self, operands: Operands) -> Operands:
+        """With the rows of this rank."""
+        rank = self.comm.rank
+        return operands.within(self.edges[rank], self.edges[rank + 1])
+
+    @cached_property
+    def here(self) -> Operands:
+        return self.own(self.operands)
+
+    def complete(self, seen: Any, out: Array) -> Array:
+        """What each rank has found for its rows, with that of all others."""
+        return self.comm.complete(seen, out, self.operands.x_order, self.edges)
 
     def form(self, operation: str) -> Shape:
         """The shape of the kernels of an operation of reduce.cu."""
@@ -124,7 +158,7 @@ class Fused(Dense):
 
     def prepare(self, h: Array, scale: float, operands: Operands) -> Array:
         """The weights of the columns in order, the largest of tiles and groups, and the images of frames of rows."""
-        if operands.groups == 0:
+        if operands.groups == 0 or operands.n == 0:
             return h  # which nobody reads
         cupy, n, m = self.cupy, operands.n, operands.m
         frames = -(-n // FRAME)
@@ -141,13 +175,18 @@ class Fused(Dense):
         columns: int = 1, chunks: int = 1, width: int = 1,
         operands: Operands | None = None, form: Shape | None = None, scale: float | None = None,
     ) -> Array:  # fmt: skip
-        """One launch of a kernel of reduce.cu: `chunks` of the `columns` of `out`, `width` sums a row in each."""
-        cupy, operands = self.cupy, operands or self.operands
+        """One launch of a kernel of reduce.cu: `chunks` of the `columns` of `out`, `width` sums a row in each.
+
+        The rows are those of this rank, if no `operands` say otherwise; the parts of the columns are those of all rows.
+        """
+        cupy, operands = self.cupy, operands or self.here
         form = form or self.form(operation)
         blocks = -(-operands.n // form.rows)
+        if blocks == 0:
+            return out
         parts = 1
         if mode != MARKED:
-            parts = shapes.parts(form, operands.n, operands.m, chunks, multiprocessors(cupy, self.device.id))
+            parts = shapes.parts(form, self.shape[0], operands.m, chunks, multiprocessors(cupy, self.device.id))
         partial = cupy.empty(chunks * parts * (operands.n * width + blocks) if parts > 1 else 1, dtype=np.float64)
         arrived = cupy.zeros(chunks * blocks if parts > 1 else 1, dtype=np.int32)
         scale = LOG2_E * self.factor / eps if scale is None else scale
@@ -189,57 +228,12 @@ class Fused(Dense):
         if 0 in self.shape:
             return self.empty_sum(math.inf, n)
         h, out = self.vector(h), self.cupy.empty(n, dtype=np.float64)
-        prepared = self.prepare(h, LOG2_E * self.factor / eps, self.operands)
+        seen, prepared = self.comm.seen(h), self.prepare(h, LOG2_E * self.factor / eps, self.here)
         if guess is None:
             guess = self.cupy.empty(n, dtype=np.float64)
             self.reduce("SUMS", h, eps, h, guess, prepared=prepared, mode=PEAKS)
-        return self.reduce("SUMS", h, eps, self.vector(guess), out, prepared=prepared, k_scale=LOG2_E / eps)
-
-    @on_device
-    def softmin_pair(self, k: Array, h: Array, eps: float) -> tuple[Array, Array]:
-        if 0 in self.shape:
-            return self.empty_sum(math.inf, self.shape[0]), self.empty_sum(math.inf, self.shape[1])
-        k, h = self.vector(k), self.vector(h)
-        if not (self.two_sided and self.T.two_sided):  # a mean row is guessed to have a mean mass
-            guesses = (eps * (z + math.log(len(z))) for z in (k, h))
-            return self.softmin(h, eps, next(guesses)), self.T.softmin(k, eps, next(guesses))
-        rows, columns = self.plan_sums(k, h, eps, symmetric=False)
-        one, other = self.operands.x_order, self.operands.y_order
-        return self.from_sums(rows, None, one, k, h, eps), self.T.from_sums(columns, None, other, h, k, eps)
-
-    @on_device
-    def softmin_self(self, h: Array, eps: float, guess: Array | None = None) -> Array:
-        if 0 in self.shape:
-            return self.empty_sum(math.inf, self.shape[0])
-        h = self.vector(h)
-        if not self.two_sided:
-            return self.softmin(h, eps, guess)
-        rows, columns = self.plan_sums(h, h, eps, symmetric=True)
-        return self.from_sums(rows, columns, self.operands.x_order, h, h, eps)
-
-    def plan_sums(self, k: Array, h: Array, eps: float, *, symmetric: bool) -> tuple[Array, Array]:
-        """The sums of exp(k[i] + h[j] - C[i, j] / eps) over bands of columns, and over bands of rows."""
-        n, m = self.shape
-        form = self.form("SUMS")
-        band_rows, band_columns = shapes.band(form, n), shapes.band(form, m)
-        row_bands, column_bands = -(-n // band_rows), -(-m // band_columns)
-        rows = self.cupy.zeros((column_bands, n), dtype=np.float64)
-        columns = self.cupy.zeros((row_bands, m), dtype=np.float64)
-        arguments = self.operands.arguments(h, h, LOG2_E * self.factor / eps, 0.0)
-        sizes = (np.int64(band_rows), np.int64(band_columns), np.int32(symmetric))
-        grid = (column_bands, row_bands)
-        launch(self.cupy, f"pair<{form.name}>", grid, form.threads, (*arguments, k, *sizes, rows, columns))
-        return rows, columns
-
-    def from_sums(self, sums: Array, others: Array | None, order: Array, k: Array, h: Array, eps: float) -> Array:
-        """softmin(h, eps) from the sums of the plan of k and h; what is out of range is redone."""
-        n = self.shape[0]
-        out = self.cupy.empty(n, dtype=np.float64)
-        more = np.int64(0 if others is None else others.shape[0])
-        arguments = (sums, np.int64(sums.shape[0]), sums if others is None else others, more, np.int64(n), order, k)
-        grid = (shapes.plain_blocks(n),)
-        launch(self.cupy, "finish", grid, PLAIN_THREADS, (*arguments, np.float64(eps), out))
-        return self.reduce("SUMS", h, eps, k, out, mode=MARKED)
+        self.reduce("SUMS", h, eps, self.vector(guess), out, prepared=prepared, k_scale=LOG2_E / eps)
+        return self.complete(seen, out)
 
     @on_device
     def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
@@ -248,6 +242,7 @@ class Fused(Dense):
             return self.empty_sum(0.0, n, q)
         cupy, operands = self.cupy, self.operands
         k, h, v = self.vector(k), self.vector(h), v.astype(np.float64)
+        seen = self.comm.seen(h)
         # A power of two for each column: float32 has no room for values like 1e-40, which float64 problems may hold.
         exponent = cupy.frexp(cupy.abs(v).max(axis=0))[1]
         dtype = np.float32 if self.real == "float" else np.float64
@@ -265,4 +260,4 @@ class Fused(Dense):
             )  # fmt: skip
             if result is not out:
                 out[:, begin : begin + columns] = result
-        return cupy.ldexp(out, exponent)
+        return cupy.ldexp(self.complete(seen, out), exponent)

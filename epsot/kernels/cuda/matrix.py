@@ -11,12 +11,13 @@ from epsot.kernels import reference
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import MATRIX, Pairs
 from epsot.kernels.cuda.clouds import identity, real_name
-from epsot.kernels.cuda.fused import Fused, Operands, on_device
+from epsot.kernels.cuda.fused import Operands, on_device
 from epsot.kernels.cuda.shapes import Shape
+from epsot.kernels.cuda.two_sided import TwoSided
 from epsot.lazy import cached_property
 
 
-class Matrix(Fused, reference.Matrix):
+class Matrix(TwoSided, reference.Matrix):
     """The kernels of a cost matrix, an (n, m) CuPy array, read where it lies; +inf forbids a pair.
 
     Its entries may be float32. The arithmetic is float64: rows and columns may have constants in common, which change
@@ -25,13 +26,17 @@ class Matrix(Fused, reference.Matrix):
 
     real = "double"
 
+    def __init__(self, C: Array, workers: int | None = None) -> None:
+        super().__init__(C)
+        self.workers = workers
+
     @property
     def device(self) -> Any:
         return self.C.device
 
     @cached_property
     def _transpose(self) -> Matrix:
-        return type(self)(self.C.T)
+        return type(self)(self.C.T, self.workers)
 
     @property
     def T(self) -> Matrix:
@@ -67,7 +72,8 @@ class Matrix(Fused, reference.Matrix):
         if 0 in self.shape:
             return self.empty_sum(0.0, self.shape[0])
         v, out = self.vector(v), self.cupy.empty(self.shape[0], dtype=np.float64)
-        return self.reduce("COSTS", v, 1.0, v, out, values=v, scale=1.0)
+        seen = self.comm.seen(v)
+        return self.complete(seen, self.reduce("COSTS", v, 1.0, v, out, values=v, scale=1.0))
 
     @on_device
     def cost_rows(self, rows: slice | Array) -> Any:

@@ -2,8 +2,8 @@
 // logits are most of the work, so not for Near. A block goes over a band of rows and a band of columns, and its sums
 // are its own until `finish` adds up the bands in order. The bands are few, so memory stays a multiple of n + m.
 //
-// symmetric: rows and columns are one support and k is h. Only the bands on and right of the diagonal are visited;
-// those on it one-sided. Atomic sums would visit no fewer pairs, and their order, so the bits of the result, would
+// first > 0: rows and columns are one support and k is h, and the rows begin with band first - 1, of which there are
+// those of one of several devices. Only the bands on and right of the diagonal are visited; those on it one-sided. Atomic sums would visit no fewer pairs, and their order, so the bits of the result, would
 // be left to chance.
 constexpr double SHIFT = 40;  // plans have entries like 1e-20: sums from 1e-30 to 1e18 are in the window
 constexpr double LARGEST_PLAN = LARGEST * 1099511627776.0;  // 2^100
@@ -107,14 +107,15 @@ __global__ void __launch_bounds__(Form::THREADS, 1)
 pair(const typename Form::entry* x, const typename Form::entry* y, const double* x_extra, const double* y_extra,
      const Index* x_order, const Index* y_order, const double* h, const double* prepared, const Index n, const Index m,
      const Index d, const Index down, const Index right, const Index groups, const double scale, const double,
-     const double* k, const Index band_rows, const Index band_columns, const int symmetric, double* row_sums,
+     const double* k, const Index band_rows, const Index band_columns, const int first, double* row_sums,
      double* column_sums)
 {
     typedef typename Form::real T;
     __shared__ typename Form::Shared of_form;
     __shared__ typename TwoSided<Form>::Shared of_sums;
-    if (symmetric && blockIdx.y > blockIdx.x) return;
-    const bool two_sided = !symmetric || blockIdx.y < blockIdx.x;
+    const Index diagonal = Index(blockIdx.y) + first - 1;
+    if (first && diagonal > blockIdx.x) return;
+    const bool two_sided = !first || diagonal < blockIdx.x;
     const Source<typename Form::entry> source = {
         x, y, x_extra, y_extra, x_order, y_order, h, prepared, n, m, d, down, right, groups, scale};
     const Index begin = band_columns * blockIdx.x, end = smaller(begin + band_columns, m);

@@ -11,8 +11,9 @@ from epsot.kernels import reference, tiled
 from epsot.kernels.cuda import shapes
 from epsot.kernels.cuda.bursts import Pairs
 from epsot.kernels.cuda.clouds import Cloud, Middle, real_name
-from epsot.kernels.cuda.fused import Fused, Operands, on_device
-from epsot.kernels.cuda.shapes import WIDTH, Shape
+from epsot.kernels.cuda.fused import Operands, on_device
+from epsot.kernels.cuda.shapes import FRAME, WIDTH, Shape
+from epsot.kernels.cuda.two_sided import TwoSided
 from epsot.lazy import cached_property
 
 KINDS = {"square": 0, "euclidean": 1, "cityblock": 2}  # as in forms.cu
@@ -24,7 +25,7 @@ def kind_of(cost: Cost, d: int) -> int:
     return KINDS["cityblock"] if d == 1 and kind == KINDS["euclidean"] else kind
 
 
-class Points(Fused, reference.Points):
+class Points(TwoSided, reference.Points):
     """The kernels of two clouds and a cost that has a `kind`.
 
     Parameters
@@ -32,9 +33,10 @@ class Points(Fused, reference.Points):
     x, y : (n, d), (m, d) CuPy arrays, both float32 or both float64, on one device
         Not modified; copied only if not C-contiguous.
     cost : Cost
+    workers : the ranks that share the rows, if there are others
     """
 
-    def __init__(self, x: Array, y: Array, cost: Cost) -> None:
+    def __init__(self, x: Array, y: Array, cost: Cost, workers: int | None = None) -> None:
         import cupy
 
         with x.device:
@@ -43,11 +45,11 @@ class Points(Fused, reference.Points):
             y = x if shared else cupy.ascontiguousarray(y)
             middle = Middle(x, y)
             cloud = Cloud(x, middle)
-            self._join(cloud, cloud if shared else Cloud(y, middle), cost)
+            self._join(cloud, cloud if shared else Cloud(y, middle), cost, workers)
 
-    def _join(self, x_cloud: Cloud, y_cloud: Cloud, cost: Cost) -> None:
+    def _join(self, x_cloud: Cloud, y_cloud: Cloud, cost: Cost, workers: int | None) -> None:
         reference.Points.__init__(self, x_cloud.points, y_cloud.points, cost)
-        self.x_cloud, self.y_cloud = x_cloud, y_cloud
+        self.x_cloud, self.y_cloud, self.workers = x_cloud, y_cloud, workers
         self.dim = int(self.x.shape[1])
         self.factor, self.kind = float(cost.factor), kind_of(cost, self.dim)
 
@@ -57,7 +59,7 @@ class Points(Fused, reference.Points):
 
     def _with(self, x_cloud: Cloud, y_cloud: Cloud) -> Points:
         other = object.__new__(type(self))
-        other._join(x_cloud, y_cloud, self.cost_function)
+        other._join(x_cloud, y_cloud, self.cost_function, self.workers)
         return other
 
     @cached_property
@@ -72,7 +74,7 @@ class Points(Fused, reference.Points):
         """The kernel of x with itself; what was prepared for x is shared, unless that has a middle between x and y."""
         if self.x_cloud.near:
             return self._with(self.x_cloud, self.x_cloud)
-        return type(self)(self.x, self.x, self.cost_function)
+        return type(self)(self.x, self.x, self.cost_function, self.workers)
 
     @on_device
     def at(self, points: Array) -> Points:
@@ -90,12 +92,16 @@ class Points(Fused, reference.Points):
             return self.centred_operands
         groups = shapes.groups(self.shape[1])
         boxes = y.boxes if groups else y.frames  # which nobody reads
-        return Operands(x.sorted, y.sorted, x.frames, boxes, x.order, y.order, *self.shape, self.dim, groups=groups)
+        return Operands(
+            x.sorted, y.sorted, x.frames, boxes, x.order, y.order, *self.shape, self.dim, groups=groups, frame=FRAME,
+        )  # fmt: skip
 
     @cached_property
     def centred_operands(self) -> Operands:
         x, y = self.x_cloud, self.y_cloud
-        return Operands(x.centred, y.centred, x.squares, y.squares, x.plain_order, y.plain_order, *self.shape, self.dim)
+        return Operands(
+            x.centred, y.centred, x.squares, y.squares, x.plain_order, y.plain_order, *self.shape, self.dim, frame=1,
+        )  # fmt: skip
 
     def pairs(self) -> Pairs:
         clouds = self.x_cloud.points64, self.y_cloud.points64
@@ -127,10 +133,10 @@ class Points(Fused, reference.Points):
         if 0 in (*self.shape, d):
             return self.empty_sum(0.0, n, d)
         out = self.cupy.empty((n, d), dtype=np.float64)
-        width, chunks = (d, 1) if self.x_cloud.near else (WIDTH, -(-d // WIDTH))
-        return self.reduce(
-            "SLOPES", self.vector(h), eps, self.vector(k), out, columns=d, chunks=chunks, width=1 + width
-        )
+        h, (width, chunks) = self.vector(h), (d, 1) if self.x_cloud.near else (WIDTH, -(-d // WIDTH))
+        seen = self.comm.seen(h)
+        self.reduce("SLOPES", h, eps, self.vector(k), out, columns=d, chunks=chunks, width=1 + width)
+        return self.complete(seen, out)
 
     @on_device
     def cost_apply(self, v: Array) -> Array:
@@ -141,9 +147,10 @@ class Points(Fused, reference.Points):
         v = self.vector(v)
         if self.kind == KINDS["square"]:
             return self._square_moments(v)
-        out = self.cupy.empty(n, dtype=np.float64)
-        form = shapes.tiled(self.real, self.kind, 4)
-        return self.reduce("COSTS", v, 1.0, v, out, values=v, operands=self.centred_operands, form=form, scale=1.0)
+        seen, out = self.comm.seen(v), self.cupy.empty(n, dtype=np.float64)
+        form, operands = shapes.tiled(self.real, self.kind, 4), self.centred_operands
+        self.reduce("COSTS", v, 1.0, v, out, values=v, operands=self.own(operands), form=form, scale=1.0)
+        return self.comm.complete(seen, out, operands.x_order, self.edges)
 
     def _square_moments(self, v: Array) -> Array:
         """factor / 2 sum_j |x_i - y_j|^2 v_j = factor / 2 (|x_i|^2 sum v - 2 <x_i, sum v y> + sum v |y|^2), centred."""

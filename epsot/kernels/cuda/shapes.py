@@ -151,15 +151,20 @@ def band(shape: Shape, n: int) -> int:
     return -(-units // BANDS) * unit
 
 
-def bursts(n: int, m: int, d: int, real: str, multiprocessors: int, double_ratio: int) -> bool:
-    """Whether many steps are worth a launch of their own. double_ratio: by which a device is slower in float64."""
+def few(n: int, m: int, d: int, real: str, multiprocessors: int, double_ratio: int) -> bool:
+    """Whether a sum takes no longer than what is around it. double_ratio: by which a device is slower in float64."""
 
     def operations(d: int, real: str, double_ratio: int) -> int:  # of a pair; other d than 2 and 3 wait for coordinates
         return ((2 if d in (2, 3) else 6) * d + 5 + (0 if real == "float" else 25)) * double_ratio
 
     most = BURST_PAIRS * multiprocessors * operations(3, "float", 2)
-    few = n * m * operations(d, real, double_ratio) <= most and (d > 0 or n * m <= BURST_ENTRIES)
-    return 0 < n <= BURST_LONGEST and 0 < m <= BURST_LONGEST and few
+    return n * m * operations(d, real, double_ratio) <= most
+
+
+def bursts(n: int, m: int, d: int, real: str, multiprocessors: int, double_ratio: int) -> bool:
+    """Whether many steps are worth a launch of their own."""
+    sides = 0 < n <= BURST_LONGEST and 0 < m <= BURST_LONGEST
+    return sides and few(n, m, d, real, multiprocessors, double_ratio) and (d > 0 or n * m <= BURST_ENTRIES)
 
 
 def burst_blocks(n: int, m: int, multiprocessors: int) -> int:
