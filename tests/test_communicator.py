@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from tests.ranks import OF_POINTS, block, checked, clouds, everything
 SIZES = [2, 3, 4]
 
 
+@cache
+def of_one_process(case: str) -> dict[str, Any]:
+    return everything(checked()[case](ALONE))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", list(checked()), ids=str)
 def test_the_bits_are_those_of_one_process(case: str, size: int) -> None:
-    solve = checked()[case]
-    alone = everything(solve(ALONE))
+    solve, alone = checked()[case], of_one_process(case)
     found = Threads.run(size, lambda comm: everything(solve(comm)))
     for name, expected in alone.items():
         parts = [each[name] for each in found]
