@@ -86,6 +86,15 @@ def slopes(function: Callable[[np.ndarray], Any], at: np.ndarray, step: float = 
     return out
 
 
+def has_slopes(gradient: Any, function: Callable[[np.ndarray], Any], at: np.ndarray, tolerance: float) -> None:
+    """Central differences along three directions, in each of which every entry of `at` moves by a step up or down."""
+    step, rng = 5e-6, np.random.default_rng(3)
+    for _ in range(3):
+        along = rng.choice([-1.0, 1.0], at.shape)
+        difference = float(function(at + step * along)) - float(function(at - step * along))
+        close(np.sum(np.asarray(gradient) * along), difference / (2 * step), tolerance)
+
+
 def up_to_constant(values: Any) -> np.ndarray:
     """The values less their mean: what is left of a balanced weight gradient."""
     values = np.asarray(values)

@@ -7,10 +7,12 @@ import gc
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+import llvmlite.binding
 import numba
 import numpy as np
 import pytest
@@ -18,14 +20,36 @@ import pytest
 from epsot import kernels
 from epsot.kernels.cpu.compiled import sources_stamp
 from epsot.kernels.cuda import modules
+from tests.libraries import large_first
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What `tests/cuda` compiles is kept in pytest's cache, which `pytest --cache-clear` empties."""
+    """What `tests/cuda` and JAX compile is kept in pytest's cache, which `pytest --cache-clear` empties."""
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("EPSOT_EMULATION", str(config.cache.mkdir("epsot-compiled")))  # type: ignore[union-attr]
+        keep_programs_of_jax(config)
         if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput"):
             compile_ahead(config)
+
+
+def keep_programs_of_jax(config: pytest.Config) -> None:
+    """All of them, by the processor that they are for: by default JAX keeps none that took less than a second."""
+    processor = llvmlite.binding.get_host_cpu_name() + llvmlite.binding.get_host_cpu_features().flatten()
+    folder = config.cache.mkdir(f"epsot-jax-{zlib.crc32(processor.encode()):08x}")  # type: ignore[union-attr]
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    large_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are in memory until the end: no collection need look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 def compile_ahead(config: pytest.Config) -> None:
@@ -42,13 +66,13 @@ def compile_ahead(config: pytest.Config) -> None:
 
 
 def give_memory_back() -> None:
-    """That of programs which JAX has compiled: hundreds of small ones for arrays that NumPy has no view of."""
+    """That of programs which JAX has compiled, hundreds of small ones, and what the allocator holds for later."""
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
-        if sys.platform == "linux":
-            with suppress(OSError, AttributeError):  # another library than glibc
-                ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="module", autouse=True)

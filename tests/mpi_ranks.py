@@ -16,9 +16,15 @@ from epsot.communicator import ALONE, as_communicator
 from tests.ranks import OF_POINTS, block, checked, clouds, everything
 
 
-def same(case: str, comm: Any) -> None:
+def of_one_process(cases: tuple[str, ...], comm: Any) -> dict[str, dict[str, Any]]:
+    """What each solve finds alone; the ranks share them out."""
+    mine = {case: everything(checked()[case](ALONE)) for case in cases[comm.rank :: comm.size]}
+    return {case: found for part in comm.allgather(mine) for case, found in part.items()}
+
+
+def same(case: str, alone: dict[str, Any], comm: Any) -> None:
     """The bits of one process, of all that a result knows."""
-    alone, found = everything(checked()[case](ALONE)), everything(checked()[case](comm))
+    found = everything(checked()[case](comm))
     for name, expected in alone.items():
         parts = comm.allgather(found[name])
         if name in OF_POINTS:
@@ -68,8 +74,9 @@ def what_is_kept(comm: Any) -> None:
 def main(folder: Path) -> None:
     comm = MPI.COMM_WORLD
     what_is_kept(comm)
-    for case in ("balanced", "schedule", "unbalanced", "lengths", "coarse", "matrix"):
-        same(case, comm)
+    cases = ("balanced", "schedule", "unbalanced", "lengths", "coarse", "matrix")
+    for case, alone in of_one_process(cases, comm).items():
+        same(case, alone, comm)
     one_file(comm, folder)
     one_error(comm)
     clouds_of_all = [clouds(20 + k, 20)[0] for k in range(5)]

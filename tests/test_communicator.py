@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from tests.ranks import block, check_same, checked, clouds, everything
 SIZES = [2, 3, 4]
 
 
+@cache
+def of_one_process(case: str) -> dict[str, Any]:
+    return everything(checked()[case](ALONE))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", list(checked()), ids=str)
 def test_the_bits_are_those_of_one_process(case: str, size: int) -> None:
-    solve = checked()[case]
-    check_same(everything(solve(ALONE)), Threads.run(size, lambda comm: everything(solve(comm))))
+    check_same(of_one_process(case), Threads.run(size, lambda comm: everything(checked()[case](comm))))
 
 
 class Counting(Threads):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import array_api_strict as strict
@@ -116,14 +117,18 @@ def of_clouds(result: Any, points: Any) -> dict[str, Any]:
     }
 
 
+@cache
+def ours_of_clouds(entry: Any, p: int, reach: Any) -> tuple[Any, dict[str, Any]]:
+    ours = entry(X, Y, A, B, blur=0.6, p=p, reach=reach, **EXACT)
+    return ours, of_any(ours) | of_clouds(ours, POINTS)
+
+
 @pytest.mark.parametrize("entry", [epsot.sinkhorn, epsot.sinkhorn_divergence])
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("reach", [None, 1.5, (None, 0.8)])
 def test_clouds(home: Home, entry: Any, p: int, reach: Any) -> None:
-    options = {"blur": 0.6, "p": p, "reach": reach, **EXACT}
-    ours = entry(X, Y, A, B, **options)
-    theirs = entry(*map(home.array, (X, Y, A, B)), **options)
-    desired = of_any(ours) | of_clouds(ours, POINTS)
+    ours, desired = ours_of_clouds(entry, p, reach)
+    theirs = entry(*map(home.array, (X, Y, A, B)), blur=0.6, p=p, reach=reach, **EXACT)
     for name, value in (of_any(theirs) | of_clouds(theirs, home.array(POINTS))).items():
         home.check(value, desired[name], message=name)
     assert theirs.success
@@ -153,15 +158,21 @@ def test_named_costs(home: Home, cost: str) -> None:
         home.check(value, desired[name], message=name)
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_coarse_to_fine(home: Home, d: int) -> None:
-    """Cells are sorted, summed and carried in the library and on the device of the points."""
+@cache
+def ours_of_cells(d: int) -> tuple[Any, dict[str, Any]]:
+    """The points, the options, and what comes of them."""
     several = np.random.default_rng(d)
     x, y, a = several.random((120, d)), several.random((100, d)), several.random(120)
     options: dict[str, Any] = {"eps": 0.05, "tol": 1e-11, "max_iter": 5000}
     ours = epsot.divergence(Multiscale(x, y), a / a.sum(), **options)
-    theirs = epsot.divergence(Multiscale(home.array(x), home.array(y)), home.array(a / a.sum()), **options)
-    desired = of_any(ours) | of_clouds(ours, x[:3])
+    return (x, y, a / a.sum(), options), of_any(ours) | of_clouds(ours, x[:3])
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_coarse_to_fine(home: Home, d: int) -> None:
+    """Cells are sorted, summed and carried in the library and on the device of the points."""
+    (x, y, a, options), desired = ours_of_cells(d)
+    theirs = epsot.divergence(Multiscale(home.array(x), home.array(y)), home.array(a), **options)
     for name, value in (of_any(theirs) | of_clouds(theirs, home.array(x[:3]))).items():
         home.check(value, desired[name], atol=1e-8, message=name)
     assert theirs.success

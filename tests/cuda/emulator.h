@@ -1,10 +1,10 @@
 // Runs CUDA kernels on the CPU, for tests: g++ -std=c++17 -fopenmp -fPIC -shared -include emulator.h unit.cpp
 //
 // Each CUDA thread is a fiber, each block of threads belongs to one thread of the system. A warp runs until all of
-// its lanes wait at a barrier of the block or have returned; lanes meet at every shuffle. So shared memory,
-// barriers, votes and shuffles work, and where a barrier is missing the result depends on the order in which lanes
-// run: run every kernel in both orders and demand the same bits. A barrier that only some lanes of a warp reach, and
-// a stack overflow, abort.
+// its lanes wait at a barrier of the block or have returned; lanes meet at every shuffle, and each hands over to the
+// next. So shared memory, barriers, votes and shuffles work, and where a barrier is missing the result depends on the
+// order in which lanes run: run every kernel in both orders and demand the same bits. A barrier that only some lanes of
+// a warp reach, and a stack overflow, abort.
 //
 // With -fsanitize=thread every lane is a thread to the sanitizer, ordered with others by what CUDA promises alone:
 // the barriers of its block, and a fence before an atomic operation with a fence after one that saw it. Shuffles order
@@ -61,7 +61,6 @@ struct alignas(16) double2 { double x, y; };
 
 namespace emulator {
 
-enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, DONE };
 constexpr uint64_t CANARY = 0x0123456789abcdefull;
 
 #ifdef PORTABLE_FIBERS
@@ -102,15 +101,17 @@ inline char launched, finished;
 inline int widest = 1;  // threads of the system, of all launches
 inline thread_local char met[2], block_begun, block_done;
 
+struct Fiber;
 struct Warp {
-    uint64_t slot[32];
+    Fiber* lanes;
+    uint32_t ready, at_warp, at_block;  // lanes, as bits: those in none have returned
+    uint64_t slot[2][32];               // of two shuffles in turn: who is at one has read what the last but one left
     char met[2];
 };
 struct Fiber {
     Context context;
     Warp* warp;
-    unsigned index, votes, barriers, warp_barriers;
-    State state;
+    unsigned index, votes, shuffles, barriers, warp_barriers;
     std::unique_ptr<char[]> stack;  // never filled: of each, memory has the pages that are used
     void* sanitized = nullptr;
     bool fenced;     // before what it does next
@@ -135,16 +136,54 @@ EMULATOR_PUBLIC inline void emulator_set_order(int value) { order = value; }
     std::abort();
 }
 
-EMULATOR_UNSEEN inline void leave(State state)
+EMULATOR_UNSEEN inline void switch_to(Context& from, Context& to)
+{
+#ifdef PORTABLE_FIBERS
+    swapcontext(&from, &to);
+#else
+    emulator_switch(&from, to);
+#endif
+}
+
+EMULATOR_UNSEEN inline Fiber& next_of(Warp& warp)
+{
+    return warp.lanes[order ? 31 - __builtin_clz(warp.ready) : __builtin_ctz(warp.ready)];
+}
+
+EMULATOR_UNSEEN inline void become(Fiber& fiber)
+{
+    current = &fiber;
+    thread_index = {fiber.index, 0, 0};
+    sanitized_switch(fiber.sanitized);
+}
+
+EMULATOR_UNSEEN inline void check_stack(const Fiber& fiber)
+{
+    uint64_t canary;
+    memcpy(&canary, fiber.stack.get(), sizeof canary);
+    if (canary != CANARY) fail("stack overflow in a kernel");
+}
+
+// Hand over to the next lane of the warp that can go on, or to the scheduler if there is none.
+EMULATOR_UNSEEN inline void leave(uint32_t Warp::* place)
 {
     Fiber& fiber = *current;
-    fiber.state = state;
-    sanitized_switch(sanitized_scheduler);
-#ifdef PORTABLE_FIBERS
-    swapcontext(&fiber.context, &scheduler);
-#else
-    emulator_switch(&fiber.context, scheduler);
-#endif
+    Warp& warp = *fiber.warp;
+    const uint32_t bit = 1u << (fiber.index & 31);
+    check_stack(fiber);
+    warp.ready &= ~bit;
+    if (place) warp.*place |= bit;
+    if (!warp.ready && warp.at_warp) {
+        if (warp.at_block) fail("some lanes of a warp are at a barrier of the block, others at a shuffle");
+        warp.ready = std::exchange(warp.at_warp, 0);
+    }
+    if (!warp.ready) {
+        sanitized_switch(sanitized_scheduler);
+        switch_to(fiber.context, scheduler);
+    } else if (Fiber& next = next_of(warp); &next != &fiber) {
+        become(next);
+        switch_to(fiber.context, next.context);
+    }
 }
 
 // Two orders take turns, so that who leaves a barrier is not ordered with who has come to the next one.
@@ -152,7 +191,7 @@ EMULATOR_UNSEEN inline void meet_block()
 {
     char& order = met[current->barriers++ % 2];
     release(order);
-    leave(AT_BLOCK_BARRIER);
+    leave(&Warp::at_block);
     acquire(order);
 }
 
@@ -160,7 +199,7 @@ EMULATOR_UNSEEN inline void meet_warp()
 {
     char& order = current->warp->met[current->warp_barriers++ % 2];
     release(order);
-    leave(AT_WARP_BARRIER);
+    leave(&Warp::at_warp);
     acquire(order);
 }
 
@@ -170,7 +209,7 @@ EMULATOR_UNSEEN inline void run_fiber()
     entry(entry_argument);
     release(block_done);
     release(finished);
-    leave(DONE);
+    leave(nullptr);
 }
 
 EMULATOR_UNSEEN inline void start(Fiber& fiber, size_t stack_size)
@@ -190,77 +229,52 @@ EMULATOR_UNSEEN inline void start(Fiber& fiber, size_t stack_size)
     for (int k = 0; k < 6; ++k) *--top = nullptr;
     fiber.context = top;
 #endif
-    fiber.state = READY;
-    fiber.votes = fiber.barriers = fiber.warp_barriers = 0;
+    fiber.votes = fiber.shuffles = fiber.barriers = fiber.warp_barriers = 0;
     fiber.fenced = false;
     fiber.observed = nullptr;
     if (!fiber.sanitized) fiber.sanitized = sanitized_lane();
 }
 
-EMULATOR_UNSEEN inline void resume(Fiber& fiber)
+// Until every lane waits at a barrier of the block, or has returned.
+EMULATOR_UNSEEN inline void run_warp(Warp& warp)
 {
-    current = &fiber;
-    thread_index = {fiber.index, 0, 0};
-    sanitized_switch(fiber.sanitized);
-#ifdef PORTABLE_FIBERS
-    swapcontext(&scheduler, &fiber.context);
-#else
-    emulator_switch(&scheduler, fiber.context);
-#endif
-    uint64_t canary;
-    memcpy(&canary, fiber.stack.get(), sizeof canary);
-    if (canary != CANARY) fail("stack overflow in a kernel");
-}
-
-EMULATOR_UNSEEN inline void run_warp(unsigned low, unsigned high)
-{
-    for (;;) {
-        for (unsigned k = 0; k < high - low; ++k) {
-            Fiber& fiber = fibers[order ? high - 1 - k : low + k];
-            if (fiber.state == READY) resume(fiber);
-        }
-        bool at_warp = false, at_block = false;
-        for (unsigned k = low; k < high; ++k) {
-            at_warp |= fibers[k].state == AT_WARP_BARRIER;
-            at_block |= fibers[k].state == AT_BLOCK_BARRIER;
-        }
-        if (at_warp && at_block) fail("some lanes of a warp are at a barrier of the block, others at a shuffle");
-        if (!at_warp) return;
-        for (unsigned k = low; k < high; ++k)
-            if (fibers[k].state == AT_WARP_BARRIER) fibers[k].state = READY;
-    }
+    if (!warp.ready) return;
+    Fiber& first = next_of(warp);
+    become(first);
+    switch_to(scheduler, first.context);
 }
 
 EMULATOR_UNSEEN inline void run_block(unsigned threads, size_t stack_size)
 {
     const unsigned count = (threads + 31) / 32;
+    std::vector<Fiber>& lanes = fibers;  // a thread's own are looked up at every use
+    std::vector<Warp>& all = warps;
     sanitized_scheduler = sanitized_self();
     acquire(launched);
     acquire(block_done);  // the last block of this thread, which had the same shared memory
     release(block_begun);
-    if (fibers.size() < threads) fibers.resize(threads);
-    warps.resize(count);
+    if (lanes.size() < threads) lanes.resize(threads);
+    all.resize(count);
     ballot[0] = ballot[1] = ballot[2] = false;
     for (unsigned k = 0; k < threads; ++k) {
-        fibers[k].index = k;
-        fibers[k].warp = &warps[k / 32];
-        start(fibers[k], stack_size);
+        lanes[k].index = k;
+        lanes[k].warp = &all[k / 32];
+        start(lanes[k], stack_size);
+    }
+    for (unsigned w = 0; w < count; ++w) {
+        all[w].lanes = &lanes[w * 32];
+        all[w].ready = ~0u >> (32 - std::min(32u, threads - w * 32));
+        all[w].at_warp = all[w].at_block = 0;
     }
     for (bool waiting = true; waiting;) {
-        for (unsigned k = 0; k < count; ++k) {
-            const unsigned w = order ? count - 1 - k : k;
-            run_warp(w * 32, std::min(threads, w * 32 + 32));
+        for (unsigned w = 0; w < count; ++w) run_warp(all[order ? count - 1 - w : w]);
+        unsigned at_barrier = 0;
+        for (Warp& warp : all) {
+            warp.ready = std::exchange(warp.at_block, 0);
+            at_barrier += __builtin_popcount(warp.ready);
         }
-        waiting = false;
-        unsigned done = 0;
-        for (unsigned k = 0; k < threads; ++k) {
-            done += fibers[k].state == DONE;
-            if (fibers[k].state == AT_BLOCK_BARRIER) {
-                fibers[k].state = READY;
-                waiting = true;
-            }
-        }
-        if (waiting && done) fail("some threads returned, others wait at a barrier of the block");
+        waiting = at_barrier > 0;
+        if (waiting && at_barrier < threads) fail("some threads returned, others wait at a barrier of the block");
     }
 }
 
@@ -307,17 +321,23 @@ EMULATOR_PUBLIC inline void emulator_forget()
     }
 }
 
+// Every lane shows a number to the others of its warp.
+EMULATOR_UNSEEN inline const uint64_t* show(uint64_t bits)
+{
+    Fiber& fiber = *current;
+    uint64_t* slot = fiber.warp->slot[fiber.shuffles++ % 2];
+    slot[fiber.index & 31] = bits;
+    leave(&Warp::at_warp);
+    return slot;
+}
+
 // The value of another lane, which every lane names for itself.
 template <class T> EMULATOR_UNSEEN inline T shuffle(T value, unsigned from)
 {
     static_assert(sizeof(T) <= 8, "at most 8 bytes a lane");
-    Warp& warp = *current->warp;
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof(T));
-    warp.slot[current->index & 31] = bits;
-    leave(AT_WARP_BARRIER);
-    bits = warp.slot[from & 31];
-    leave(AT_WARP_BARRIER);  // nobody may overwrite a slot before all have read
+    bits = show(bits)[from & 31];
     memcpy(&value, &bits, sizeof(T));
     return value;
 }
@@ -329,12 +349,9 @@ EMULATOR_PUBLIC inline long long emulator_count(int counter) { return counters[c
 
 EMULATOR_UNSEEN inline unsigned warp_ballot(bool vote)
 {
-    Warp& warp = *current->warp;
-    warp.slot[current->index & 31] = vote;
-    leave(AT_WARP_BARRIER);
+    const uint64_t* slot = show(vote);
     unsigned votes = 0;
-    for (int lane = 0; lane < 32; ++lane) votes |= unsigned(warp.slot[lane]) << lane;
-    leave(AT_WARP_BARRIER);
+    for (int lane = 0; lane < 32; ++lane) votes |= unsigned(slot[lane]) << lane;
     return votes;
 }
 
