@@ -14,6 +14,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ Words = NDArray[np.int64]
 
 FINE, FAILED = 0, 1  # how a rank is
 BYTES, COUNTS, SHARED, ROWS, ANY, END = range(6)  # what it has come for
+DEVICE = "device"  # under this name a rank keeps its own
 NUMBERS = 3  # of a rank at a meeting
 SAMPLED = 256  # numbers of a vector that are compared: where steps round otherwise, nearly all differ
 SHOWN = 80  # letters of an option in a message
@@ -82,8 +84,19 @@ class Meetings(ABC):
             )
         return found[:, 2:]
 
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What is made once for these ranks."""
+        return {}
+
+    def check_fit(self) -> None:
+        """Raise where the device of this rank is lost: others wait for what it was to send, and come to no meeting."""
+        if DEVICE in self.kept:
+            self.kept[DEVICE].synchronize()
+
     def report(self, error: BaseException) -> BaseException:
         """Say at the next meeting that this rank has failed; the error with which all end."""
+        self.check_fit()
         try:
             text = pickle.dumps(error)
             pickle.loads(text)

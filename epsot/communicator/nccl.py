@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from epsot.communicator.meetings import COUNTS, SHARED, Array, Words, as_shared, sample
+from epsot.communicator.meetings import COUNTS, DEVICE, SHARED, Array, Words, as_shared, sample
 from epsot.communicator.protocol import Communicator
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # of Linux: tells nodes apart that have one name
@@ -57,7 +57,12 @@ class Nccl(Communicator):
         if key not in host.kept:
             check_apart(numbers)
             host.kept[key] = joined_devices(host, device)
+        host.kept[DEVICE] = device
         return cls(host, *host.kept[key])
+
+    @property
+    def kept(self) -> dict[Any, Any]:
+        return self.host.kept
 
     def meet(self, words: Words) -> Words:
         return self.host.meet(words)

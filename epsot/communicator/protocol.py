@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -130,11 +129,6 @@ class Communicator(Meetings):
         """These ranks by other means, which `make` finds for them."""
         return make(self)
 
-    @cached_property
-    def kept(self) -> dict[Any, Any]:
-        """What is made once for these ranks."""
-        return {}
-
     def prepare(self, compute: Callable[[], object]) -> None:
         """What all compute while they are together, so that each may ask for it alone."""
         compute()
@@ -230,6 +224,10 @@ class Whole(Communicator):
 
     def sending(self, mine: Array, counts: Sequence[int]) -> Callable[[], Array]:
         return self.comm.sending(mine, counts)
+
+    @property
+    def kept(self) -> dict[Any, Any]:
+        return self.comm.kept
 
     def seen(self, vector: Array) -> Any:
         return self.comm.seen(vector)

@@ -330,6 +330,31 @@ def test_what_fails_before_it_is_sent_is_sent_by_none(monkeypatch: pytest.Monkey
     assert len(counts) == 1 and 0 < counts.pop() < 7
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_rank_that_has_lost_its_device_goes_to_no_meeting(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be alone there. `python -m mpi4py` ends the others by its error, as `Threads.run` does."""
+
+    class Lost(RuntimeError):
+        """What CUDA says from then on."""
+
+    def synchronize(device: fake_cupy.Device) -> None:
+        if device.id == 1:
+            raise Lost
+
+    def call(record: Any) -> None:
+        if fake_cupy.Device().id == 1 and record.nit == 3:
+            raise KeyError("the first sign")
+
+    def work(comm: Any) -> None:
+        ranks, points = (comm.whole() if whole else comm), clouds(530, 300)[:2]
+        parts = [on_device(z if whole else block(z, comm)) for z in points]
+        epsot.sinkhorn(*parts, blur=0.3, comm=ranks, callback=call)
+
+    monkeypatch.setattr(fake_cupy.Device, "synchronize", synchronize)
+    with pytest.raises(Lost):
+        on_ranks(3, work)
+
+
 def test_a_callback_of_one_rank_sees_and_stops_all() -> None:
     x, y, _, _ = clouds(530, 300)
     seen: list[Any] = []
