@@ -7,6 +7,7 @@ their power is taken. Lines are padded to a multiple of `WIDTH`: what pads them 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -14,11 +15,12 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from epsot.kernels.cpu.lines import ABREAST, slots, total
-from epsot.kernels.cpu.sweeps import CITYBLOCK, DOUBLE, EUCLIDEAN, SQUARE, Arrays, accumulate, steps
-from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
+from epsot.kernels.cpu.lines import ABREAST, joint, slots
+from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE, Arrays, accumulate, steps
+from epsot.kernels.cpu.vectors import INDEX, INT32, VECTOR_BYTES, Value, Vectors, constant, intrinsic
 
 WIDTH = 32  # numbers: two vectors of float32, or four of float64
+ROWS_OF_PRODUCTS = VECTOR_BYTES // 8
 ABREAST_ROWS = 4  # rows whose products share what is loaded of the other side
 
 
@@ -91,9 +93,9 @@ def powers_of_rows(
                     narrow.store(value, a.at(8, outs[i], j, place))
                     grown = narrow.fma(value, narrow.load(a.at(6, j, place)), builder.load(sums[i][k]))
                     builder.store(grown, sums[i][k])
-        for row, found in zip(rows, sums, strict=True):
-            value = total(narrow, found)
-            builder.store(builder.fpext(value, DOUBLE) if real == types.float32 else value, a.at(9, row))
+        found = Vectors(builder, types.float64, len(rows)).widened(narrow.totals([joint(narrow, each) for each in sums]))
+        for i, row in enumerate(rows):
+            builder.store(builder.extract_element(found, INT32(i)), a.at(9, row))
         return context.get_dummy_value()
 
     return types.void(costs, r, last, scale, heights, g, weights, width, matrix, sums), codegen
@@ -119,54 +121,65 @@ def largest_of_row(typing: Any, costs: Any, i: Any, scale: Any, g: Any, width: A
 
 
 @intrinsic
-def row_products(typing: Any, matrix: Any, r: Any, weights: Any, width: Any, sums: Any) -> Any:
-    """sums[r + i] = sum_j matrix[r + i, j] weights[j] for four rows; sums are float64."""
+def row_products(typing: Any, matrix: Any, begin: Any, end: Any, weights: Any, width: Any, sums: Any) -> Any:
+    """sums[i] = sum_j matrix[i, j] weights[j] for the rows begin, ... < end, and to a multiple of eight; in float64."""
     real = matrix.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Arrays(context, builder, signature, arguments)
-        v = Vectors(builder, real)
-        first = a.values[1]
-        rows = [builder.mul(builder.add(first, INDEX(i)), a.width(0)) for i in range(ABREAST_ROWS)]
+        v, sums = Vectors(builder, real), Vectors(builder, types.float64, ROWS_OF_PRODUCTS)
         places = parts_of(v)[:2]
-        found = [slots(v, len(places)) for _ in rows]
-        with steps(builder, a.values[3], len(places) * v.lanes) as j:
-            for k, place in enumerate(places):
-                weight = v.load(a.at(2, j, place))
-                for row, pair in zip(rows, found, strict=True):
-                    grown = v.fma(v.load(a.at(0, row, j, place)), weight, builder.load(pair[k]))
-                    builder.store(grown, pair[k])
-        for i, pair in enumerate(found):
-            value = total(v, pair)
-            value = builder.fpext(value, DOUBLE) if real == types.float32 else value
-            builder.store(value, a.at(4, first, INDEX(i)))
+        found = [[v.variable() for _ in places] for _ in range(ROWS_OF_PRODUCTS)]
+        with steps(builder, builder.sub(a.values[2], a.values[1]), ROWS_OF_PRODUCTS) as r:
+            first = builder.add(a.values[1], r)
+            rows = [builder.mul(builder.add(first, INDEX(i)), a.width(0)) for i in range(ROWS_OF_PRODUCTS)]
+            for slot in itertools.chain(*found):
+                builder.store(v.constant(0.0), slot)
+            with steps(builder, a.values[4], len(places) * v.lanes) as j:
+                for k, place in enumerate(places):
+                    weight = v.load(a.at(3, j, place))
+                    for row, pair in zip(rows, found, strict=True):
+                        grown = v.fma(v.load(a.at(0, row, j, place)), weight, builder.load(pair[k]))
+                        builder.store(grown, pair[k])
+            sums.store(sums.widened(v.totals([joint(v, pair) for pair in found])), a.at(5, first))
         return context.get_dummy_value()
 
-    return types.void(matrix, r, weights, width, sums), codegen
+    return types.void(matrix, begin, end, weights, width, sums), codegen
 
 
 @intrinsic(prefer_literal=True)
-def add_columns(typing: Any, squared: Any, matrix: Any, r: Any, factors: Any, width: Any, sums: Any) -> Any:
-    """sums[j] += sum of matrix[r + i, j] factors[r + i] over four rows, or of the squares of the entries."""
+def add_columns(
+    typing: Any, squared: Any, matrix: Any, begin: Any, end: Any, factors: Any, width: Any, sums: Any
+) -> Any:
+    """sums[j] += sum of matrix[i, j] factors[i] over the rows begin, ... < end, or of the squares of the entries.
+
+    And over those to a multiple of four. The sums of a stretch of columns stay in registers.
+    """
     real, of_squares = matrix.dtype, constant(squared)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Arrays(context, builder, signature, arguments)
         v = Vectors(builder, real)
-        first = a.values[2]
-        rows = [builder.mul(builder.add(first, INDEX(i)), a.width(1)) for i in range(ABREAST_ROWS)]
-        shares = [v.splat(a.item(3, first, INDEX(i))) for i in range(ABREAST_ROWS)]
         places = parts_of(v)[:2]
-        with steps(builder, a.values[4], len(places) * v.lanes) as j:
-            for place in places:
-                value = v.load(a.at(5, j, place))
-                for row, share in zip(rows, shares, strict=True):
-                    entry = v.load(a.at(1, row, j, place))
-                    value = v.fma(builder.fmul(entry, entry) if of_squares else entry, share, value)
-                v.store(value, a.at(5, j, place))
+        found = [v.variable() for _ in places]
+        count = builder.sub(a.values[3], a.values[2])
+        with steps(builder, a.values[5], len(places) * v.lanes) as j:
+            for slot, place in zip(found, places, strict=True):
+                builder.store(v.load(a.at(6, j, place)), slot)
+            with steps(builder, count, ABREAST_ROWS) as r:
+                first = builder.add(a.values[2], r)
+                for ahead in range(ABREAST_ROWS):
+                    row = builder.add(first, INDEX(ahead))
+                    share, line = v.splat(a.item(4, row)), builder.mul(row, a.width(1))
+                    for slot, place in zip(found, places, strict=True):
+                        entry = v.load(a.at(1, line, j, place))
+                        entry = builder.fmul(entry, entry) if of_squares else entry
+                        builder.store(v.fma(entry, share, builder.load(slot)), slot)
+            for slot, place in zip(found, places, strict=True):
+                v.store(builder.load(slot), a.at(6, j, place))
         return context.get_dummy_value()
 
-    return types.void(squared, matrix, r, factors, width, sums), codegen
+    return types.void(squared, matrix, begin, end, factors, width, sums), codegen
 
 
 @intrinsic

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from epsot.kernels.batches import UNSETTLED
-from epsot.kernels.cpu.compiled import compiled, uncounted
+from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
 from epsot.kernels.cpu.item_slopes import column_slopes, row_slopes, spread_out
 from epsot.kernels.cpu.items import ERROR, FIRST, MASS, NIT, START, STATUS, VALUE, open_item, start_from
 from epsot.kernels.cpu.levels import schedule
@@ -76,7 +76,7 @@ def _share_of_value(side, f):
     return -side.rho * total
 
 
-share_of_value = uncounted(_share_of_value)
+share_of_value = spliced(_share_of_value)
 
 
 def _representable(side, f):
@@ -89,7 +89,7 @@ def _representable(side, f):
     return -least / side.rho < 300.0
 
 
-representable = uncounted(_representable)
+representable = spliced(_representable)
 
 
 def _resolved(status, f, g, a, b, rules, eps, tol, ends):
@@ -102,7 +102,7 @@ def _resolved(status, f, g, a, b, rules, eps, tol, ends):
     return tol < 0.0 or rules.ulps * (rules.precision + error) <= tol
 
 
-resolved = uncounted(_resolved)
+resolved = spliced(_resolved)
 
 
 def _left(count, kept, z, first, out):
@@ -111,7 +111,7 @@ def _left(count, kept, z, first, out):
         out[first + kept[i]] = z[i]
 
 
-left = uncounted(_left)
+left = spliced(_left)
 
 
 def _conclude(numbers, p, status, nit, error, mass, value):
@@ -119,7 +119,7 @@ def _conclude(numbers, p, status, nit, error, mass, value):
     numbers[p, MASS], numbers[p, VALUE] = mass, value
 
 
-conclude = uncounted(_conclude)
+conclude = spliced(_conclude)
 
 
 def _transport_items(

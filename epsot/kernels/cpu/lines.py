@@ -31,10 +31,15 @@ def grow(v: Vectors, slot: Value, part: Value) -> None:
 
 def total(v: Vectors, found: list[Value]) -> Value:
     """The sum of all lanes of some variables."""
+    return v.total(joint(v, found))
+
+
+def joint(v: Vectors, found: list[Value]) -> Value:
+    """The sum of some variables, as many as a power of two."""
     parts = [v.builder.load(slot) for slot in found]
     while len(parts) > 1:
         parts = [v.builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-    return v.total(parts[0])
+    return parts[0]
 
 
 @intrinsic
