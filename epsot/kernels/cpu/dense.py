@@ -93,7 +93,8 @@ def powers_of_rows(
                     narrow.store(value, a.at(8, outs[i], j, place))
                     grown = narrow.fma(value, narrow.load(a.at(6, j, place)), builder.load(sums[i][k]))
                     builder.store(grown, sums[i][k])
-        found = Vectors(builder, types.float64, len(rows)).widened(narrow.totals([joint(narrow, each) for each in sums]))
+        found = narrow.totals([joint(narrow, each) for each in sums])
+        found = Vectors(builder, types.float64, len(rows)).widened(found)
         for i, row in enumerate(rows):
             builder.store(builder.extract_element(found, INT32(i)), a.at(9, row))
         return context.get_dummy_value()

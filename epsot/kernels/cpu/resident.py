@@ -209,9 +209,7 @@ def _alternate(room, a, b, f, g, updated, eps):
         else:
             softmins(room.row_sums, room.row_reference, a.weights, unit, first, BLOCK, f)
             largest = max(largest, factors_of_rows(room, a, f, first, first + BLOCK, scale))
-        add_columns(
-            False, room.matrix, first, min(first + BLOCK, a.size), room.row_weights, b.width, room.column_sums
-        )
+        add_columns(False, room.matrix, first, min(first + BLOCK, a.size), room.row_weights, b.width, room.column_sums)
     if a.rho == np.inf:
         softmins(room.row_sums, room.row_reference, a.weights, unit, 0, width, f)
     columns_from_sums(room, a, b, f, largest, scale, damping(b, eps), updated)
@@ -246,9 +244,7 @@ def _update_both(room, a, b, f, g, new_f, new_g, eps):
     for first in range(0, width, BLOCK):
         rows_ahead(room, a, b, first, first + BLOCK, True, least * b.mass, most, scale)
         largest = max(largest, factors_of_rows(room, a, f, first, first + BLOCK, scale))
-        add_columns(
-            False, room.matrix, first, min(first + BLOCK, a.size), room.row_weights, b.width, room.column_sums
-        )
+        add_columns(False, room.matrix, first, min(first + BLOCK, a.size), room.row_weights, b.width, room.column_sums)
     unit = 1.0 / (scale * damping(a, eps))
     softmins(room.row_sums, room.row_reference, a.weights, unit, 0, width, new_f)
     columns_from_sums(room, a, b, f, largest, scale, damping(b, eps), new_g)
