@@ -145,7 +145,7 @@ def is_batch_of(value: Any, axes: int) -> bool:
         return False
     if isinstance(value, list | tuple):
         if all_numpy(value):
-            return max(map(_NDIM, value)) >= axes
+            return bool(max(map(_NDIM, value)) >= axes)
         arrays = [item.ndim for item in value if is_array_api_obj(item)]
         return axes_of(value) > axes if not arrays else max(arrays) >= axes
     return axes_of(value) > axes

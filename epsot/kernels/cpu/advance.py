@@ -134,7 +134,7 @@ def _advance(
     for now in range(stage, last):
         if now > SUMS and not math.isfinite(totals[SUMS, ERROR]):
             break
-        if now == stage or now != STEP:  # what is known has changed
+        if now != SUMS and (now == stage or now != STEP):  # what is known has changed
             size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, now)
             share = totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0
             known = shares_of(totals, kept, used, gained, slot, share, now, order, shares)
@@ -156,8 +156,7 @@ def _advance(
                     weight, by, here, there, eps, shift, eased, moved, past[chunk, 1], first, count, width, to,
                     residual, lines[0], lines[1],
                 )  # fmt: skip
-                for i in range(known):
-                    products(changes[chunk, order[i]], lines[1], lines[0], width, line, 1 + 2 * order[i])
+                products(changes[chunk], order, known, lines[1], lines[0], width, line, 1)
             elif now == LENGTH and moved:
                 new_direction(
                     weight, pair[chunk], past[chunk], moves[chunk], changes[chunk], order, shares, known, slot, first,

@@ -115,7 +115,7 @@ def _row_slopes(items, p, room, place, a, b, f, g, extension, eps, out):
     least, most = (LEAST_32, MOST_32) if room.matrix.itemsize == 4 else (LEAST_64, MOST_64)
     anew, reach = columns_ahead(room, a, b, f, g, scale)
     for first in range(0, padded(a.size), BLOCK):
-        rows_ahead(room, a, b, first, first + BLOCK, anew, least * reach * b.mass, most, scale)
+        rows_ahead(room, a, b, first, min(first + BLOCK, padded(a.size)), anew, least * reach * b.mass, most, scale)
     for i in range(padded(a.size)):
         z[i] = extension[i] * scale - room.row_reference[i] if i < a.size else 0.0
     powers(z, padded(a.size), v)

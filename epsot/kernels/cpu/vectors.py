@@ -182,7 +182,7 @@ class Vectors:
         return [b.bitcast(b.add(b.bitcast(p, self.bits), s), self.type) for p, s in zip(powers, scales, strict=True)]
 
     def exponentials(self, exponents: list[Value]) -> tuple[list[Value], list[Value]]:
-        """e^x and e^x - 1 for x <= 0 in float64, both right to 1e-15 of themselves; what is not a number stays.
+        """e^x and e^x - 1 for x < 709 in float64, both right to 1e-15 of themselves; what is not a number stays.
 
         e^x is 0 below the normal numbers, -inf included.
         """
