@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from epsot.kernels.batches import UNSETTLED
-from epsot.kernels.cpu.chunks import compare, settle_comparison
+from epsot.kernels.cpu.chunks import compare_weights, settle_comparison
 from epsot.kernels.cpu.compiled import spliced, uncounted
 from epsot.kernels.cpu.dense import add_columns
 from epsot.kernels.cpu.lines import bounds, logarithms, product
@@ -139,7 +139,7 @@ ease = uncounted(_ease)
 def _violation_of(side, f, next_f, eps, room, memory):
     """The marginal error of one side; the mass of the plan is left in numbers[1]."""
     line, slope = memory.partial[0, 0], 1.0 / eps + 1.0 / side.rho
-    compare(side.logs, f, next_f, slope, side.rho, 0, side.width, room.lines[0], room.lines[1], line)
+    compare_weights(side.weights, side.logs, f, next_f, slope, side.rho, side.width, room.lines[0], room.lines[1], line)
     settle_comparison(memory.partial[0, :1], memory.numbers)
     return memory.numbers[0]
 
