@@ -13,6 +13,7 @@ from array_api_compat import is_array_api_obj
 
 from epsot.arrays import (
     LARGEST_LENGTH,
+    all_numpy,
     as_count,
     as_number,
     as_positive,
@@ -255,7 +256,10 @@ def is_picture(array: Any) -> bool:
 def warn_of_pictures(**points: Any) -> None:
     """Say what to write where points look like a picture: its rows would be taken for clouds."""
     for name, given in points.items():
-        pictures = [z for z in (given if isinstance(given, list | tuple) else [given]) if is_picture(z)]
+        listed = given if isinstance(given, list | tuple) else [given]
+        if len(listed) > 1 and all_numpy(listed) and all(dtype.itemsize > 2 for dtype in {z.dtype for z in listed}):
+            continue
+        pictures = [z for z in listed if is_picture(z)]
         for array in pictures[:1]:
             warnings.warn(
                 f"`{name}` of shape {tuple(array.shape)} and dtype {array.dtype} looks like a picture, but is taken "

@@ -30,6 +30,7 @@ LARGEST_LENGTH = 1e150  # its square is a float64
 NUMPY = Library(array_namespace(np.empty(0)), "cpu")
 FLOATS = (np.float32, np.float64)
 HALF = ("float16", "bfloat16")  # promoted to float32
+_SHAPE, _DTYPE, _NDIM = (operator.attrgetter(name) for name in ("shape", "dtype", "ndim"))
 
 
 class Place(NamedTuple):
@@ -128,11 +129,23 @@ def rows_of(value: Any) -> int:
     return len(value) if isinstance(value, list | tuple) else 0
 
 
+def all_numpy(items: Any) -> bool:
+    """Whether these are arrays of NumPy and nothing else: what holds of all of a long list is then found at once."""
+    return set(map(type, items)) == {np.ndarray}
+
+
+def named_items(name: str, items: Any) -> dict[str, Any]:
+    """The items of a list with the names that tell where they are: of arrays of NumPy one stands for all."""
+    return {f"{name}[{k}]": item for k, item in enumerate(items[:1] if all_numpy(items) else items)}
+
+
 def is_batch_of(value: Any, axes: int) -> bool:
     """Whether this is many arrays of so many axes: one with more of them, or a list of such arrays."""
     if value is None:
         return False
     if isinstance(value, list | tuple):
+        if all_numpy(value):
+            return bool(max(map(_NDIM, value)) >= axes)
         arrays = [item.ndim for item in value if is_array_api_obj(item)]
         return axes_of(value) > axes if not arrays else max(arrays) >= axes
     return axes_of(value) > axes
@@ -223,6 +236,16 @@ def row_by_row(points: Array, dtype: Any, xp: Any) -> Array:
     if is_numpy_array(points) or is_cupy_array(points):
         return points.astype(dtype, order="C")
     return xp.astype(points, dtype)
+
+
+def list_of_points(name: str, clouds: Any, place: Place) -> list[Array]:
+    """`as_points` of each of a list, whether they are finite not checked."""
+    if place.xp is NUMPY.xp and all_numpy(clouds):
+        shapes, dtypes = set(map(_SHAPE, clouds)), set(map(_DTYPE, clouds))
+        usual = all(len(shape) == 2 and 0 not in shape for shape in shapes)
+        if usual and all(dtype in FLOATS and dtype.isnative for dtype in dtypes):
+            return list(clouds)
+    return [as_points(f"{name}[{k}]", cloud, place, finite=False) for k, cloud in enumerate(clouds)]
 
 
 def check_some(name: str, points: Array) -> None:

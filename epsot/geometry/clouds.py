@@ -16,7 +16,9 @@ from epsot.arrays import (
     common_place,
     dtype_of_name,
     is_ragged,
+    list_of_points,
     name_of_dtype,
+    named_items,
 )
 from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
@@ -42,7 +44,7 @@ class PointClouds(Geometries):
         arrays: dict[str, Any] = {}
         for name, z in (("x", x), ("y", y)):
             if not isinstance(z, Grid):
-                arrays.update({f"{name}[{k}]": item for k, item in enumerate(z)} if is_ragged(z) else {name: z})
+                arrays.update(named_items(name, z) if is_ragged(z) else {name: z})
         self.place = common_place(**arrays)
         periods = common_periods(*(z if isinstance(z, Grid) else None for z in (x, y)))
         self.cost = as_guest(with_periods(given, periods), self.place)
@@ -77,15 +79,16 @@ class PointClouds(Geometries):
         if isinstance(points, Grid):
             return Rows.of_grid(points, points.points_in(self.place, self.place.xp.float64))
         if is_ragged(points):
-            clouds = [as_points(f"{name}[{k}]", cloud, self.place, finite=False) for k, cloud in enumerate(points)]
+            clouds = list_of_points(name, points, self.place)
             if not clouds:
                 raise ValueError(f"`{name}` must hold at least one cloud, got an empty list")
-            for k, cloud in enumerate(clouds):
-                if cloud.shape[1] != clouds[0].shape[1]:
-                    raise ValueError(
-                        f"`{name}[{k}]` must have points of the dimension of `{name}[0]`, got {cloud.shape[1]} and "
-                        f"{clouds[0].shape[1]} coordinates"
-                    )
+            widths = [cloud.shape[1] for cloud in clouds]
+            if len(set(widths)) > 1:
+                k = next(k for k, d in enumerate(widths) if d != widths[0])
+                raise ValueError(
+                    f"`{name}[{k}]` must have points of the dimension of `{name}[0]`, got {widths[k]} and "
+                    f"{widths[0]} coordinates"
+                )
             xp, dtypes = self.place.xp, {cloud.dtype for cloud in clouds}
             if len(dtypes) > 1:
                 dtype = xp.result_type(*dtypes)

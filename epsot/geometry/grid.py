@@ -226,7 +226,7 @@ def check_dimensions(x: int, y: int) -> None:
 
 def are_many(points: Any) -> bool:
     """Whether an argument stands for many clouds: by leading axes, or as a list."""
-    if isinstance(points, list | tuple) and any(isinstance(item, Grid) for item in points):
+    if isinstance(points, list | tuple) and any(issubclass(kind, Grid) for kind in set(map(type, points))):
         raise TypeError("a list of grids is no batch; many images over one Grid are weights with leading axes")
     return not isinstance(points, Grid) and is_batch_of(points, 2)
 

@@ -8,11 +8,12 @@ the step. Each stage is a pass over the lines of a chunk, or two.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from epsot.kernels.cpu.chunks import ERROR, compare, extent, put_aside, settle_comparison
-from epsot.kernels.cpu.compiled import compiled, uncounted
+from epsot.kernels.cpu.chunks import ERROR, compare, compare_weights, extent, put_aside, settle_comparison
+from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
 from epsot.kernels.cpu.lines import products
 from epsot.kernels.cpu.passes import lengthened, mean, new_direction, residues, stepped
 from epsot.kernels.vectors import BENT, DEPENDENT, LEAP, WINDOW
@@ -107,6 +108,111 @@ def _shares_of(totals, kept, used, gained, slot, share, now, order, shares):
 shares_of = uncounted(_shares_of)
 
 
+class Step(NamedTuple):
+    """What the stages of a step are given."""
+
+    log_b: Any
+    b: Any
+    weights: Any
+    scale: Any
+    g: Any
+    updated: Any
+    result: Any
+    past: Any  # (chunks, 2, length): the last result and its residual
+    moves: Any  # (chunks, ROWS, length)
+    changes: Any
+    eps: float
+    slope: float
+    rho: float
+    mass: float
+    balanced: bool
+    eased: bool
+    moved: bool
+    slot: int
+    pair: Any  # as past: this result
+    start: Any
+    partial: Any
+    totals: Any
+    m: int
+    lines: Any
+    order: Any
+    shares: Any
+
+
+def _aside(step, chunk):
+    """The vectors of a chunk that is not padded, in lines that are; the end of `start` is to be put back."""
+    first, count, width = extent(chunk, step.m)
+    lines = step.lines
+    for z, fill, k in (
+        (step.log_b, -np.inf, 2), (step.b, 0.0, 3), (step.weights, 0.0, 4), (step.scale, 1.0, 5), (step.g, 0.0, 6),
+        (step.updated, 0.0, 7), (step.result, 0.0, 8), (step.start, 0.0, 9),
+    ):  # fmt: skip
+        put_aside(z, first, count, width, fill, lines[k])
+
+
+put_chunk_aside = uncounted(_aside)
+
+
+def _run_stage(step, now, begin, end, aside, size, share, norm, gained, known):
+    """One stage over some chunks; the last of them may lie aside. The stage is a constant: only its part is left."""
+    lines, order, shares = step.lines, step.order, step.shares
+    alone = step.partial.shape[1] == 1
+    for chunk in range(begin, end):
+        first, count, width = extent(chunk, step.m)
+        line, to, residual = step.partial[min(now, PEAK), chunk], step.pair[chunk, 0], step.pair[chunk, 1]
+        logs, plain, weight, by = step.log_b, step.b, step.weights, step.scale
+        here, new, there, way = step.g, step.updated, step.result, step.start
+        if aside and chunk == end - 1:
+            first, logs, plain, weight, by = 0, lines[2], lines[3], lines[4], lines[5]
+            here, new, there, way = lines[6], lines[7], lines[8], lines[9]
+        if now == SUMS:
+            if alone:
+                compare_weights(plain, logs, here, new, step.slope, step.rho, width, lines[0], lines[1], line)
+            else:
+                compare(logs, here, new, step.slope, step.rho, first, width, lines[0], lines[1], line)
+            if step.balanced:
+                line[MEAN] = mean(plain, here, there, step.eps, first, width)
+        elif now == SIZES:
+            shift = step.totals[SUMS, MEAN] / step.mass if step.balanced else 0.0
+            line[0] = residues(
+                weight, by, here, there, step.eps, shift, step.eased, step.moved, step.past[chunk, 1], first, count,
+                width, to, residual, lines[0], lines[1],
+            )  # fmt: skip
+            products(step.changes[chunk], order, known, lines[1], lines[0], width, line, 1)
+        elif now == LENGTH and step.moved:
+            new_direction(
+                weight, step.pair[chunk], step.past[chunk], step.moves[chunk], step.changes[chunk], order, shares,
+                known, step.slot, first, width, way, line,
+            )  # fmt: skip
+        elif now == LENGTH:
+            for j in range(first, first + width):
+                way[j] = 0.0
+        elif now == PEAK:
+            line[0] = lengthened(
+                step.moves[chunk], step.changes[chunk], step.slot, gained, norm, order, shares, known, first, width,
+                way,
+            )  # fmt: skip
+        else:
+            furthest = step.totals[PEAK, 0]
+            stepped(to, 1.0 if furthest <= LEAP * step.eps else LEAP * step.eps / furthest, first, width, way)
+    if now < STEP and end - begin == step.partial.shape[1]:
+        settle(step.partial, step.totals, now)
+
+
+run_stage = spliced(_run_stage)
+
+
+def _open_stage(step, now, rows, oldest, past_size, expected):
+    """What is known before a stage.  -> norms, verdicts, the bits that count, and of how many directions"""
+    size, norm, misled, gained, kept, used = verdict(step.totals, rows, oldest, step.moved, past_size, expected, now)
+    share = step.totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0
+    known = shares_of(step.totals, kept, used, gained, step.slot, share, now, step.order, step.shares)
+    return size, share, norm, misled, gained, used, known
+
+
+open_stage = spliced(_open_stage)
+
+
 def _advance(
     log_b, b, weights, scale, g, updated, result, past, moves, changes, eps, slope, rho, mass, balanced, eased, moved,
     rows, oldest, slot, past_size, expected, pair, start, partial, totals, numbers, m, stage, last, begin, end,
@@ -121,62 +227,32 @@ def _advance(
     The vectors have m numbers, and may be padded as `passes` wants it: else the end of the last chunk is put aside.
     lines (LINES, CHUNK; 2 suffice where all is padded), order (ROWS,) and shares (2, ROWS) are working memory.
     """
-    size, share, norm, misled, gained, kept, used, known = 0.0, 0.0, 0.0, False, False, rows, rows, 0
-    chunk = end - 1
-    first, count, width = extent(chunk, m)
+    step = Step(
+        log_b, b, weights, scale, g, updated, result, past, moves, changes, eps, slope, rho, mass, balanced, eased,
+        moved, slot, pair, start, partial, totals, m, lines, order, shares,
+    )  # fmt: skip
+    first, count, width = extent(end - 1, m)
     aside = first + width > len(g)
     if aside:
-        for z, fill, k in (
-            (log_b, -np.inf, 2), (b, 0.0, 3), (weights, 0.0, 4), (scale, 1.0, 5), (g, 0.0, 6), (updated, 0.0, 7),
-            (result, 0.0, 8), (start, 0.0, 9),
-        ):  # fmt: skip
-            put_aside(z, first, count, width, fill, lines[k])
-    for now in range(stage, last):
-        if now > SUMS and not math.isfinite(totals[SUMS, ERROR]):
-            break
-        if now == stage or now != STEP:  # what is known has changed
-            size, norm, misled, gained, kept, used = verdict(totals, rows, oldest, moved, past_size, expected, now)
-            share = totals[LENGTH, 1] / norm if now > LENGTH and gained else 0.0
-            known = shares_of(totals, kept, used, gained, slot, share, now, order, shares)
-        for chunk in range(begin, end):
-            first, count, width = extent(chunk, m)
-            line, to, residual = partial[min(now, PEAK), chunk], pair[chunk, 0], pair[chunk, 1]
-            logs, plain, weight, by = log_b, b, weights, scale
-            here, new, there, way = g, updated, result, start
-            if aside and chunk == end - 1:
-                first, logs, plain, weight, by = 0, lines[2], lines[3], lines[4], lines[5]
-                here, new, there, way = lines[6], lines[7], lines[8], lines[9]
-            if now == SUMS:
-                compare(logs, here, new, slope, rho, first, width, lines[0], lines[1], line)
-                if balanced:
-                    line[MEAN] = mean(plain, here, there, eps, first, width)
-            elif now == SIZES:
-                shift = totals[SUMS, MEAN] / mass if balanced else 0.0
-                line[0] = residues(
-                    weight, by, here, there, eps, shift, eased, moved, past[chunk, 1], first, count, width, to,
-                    residual, lines[0], lines[1],
-                )  # fmt: skip
-                for i in range(known):
-                    products(changes[chunk, order[i]], lines[1], lines[0], width, line, 1 + 2 * order[i])
-            elif now == LENGTH and moved:
-                new_direction(
-                    weight, pair[chunk], past[chunk], moves[chunk], changes[chunk], order, shares, known, slot, first,
-                    width, way, line,
-                )  # fmt: skip
-            elif now == LENGTH:
-                for j in range(first, first + width):
-                    way[j] = 0.0
-            elif now == PEAK:
-                line[0] = lengthened(
-                    moves[chunk], changes[chunk], slot, gained, norm, order, shares, known, first, width, way
-                )
-            else:
-                furthest = totals[PEAK, 0]
-                stepped(to, 1.0 if furthest <= LEAP * eps else LEAP * eps / furthest, first, width, way)
-        if now < STEP and end - begin == partial.shape[1]:
-            settle(partial, totals, now)
+        put_chunk_aside(step, end - 1)
+    size, share, norm, misled, gained, used, known = 0.0, 0.0, 0.0, False, False, rows, 0
+    if stage <= SUMS:
+        run_stage(step, SUMS, begin, end, aside, size, share, norm, gained, known)
+    finite = math.isfinite(totals[SUMS, ERROR])
+    if finite and stage <= SIZES < last:
+        size, share, norm, misled, gained, used, known = open_stage(step, SIZES, rows, oldest, past_size, expected)
+        run_stage(step, SIZES, begin, end, aside, size, share, norm, gained, known)
+    if finite and stage <= LENGTH < last:
+        size, share, norm, misled, gained, used, known = open_stage(step, LENGTH, rows, oldest, past_size, expected)
+        run_stage(step, LENGTH, begin, end, aside, size, share, norm, gained, known)
+    if finite and stage <= PEAK < last:
+        size, share, norm, misled, gained, used, known = open_stage(step, PEAK, rows, oldest, past_size, expected)
+        run_stage(step, PEAK, begin, end, aside, size, share, norm, gained, known)
+    if finite and stage <= STEP < last:
+        if stage == STEP:
+            size, share, norm, misled, gained, used, known = open_stage(step, STEP, rows, oldest, past_size, expected)
+        run_stage(step, STEP, begin, end, aside, size, share, norm, gained, known)
     if aside:
-        first, count, width = extent(end - 1, m)
         for j in range(count):
             start[first + j] = lines[9, j]
     if begin == 0 and last == STAGES:

@@ -11,13 +11,14 @@ import math
 import numpy as np
 
 from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
-from epsot.kernels.cpu.lines import LINE, largest, misses, sum_of_exponentials
+from epsot.kernels.cpu.lines import LINE, largest, misses, misses_of_weights, sum_of_exponentials
 from epsot.kernels.cpu.passes import exponents
 from epsot.kernels.reference import MAX_EXPONENT
 
 CHUNK = 1024  # points: the three lines that a kernel needs stay in the L1 cache
 TOP, MISSED, OF_PLAN, CALLED_FOR = range(4)  # of a comparison of p and m
 ERROR, MASS = range(2)  # what follows from these
+MODERATE, HEAVIEST = 100.0, 1e200  # exponents and masses whose powers and products are float64
 
 
 def _density(log_b, g, eps, out, begin, end):
@@ -62,6 +63,18 @@ def _compare(log_a, f, next_f, slope, rho, first, width, exponent, larger, line)
 
 
 compare = spliced(_compare)
+
+
+def _compare_weights(weights, log_a, f, next_f, slope, rho, width, exponent, larger, line):
+    """`compare` of one chunk whose weights are at hand: in balanced transport one exponential then serves both."""
+    furthest = np.inf
+    if rho == np.inf:
+        furthest = misses_of_weights(weights, f, next_f, slope, width, line, TOP)
+    if furthest > MODERATE or not 1.0 / HEAVIEST < line[CALLED_FOR] < HEAVIEST:
+        compare(log_a, f, next_f, slope, rho, 0, width, exponent, larger, line)
+
+
+compare_weights = spliced(_compare_weights)
 
 
 def _settle_comparison(partial, out):

@@ -7,6 +7,7 @@ their power is taken. Lines are padded to a multiple of `WIDTH`: what pads them 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -14,17 +15,19 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from epsot.kernels.cpu.lines import ABREAST, slots, total
-from epsot.kernels.cpu.sweeps import CITYBLOCK, DOUBLE, EUCLIDEAN, SQUARE, Arrays, accumulate, steps
-from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, constant, intrinsic
+from epsot.kernels.cpu.lines import ABREAST, LINE, STRETCH, joint, slots, stretches
+from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE, Arrays, accumulate, steps
+from epsot.kernels.cpu.vectors import INDEX, INT32, VECTOR_BYTES, Value, Vectors, constant, intrinsic
 
-WIDTH = 32  # numbers: two vectors of float32, or four of float64
+WIDTH = LINE  # numbers: one vector of float32, or two of float64
+ROWS_OF_PRODUCTS = VECTOR_BYTES // 8
+COLUMNS_OF_PRODUCTS = 4  # vectors, each a chain of additions
 ABREAST_ROWS = 4  # rows whose products share what is loaded of the other side
 
 
 def parts_of(v: Vectors) -> list[Value]:
-    """Where the vectors of a stretch of `WIDTH` numbers begin."""
-    return [INDEX(begin) for begin in range(0, WIDTH, v.lanes)]
+    """Where the vectors of a stretch of numbers begin."""
+    return [INDEX(begin) for begin in range(0, STRETCH, v.lanes)]
 
 
 @intrinsic(prefer_literal=True)
@@ -37,21 +40,23 @@ def costs_of(typing: Any, kind: Any, x: Any, i: Any, lines: Any, factor: Any, wi
         d, row = a.width(1), a.values[2]
         factor = v.splat(a.values[4])
         sums = slots(v, ABREAST)
-        with steps(builder, a.values[5], ABREAST * v.lanes) as j:
-            places = [INDEX(part * v.lanes) for part in range(ABREAST)]
+
+        @stretches(v, a.values[5])
+        def sum_up(places: list[Value]) -> None:
             for slot in sums:
                 builder.store(v.constant(0.0), slot)
             with steps(builder, d, 1) as k:
                 here = v.splat(a.item(1, builder.mul(row, d), k))
                 line = builder.mul(k, a.width(3))
-                for slot, place in zip(sums, places, strict=True):
-                    there = v.load(a.at(3, line, j, place))
+                for slot, j in zip(sums, places, strict=False):
+                    there = v.load(a.at(3, line, j))
                     how = CITYBLOCK if metric == CITYBLOCK else EUCLIDEAN
                     builder.store(accumulate(v, how, builder.load(slot), here, there), slot)
-            for slot, place in zip(sums, places, strict=True):
+            for slot, j in zip(sums, places, strict=False):
                 value = builder.load(slot)
                 value = builder.fmul(v.sqrt(value) if metric == EUCLIDEAN else value, factor)
-                v.store(value, a.at(6, builder.mul(row, a.width(6)), j, place))
+                v.store(value, a.at(6, builder.mul(row, a.width(6)), j))
+
         return context.get_dummy_value()
 
     assert metric in (SQUARE, EUCLIDEAN, CITYBLOCK)
@@ -66,7 +71,7 @@ def powers_of_rows(
     """matrix[i, j] = 2^(heights[i] + g[j] - scale costs[i, j]), sums[i] = sum_j matrix[i, j] weights[j], of four rows.
 
     Behind `last` that row is made again. Clamped to the largest finite number: a sum with such a term is one that
-    nobody trusts. Two rows at a time fill the registers, and the sums of lanes of four wait for each other less.
+    nobody trusts. Two rows at a time fill the registers.
     """
     real = matrix.dtype
 
@@ -74,26 +79,30 @@ def powers_of_rows(
         a = Arrays(context, builder, signature, arguments)
         narrow = Vectors(builder, real)
         v = Vectors(builder, types.float64, narrow.lanes)
-        end, factor, places = a.values[2], v.splat(builder.fneg(a.values[3])), parts_of(narrow)
+        end, factor = a.values[2], v.splat(builder.fneg(a.values[3]))
         ahead = [builder.add(a.values[1], INDEX(i)) for i in range(ABREAST_ROWS)]
         rows = [builder.select(builder.icmp_signed("<", row, end), row, end) for row in ahead]
         lines, outs = ([builder.mul(row, a.width(side)) for row in rows] for side in (0, 8))
         lifts = [v.splat(a.item(4, row)) for row in rows]
-        sums = [slots(narrow, len(places)) for _ in rows]
-        with steps(builder, a.values[7], WIDTH) as j:
+        sums = [slots(narrow, STRETCH // narrow.lanes) for _ in rows]
+
+        @stretches(narrow, a.values[7])
+        def take(places: list[Value]) -> None:
             for pair in (range(k, k + 2) for k in range(0, ABREAST_ROWS, 2)):
                 at = [(i, k, place) for i in pair for k, place in enumerate(places)]
                 exponents = []
                 for i, _, place in at:
-                    top = builder.fadd(v.load(a.at(5, j, place)), lifts[i])
-                    exponents.append(narrow.narrowed(v.fma(v.load(a.at(0, lines[i], j, place)), factor, top)))
+                    top = builder.fadd(v.load(a.at(5, place)), lifts[i])
+                    exponents.append(narrow.narrowed(v.fma(v.load(a.at(0, lines[i], place)), factor, top)))
                 for (i, k, place), value in zip(at, narrow.exp2(exponents, True), strict=True):
-                    narrow.store(value, a.at(8, outs[i], j, place))
-                    grown = narrow.fma(value, narrow.load(a.at(6, j, place)), builder.load(sums[i][k]))
+                    narrow.store(value, a.at(8, outs[i], place))
+                    grown = narrow.fma(value, narrow.load(a.at(6, place)), builder.load(sums[i][k]))
                     builder.store(grown, sums[i][k])
-        for row, found in zip(rows, sums, strict=True):
-            value = total(narrow, found)
-            builder.store(builder.fpext(value, DOUBLE) if real == types.float32 else value, a.at(9, row))
+
+        found = narrow.totals([joint(narrow, each) for each in sums])
+        found = Vectors(builder, types.float64, len(rows)).widened(found)
+        for i, row in enumerate(rows):
+            builder.store(builder.extract_element(found, INT32(i)), a.at(9, row))
         return context.get_dummy_value()
 
     return types.void(costs, r, last, scale, heights, g, weights, width, matrix, sums), codegen
@@ -107,66 +116,90 @@ def largest_of_row(typing: Any, costs: Any, i: Any, scale: Any, g: Any, width: A
         a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
         line, factor = builder.mul(a.values[1], a.width(0)), v.splat(builder.fneg(a.values[2]))
         best = slots(v, ABREAST, float("-inf"))
-        with steps(builder, a.values[4], ABREAST * v.lanes) as j:
-            for part, slot in enumerate(best):
-                place = INDEX(part * v.lanes)
-                value = v.fma(v.load(a.at(0, line, j, place)), factor, v.load(a.at(3, j, place)))
+
+        @stretches(v, a.values[4])
+        def compare(places: list[Value]) -> None:
+            for slot, j in zip(best, places, strict=False):
+                value = v.fma(v.load(a.at(0, line, j)), factor, v.load(a.at(3, j)))
                 builder.store(v.maximum(value, builder.load(slot)), slot)
-        one, two, three, four = (builder.load(slot) for slot in best)
-        return v.largest(v.maximum(v.maximum(one, two), v.maximum(three, four)))
+
+        return v.largest(functools.reduce(v.maximum, [builder.load(slot) for slot in best]))
 
     return types.float64(costs, i, scale, g, width), codegen
 
 
 @intrinsic
-def row_products(typing: Any, matrix: Any, r: Any, weights: Any, width: Any, sums: Any) -> Any:
-    """sums[r + i] = sum_j matrix[r + i, j] weights[j] for four rows; sums are float64."""
+def row_products(typing: Any, matrix: Any, begin: Any, end: Any, weights: Any, width: Any, sums: Any) -> Any:
+    """sums[i] = sum_j matrix[i, j] weights[j] for the rows begin, ... < end, and to a multiple of eight; in float64."""
     real = matrix.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Arrays(context, builder, signature, arguments)
-        v = Vectors(builder, real)
-        first = a.values[1]
-        rows = [builder.mul(builder.add(first, INDEX(i)), a.width(0)) for i in range(ABREAST_ROWS)]
-        places = parts_of(v)[:2]
-        found = [slots(v, len(places)) for _ in rows]
-        with steps(builder, a.values[3], len(places) * v.lanes) as j:
-            for k, place in enumerate(places):
-                weight = v.load(a.at(2, j, place))
-                for row, pair in zip(rows, found, strict=True):
-                    grown = v.fma(v.load(a.at(0, row, j, place)), weight, builder.load(pair[k]))
-                    builder.store(grown, pair[k])
-        for i, pair in enumerate(found):
-            value = total(v, pair)
-            value = builder.fpext(value, DOUBLE) if real == types.float32 else value
-            builder.store(value, a.at(4, first, INDEX(i)))
+        v, sums = Vectors(builder, real), Vectors(builder, types.float64, ROWS_OF_PRODUCTS)
+        found = [[v.variable() for _ in range(2)] for _ in range(ROWS_OF_PRODUCTS)]
+        with steps(builder, builder.sub(a.values[2], a.values[1]), ROWS_OF_PRODUCTS) as r:
+            first = builder.add(a.values[1], r)
+            rows = [builder.mul(builder.add(first, INDEX(i)), a.width(0)) for i in range(ROWS_OF_PRODUCTS)]
+            for slot in (slot for pair in found for slot in pair):
+                builder.store(v.constant(0.0), slot)
+
+            @stretches(v, a.values[4])
+            def add(places: list[Value], rows: list[Value] = rows) -> None:
+                for k, place in enumerate(places):
+                    weight = v.load(a.at(3, place))
+                    for row, pair in zip(rows, found, strict=True):
+                        grown = v.fma(v.load(a.at(0, row, place)), weight, builder.load(pair[k % 2]))
+                        builder.store(grown, pair[k % 2])
+
+            sums.store(sums.widened(v.totals([joint(v, pair) for pair in found])), a.at(5, first))
         return context.get_dummy_value()
 
-    return types.void(matrix, r, weights, width, sums), codegen
+    return types.void(matrix, begin, end, weights, width, sums), codegen
 
 
 @intrinsic(prefer_literal=True)
-def add_columns(typing: Any, squared: Any, matrix: Any, r: Any, factors: Any, width: Any, sums: Any) -> Any:
-    """sums[j] += sum of matrix[r + i, j] factors[r + i] over four rows, or of the squares of the entries."""
+def add_columns(
+    typing: Any, squared: Any, matrix: Any, begin: Any, end: Any, factors: Any, width: Any, sums: Any
+) -> Any:
+    """sums[j] += sum of matrix[i, j] factors[i] over the rows begin, ... < end, or of the squares of the entries.
+
+    And over those to a multiple of four. The sums of a stretch of columns stay in registers, and all that are left
+    behind the whole ones are one stretch: a column alone waits for itself.
+    """
     real, of_squares = matrix.dtype, constant(squared)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a = Arrays(context, builder, signature, arguments)
         v = Vectors(builder, real)
-        first = a.values[2]
-        rows = [builder.mul(builder.add(first, INDEX(i)), a.width(1)) for i in range(ABREAST_ROWS)]
-        shares = [v.splat(a.item(3, first, INDEX(i))) for i in range(ABREAST_ROWS)]
-        places = parts_of(v)[:2]
-        with steps(builder, a.values[4], len(places) * v.lanes) as j:
-            for place in places:
-                value = v.load(a.at(5, j, place))
-                for row, share in zip(rows, shares, strict=True):
-                    entry = v.load(a.at(1, row, j, place))
-                    value = v.fma(builder.fmul(entry, entry) if of_squares else entry, share, value)
-                v.store(value, a.at(5, j, place))
+        found = [v.variable() for _ in range(COLUMNS_OF_PRODUCTS)]
+        count, width = builder.sub(a.values[3], a.values[2]), a.values[5]
+
+        def side_by_side(slots: list[Value], j: Value) -> None:
+            places = [builder.add(j, INDEX(part * v.lanes)) for part in range(len(slots))]
+            for slot, place in zip(slots, places, strict=True):
+                builder.store(v.load(a.at(6, place)), slot)
+            with steps(builder, count, ABREAST_ROWS) as r:
+                for ahead in range(ABREAST_ROWS):
+                    row = builder.add(builder.add(a.values[2], r), INDEX(ahead))
+                    share, line = v.splat(a.item(4, row)), builder.mul(row, a.width(1))
+                    for slot, place in zip(slots, places, strict=True):
+                        entry = v.load(a.at(1, line, place))
+                        entry = builder.fmul(entry, entry) if of_squares else entry
+                        builder.store(v.fma(entry, share, builder.load(slot)), slot)
+            for slot, place in zip(slots, places, strict=True):
+                v.store(builder.load(slot), a.at(6, place))
+
+        whole = builder.and_(width, INDEX(-COLUMNS_OF_PRODUCTS * v.lanes))
+        with steps(builder, whole, COLUMNS_OF_PRODUCTS * v.lanes) as j:
+            side_by_side(found, j)
+        left = builder.sub(width, whole)
+        for few in range(1, COLUMNS_OF_PRODUCTS):
+            if few * v.lanes % WIDTH == 0:
+                with builder.if_then(builder.icmp_signed("==", left, INDEX(few * v.lanes))):
+                    side_by_side(found[:few], whole)
         return context.get_dummy_value()
 
-    return types.void(squared, matrix, r, factors, width, sums), codegen
+    return types.void(squared, matrix, begin, end, factors, width, sums), codegen
 
 
 @intrinsic
@@ -183,24 +216,24 @@ def factors_around(
         a, narrow = Arrays(context, builder, signature, arguments), Vectors(builder, real)
         v = Vectors(builder, types.float64, narrow.lanes)
         first, factor, zero = a.values[4], v.splat(a.values[1]), v.constant(0.0)
-        places = parts_of(narrow)
-        found = [slots(v, len(places)) for _ in range(2)]
-        with steps(builder, a.values[5], WIDTH) as step:
-            j = builder.add(first, step)
-            weights = [v.load(a.at(3, j, place)) for place in places]
+        found = [slots(v, STRETCH // v.lanes) for _ in range(2)]
+
+        @stretches(v, a.values[5])
+        def take(places: list[Value]) -> None:
+            places = [builder.add(first, place) for place in places]
+            weights = [v.load(a.at(3, place)) for place in places]
             exponents = []
             for k, place in enumerate(places):
-                value = builder.fsub(builder.fmul(v.load(a.at(0, j, place)), factor), v.load(a.at(2, j, place)))
+                value = builder.fsub(builder.fmul(v.load(a.at(0, place)), factor), v.load(a.at(2, place)))
                 value = builder.select(builder.fcmp_ordered(">", weights[k], zero), value, zero)
                 exponents.append(value)
                 for slots_of, part in zip(found, (value, builder.fsub(zero, value)), strict=True):
                     builder.store(v.maximum(part, builder.load(slots_of[k])), slots_of[k])
             for place, weight, value in zip(places, weights, v.exp2(exponents, True), strict=True):
-                narrow.store(narrow.narrowed(builder.fmul(weight, value)), a.at(7, j, place))
+                narrow.store(narrow.narrowed(builder.fmul(weight, value)), a.at(7, place))
+
         for k, slots_of in enumerate(found):
-            best = builder.load(slots_of[0])
-            for slot in slots_of[1:]:
-                best = v.maximum(best, builder.load(slot))
+            best = functools.reduce(v.maximum, [builder.load(slot) for slot in slots_of])
             builder.store(v.largest(best), a.at(6, INDEX(k)))
         return context.get_dummy_value()
 
@@ -239,20 +272,19 @@ def inverses(typing: Any, sums: Any, weights: Any, first: Any, width: Any, out: 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, narrow = Arrays(context, builder, signature, arguments), Vectors(builder, real)
         v = Vectors(builder, types.float64, narrow.lanes)
-        one, zero, places = v.constant(1.0), v.constant(0.0), parts_of(narrow)
-        best = slots(v, len(places))
-        with steps(builder, a.values[3], WIDTH) as step:
-            i = builder.add(a.values[2], step)
-            for slot, place in zip(best, places, strict=True):
-                weight = v.load(a.at(1, i, place))
-                value = builder.fdiv(one, v.load(a.at(0, i, place)))
+        one, zero, best = v.constant(1.0), v.constant(0.0), slots(v, STRETCH // v.lanes)
+
+        @stretches(v, a.values[3])
+        def take(places: list[Value]) -> None:
+            for slot, place in zip(best, places, strict=False):
+                i = builder.add(a.values[2], place)
+                weight = v.load(a.at(1, i))
+                value = builder.fdiv(one, v.load(a.at(0, i)))
                 value = builder.select(builder.fcmp_ordered(">", weight, zero), value, zero)
                 builder.store(v.maximum(value, builder.load(slot)), slot)
-                narrow.store(narrow.narrowed(builder.fmul(weight, value)), a.at(4, i, place))
-        found = builder.load(best[0])
-        for slot in best[1:]:
-            found = v.maximum(found, builder.load(slot))
-        return v.largest(found)
+                narrow.store(narrow.narrowed(builder.fmul(weight, value)), a.at(4, i))
+
+        return v.largest(functools.reduce(v.maximum, [builder.load(slot) for slot in best]))
 
     return types.float64(sums, weights, first, width, out), codegen
 
@@ -267,13 +299,16 @@ def softmins(typing: Any, sums: Any, reference: Any, weights: Any, unit: Any, fi
         narrow = Vectors(builder, real, v.lanes)
         unit, zero = v.splat(a.values[3]), v.constant(0.0)
         bits = v.constant(-1.0 / math.log(2.0))
-        with steps(builder, a.values[5], WIDTH) as step:
-            places = [builder.add(builder.add(a.values[4], step), INDEX(part)) for part in range(0, WIDTH, v.lanes)]
+
+        @stretches(v, a.values[5])
+        def take(places: list[Value]) -> None:
+            places = [builder.add(a.values[4], place) for place in places]
             logs = v.logarithms([v.widened(narrow.load(a.at(0, i))) for i in places])
             for i, log in zip(places, logs, strict=True):
                 value = builder.fmul(v.fma(log, bits, v.load(a.at(1, i))), unit)
                 counts = builder.fcmp_ordered(">", v.load(a.at(2, i)), zero)
                 v.store(builder.select(counts, value, zero), a.at(6, i))
+
         return context.get_dummy_value()
 
     return types.void(sums, reference, weights, unit, first, width, out), codegen
@@ -285,10 +320,12 @@ def powers(typing: Any, z: Any, width: Any, out: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
-        with steps(builder, a.values[1], ABREAST * v.lanes) as j:
-            places = [INDEX(k * v.lanes) for k in range(ABREAST)]
-            for place, value in zip(places, v.exp2([v.load(a.at(0, j, k)) for k in places], True), strict=True):
-                v.store(value, a.at(2, j, place))
+
+        @stretches(v, a.values[1])
+        def take(places: list[Value]) -> None:
+            for j, value in zip(places, v.exp2([v.load(a.at(0, j)) for j in places], True), strict=True):
+                v.store(value, a.at(2, j))
+
         return context.get_dummy_value()
 
     return types.void(z, width, out), codegen

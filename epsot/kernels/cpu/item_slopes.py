@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from epsot.kernels.cpu.compiled import compiled, uncounted
+from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
 from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns, powers, powers_of_rows, row_products
 from epsot.kernels.cpu.items import STORED, read_costs, read_side
 from epsot.kernels.cpu.lines import product
@@ -105,7 +105,7 @@ def _spread_out(place, items, a, b):
             place.lines[k, j] -= centre
 
 
-spread_out = uncounted(_spread_out)
+spread_out = spliced(_spread_out)
 
 
 def _row_slopes(items, p, room, place, a, b, f, g, extension, eps, out):
@@ -117,7 +117,7 @@ def _row_slopes(items, p, room, place, a, b, f, g, extension, eps, out):
     least, most = (LEAST_32, MOST_32) if room.matrix.itemsize == 4 else (LEAST_64, MOST_64)
     anew, reach = columns_ahead(room, a, b, f, g, scale)
     for first in range(0, padded(a.size), BLOCK):
-        rows_ahead(room, a, b, first, first + BLOCK, anew, least * reach * b.mass, most, scale)
+        rows_ahead(room, a, b, first, min(first + BLOCK, padded(a.size)), anew, least * reach * b.mass, most, scale)
     for i in range(padded(a.size)):
         z[i] = extension[i] * scale - room.row_reference[i] if i < a.size else 0.0
     powers(z, padded(a.size), v)
@@ -127,13 +127,12 @@ def _row_slopes(items, p, room, place, a, b, f, g, extension, eps, out):
             room.row_weights_of_columns[j] = room.column_weights[j] * place.lines[k, j]
         for j in range(b.size, b.width):
             room.row_weights_of_columns[j] = 0.0
-        for r in range(0, a.size, ABREAST_ROWS):
-            row_products(room.matrix, r, room.row_weights_of_columns, b.width, sums)
+        row_products(room.matrix, 0, a.size, room.row_weights_of_columns, b.width, sums)
         for i in range(a.size):
             out[first + i, k] = items.factor * v[i] * (place.x[i, k] * room.row_sums[i] - sums[i])
 
 
-row_slopes = uncounted(_row_slopes)
+row_slopes = spliced(_row_slopes)
 
 
 def _column_slopes(items, p, room, place, a, b, f, extension, eps, out):
@@ -154,8 +153,7 @@ def _column_slopes(items, p, room, place, a, b, f, extension, eps, out):
             factors[i] = weights[i] if k < 0 else weights[i] * place.x[i, k]
         for j in range(b.width):
             sums[j] = 0.0
-        for r in range(0, a.size, ABREAST_ROWS):
-            add_columns(False, room.matrix, r, factors, b.width, sums)
+        add_columns(False, room.matrix, 0, a.size, factors, b.width, sums)
         for j in range(b.size):
             if k < 0:
                 whole[j] = sums[j]
@@ -163,7 +161,7 @@ def _column_slopes(items, p, room, place, a, b, f, extension, eps, out):
                 out[first + j, k] = items.factor * v[j] * (place.lines[k, j] * whole[j] - sums[j])
 
 
-column_slopes = uncounted(_column_slopes)
+column_slopes = spliced(_column_slopes)
 
 
 def _slope_of_row(items, i, row, place, b, costs, matrix, out, at):
@@ -254,8 +252,7 @@ def _slope_items(items, room, place, begin, end, extension, base, out):
         for k in range(d if items.kind == SQUARE else 0):
             for j in range(m):
                 room.column_weights[j] = b.weights[j] * (place.lines[k, j] - centre[k])
-            for r in range(0, n, ABREAST_ROWS):
-                row_products(room.matrix, r, room.column_weights, b.width, sums)
+            row_products(room.matrix, 0, n, room.column_weights, b.width, sums)
             for i in range(n):
                 out[of_f + i, k] = items.factor * ((place.x[i, k] - centre[k]) * room.row_sums[i] - sums[i])
         for i in range(n):

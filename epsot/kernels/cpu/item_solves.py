@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from epsot.kernels.batches import UNSETTLED
-from epsot.kernels.cpu.compiled import compiled, uncounted
+from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
 from epsot.kernels.cpu.item_slopes import column_slopes, row_slopes, spread_out
 from epsot.kernels.cpu.items import (
     ERROR,
@@ -87,7 +87,7 @@ def _share_of_value(side, f):
     return -side.rho * total
 
 
-share_of_value = uncounted(_share_of_value)
+share_of_value = spliced(_share_of_value)
 
 
 def _representable(side, f):
@@ -100,7 +100,7 @@ def _representable(side, f):
     return -least / side.rho < 300.0
 
 
-representable = uncounted(_representable)
+representable = spliced(_representable)
 
 
 def _resolved(status, error, f, g, a, b, rules, tol):
@@ -112,7 +112,7 @@ def _resolved(status, error, f, g, a, b, rules, tol):
     return tol < 0.0 or rules.ulps * (rules.precision + error) <= tol
 
 
-resolved = uncounted(_resolved)
+resolved = spliced(_resolved)
 
 
 def _left(count, kept, z, first, out):
@@ -121,7 +121,7 @@ def _left(count, kept, z, first, out):
         out[first + kept[i]] = z[i]
 
 
-left = uncounted(_left)
+left = spliced(_left)
 
 
 def _conclude(numbers, p, status, nit, error, rounding, mass, value):
@@ -129,7 +129,7 @@ def _conclude(numbers, p, status, nit, error, rounding, mass, value):
     numbers[p, MASS], numbers[p, VALUE] = mass, value
 
 
-conclude = uncounted(_conclude)
+conclude = spliced(_conclude)
 
 
 def _transport_items(

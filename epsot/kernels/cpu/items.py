@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from epsot.kernels.cpu.compiled import uncounted
+from epsot.kernels.cpu.compiled import spliced
 from epsot.kernels.cpu.dense import costs_of
 from epsot.kernels.cpu.lines import bounds, logarithms
 from epsot.kernels.cpu.resident import Side, padded
@@ -88,7 +88,7 @@ def _read_side(weights, first, size, kept, lines):
     return count, mass, least
 
 
-read_side = uncounted(_read_side)
+read_side = spliced(_read_side)
 
 
 def _read_costs(items, p, n, m, place, room):
@@ -126,7 +126,7 @@ def _read_costs(items, p, n, m, place, room):
     return True
 
 
-read_costs = uncounted(_read_costs)
+read_costs = spliced(_read_costs)
 
 
 def _extent_of(x, n, lines, m, extents, line, ends):
@@ -157,7 +157,7 @@ def _extent_of(x, n, lines, m, extents, line, ends):
     return 2.0 * largest * math.sqrt(total)
 
 
-extent_of = uncounted(_extent_of)
+extent_of = spliced(_extent_of)
 
 
 def _scale_of(items, n, m, place, room):
@@ -179,7 +179,7 @@ def _scale_of(items, n, m, place, room):
     return high - low
 
 
-scale_of = uncounted(_scale_of)
+scale_of = spliced(_scale_of)
 
 
 def _usual(side, least):
@@ -187,7 +187,7 @@ def _usual(side, least):
     return side.size > 0 and LIGHT < side.mass < HEAVY and least > LEAST_SHARE * side.mass
 
 
-usual = uncounted(_usual)
+usual = spliced(_usual)
 
 
 def _clear_padding(a, b, room, memory, ends):
@@ -205,7 +205,7 @@ def _clear_padding(a, b, room, memory, ends):
         memory.scale[j] = 1.0
 
 
-clear_padding = uncounted(_clear_padding)
+clear_padding = spliced(_clear_padding)
 
 
 def _open_item(items, p, asked, room, place, memory, ends, own):
@@ -232,7 +232,7 @@ def _open_item(items, p, asked, room, place, memory, ends, own):
     return a, b, fine, start
 
 
-open_item = uncounted(_open_item)
+open_item = spliced(_open_item)
 
 
 def _start_from(items, p, a, b, place, f, g, start):
@@ -250,4 +250,4 @@ def _start_from(items, p, a, b, place, f, g, start):
     return min(start, items.warm_eps[p])
 
 
-start_from = uncounted(_start_from)
+start_from = spliced(_start_from)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from epsot.kernels.cpu.compiled import uncounted
+from epsot.kernels.cpu.compiled import spliced
 
 
 class Levels(NamedTuple):
@@ -27,7 +27,7 @@ def _hot_levels(start, eps, degree, scaling, max_iter):
     return sigma, max(0, hot - max_iter + 1), hot
 
 
-hot_levels = uncounted(_hot_levels)
+hot_levels = spliced(_hot_levels)
 
 
 def _schedule(rules, start, restart, eps, degree, scaling, tol, max_iter, levels):
@@ -52,4 +52,4 @@ def _schedule(rules, start, restart, eps, degree, scaling, tol, max_iter, levels
     return count
 
 
-schedule = uncounted(_schedule)
+schedule = spliced(_schedule)

@@ -5,15 +5,19 @@ All lines are float64 and C-contiguous, and `width` is a multiple of `LINE`: wha
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 from numba import types
 
 from epsot.kernels.cpu.sweeps import Arrays, steps
-from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, intrinsic
+from epsot.kernels.cpu.vectors import INDEX, VECTOR_BYTES, Value, Vectors, intrinsic
 
-LINE = 32  # numbers: four vectors of AVX-512, side by side so that the latencies overlap
-ABREAST = 4  # vectors of products
+LINE = 16  # numbers
+STRETCH = 32  # four vectors of AVX-512, side by side so that the latencies overlap
+ABREAST = STRETCH * 8 // VECTOR_BYTES
 PAIR = 2  # vectors of exponentials: each has a chain of its own, twice as long
 
 
@@ -25,37 +29,68 @@ def slots(v: Vectors, count: int, start: float = 0.0) -> list[Value]:
     return found
 
 
+def stretches(v: Vectors, stop: Value) -> Callable[[Callable[[list[Value]], None]], None]:
+    """Make a loop over `stop` numbers of what is done where the vectors of a stretch begin.
+
+    It has `STRETCH` numbers, and where `LINE` are left at the end half of them: what is done is written down twice.
+    """
+    builder, whole = v.builder, range(0, STRETCH, v.lanes)
+
+    def write(do: Callable[[list[Value]], None]) -> None:
+        end = builder.and_(stop, INDEX(-STRETCH))
+        with steps(builder, end, STRETCH) as j:
+            do([builder.add(j, INDEX(ahead)) for ahead in whole])
+        with builder.if_then(builder.icmp_signed("!=", end, stop)):
+            do([builder.add(end, INDEX(ahead)) for ahead in whole[: len(whole) // 2]])
+
+    return write
+
+
 def grow(v: Vectors, slot: Value, part: Value) -> None:
     v.builder.store(v.builder.fadd(v.builder.load(slot), part), slot)
 
 
 def total(v: Vectors, found: list[Value]) -> Value:
     """The sum of all lanes of some variables."""
+    return v.total(joint(v, found))
+
+
+def joint(v: Vectors, found: list[Value]) -> Value:
+    """The sum of some variables, as many as a power of two."""
     parts = [v.builder.load(slot) for slot in found]
     while len(parts) > 1:
         parts = [v.builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-    return v.total(parts[0])
+    return parts[0]
 
 
 @intrinsic
-def products(typing: Any, row: Any, u: Any, v: Any, width: Any, out: Any, at: Any) -> Any:
-    """out[at] = sum_j row[j] u[j], out[at + 1] = sum_j row[j] v[j]."""
+def products(
+    typing: Any, rows: Any, order: Any, known: Any, u: Any, v: Any, width: Any, out: Any, at: Any
+) -> Any:  # fmt: skip
+    """out[at + 2 k] = sum_j rows[k, j] u[j], out[at + 2 k + 1] = sum_j rows[k, j] v[j] for the `known` k of `order`."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, w = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
-        sums = [slots(w, ABREAST) for _ in range(2)]
-        with steps(builder, a.values[3], ABREAST * w.lanes) as j:
-            for part in range(ABREAST):
-                ahead = INDEX(part * w.lanes)
-                number = w.load(a.at(0, j, ahead))
-                for side, found in zip((1, 2), sums, strict=True):
-                    grown = w.fma(number, w.load(a.at(side, j, ahead)), builder.load(found[part]))
-                    builder.store(grown, found[part])
-        for k, found in enumerate(sums):
-            builder.store(total(w, found), a.at(4, a.values[5], INDEX(k)))
+        sums = [[w.variable() for _ in range(ABREAST)] for _ in range(2)]
+        with steps(builder, a.values[2], 1) as i:
+            row = a.item(1, i)
+            line = builder.mul(row, a.width(0))
+            for slot in itertools.chain(*sums):
+                builder.store(w.constant(0.0), slot)
+
+            @stretches(w, a.values[5])
+            def add(places: list[Value], line: Value = line) -> None:
+                for part, j in enumerate(places):
+                    number = w.load(a.at(0, line, j))
+                    for side, found in zip((3, 4), sums, strict=True):
+                        builder.store(w.fma(number, w.load(a.at(side, j)), builder.load(found[part])), found[part])
+
+            pair = Vectors(builder, types.float64, 2)
+            place = builder.add(a.values[7], builder.mul(INDEX(2), row))
+            pair.store(w.totals([joint(w, found) for found in sums]), a.at(6, place))
         return context.get_dummy_value()
 
-    return types.void(row, u, v, width, out, at), codegen
+    return types.void(rows, order, known, u, v, width, out, at), codegen
 
 
 @intrinsic
@@ -65,10 +100,12 @@ def product(typing: Any, u: Any, v: Any, width: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, w = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
         sums = slots(w, ABREAST)
-        with steps(builder, a.values[2], ABREAST * w.lanes) as j:
-            for part, slot in enumerate(sums):
-                ahead = INDEX(part * w.lanes)
-                builder.store(w.fma(w.load(a.at(0, j, ahead)), w.load(a.at(1, j, ahead)), builder.load(slot)), slot)
+
+        @stretches(w, a.values[2])
+        def add(places: list[Value]) -> None:
+            for slot, j in zip(sums, places, strict=False):
+                builder.store(w.fma(w.load(a.at(0, j)), w.load(a.at(1, j)), builder.load(slot)), slot)
+
         return total(w, sums)
 
     return types.float64(u, v, width), codegen
@@ -81,12 +118,13 @@ def largest(typing: Any, z: Any, width: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
         best = slots(v, ABREAST, float("-inf"))
-        with steps(builder, a.values[1], ABREAST * v.lanes) as j:
-            for part, slot in enumerate(best):
-                number = v.load(a.at(0, j, INDEX(part * v.lanes)))
-                builder.store(v.maximum(number, builder.load(slot)), slot)
-        one, two, three, four = (builder.load(slot) for slot in best)
-        return v.largest(v.maximum(v.maximum(one, two), v.maximum(three, four)))
+
+        @stretches(v, a.values[1])
+        def compare(places: list[Value]) -> None:
+            for slot, j in zip(best, places, strict=False):
+                builder.store(v.maximum(v.load(a.at(0, j)), builder.load(slot)), slot)
+
+        return v.largest(functools.reduce(v.maximum, [builder.load(slot) for slot in best]))
 
     return types.float64(z, width), codegen
 
@@ -119,10 +157,13 @@ def sum_of_exponentials(typing: Any, z: Any, width: Any, top: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
         sums, peak = slots(v, ABREAST), v.splat(a.values[2])
-        with steps(builder, a.values[1], ABREAST * v.lanes) as j:
-            parts = [builder.fsub(v.load(a.at(0, j, INDEX(k * v.lanes))), peak) for k in range(ABREAST)]
-            for slot, value in zip(sums, v.exponentials(parts)[0], strict=True):
+
+        @stretches(v, a.values[1])
+        def add(places: list[Value]) -> None:
+            parts = [builder.fsub(v.load(a.at(0, j)), peak) for j in places]
+            for slot, value in zip(sums, v.exponentials(parts)[0], strict=False):
                 grow(v, slot, value)
+
         return total(v, sums)
 
     return types.float64(z, width, top), codegen
@@ -159,15 +200,50 @@ def misses(typing: Any, exponent: Any, larger: Any, width: Any, top: Any, out: A
 
 
 @intrinsic
+def misses_of_weights(
+    typing: Any, weights: Any, f: Any, next_f: Any, slope: Any, width: Any, out: Any, at: Any
+) -> Any:  # fmt: skip
+    """Of p = m exp(x) and the weights m, x = (f - next_f) slope, where no x is large:
+
+    out[at] = 0, out[at + 1] = sum |p - m|, out[at + 2] = sum p, out[at + 3] = sum m.  -> max |x|
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        _, missed, plan, whole = sums = [slots(v, ABREAST) for _ in range(4)]
+        best, slope, zero = slots(v, ABREAST), v.splat(a.values[3]), v.constant(0.0)
+
+        @stretches(v, a.values[4])
+        def add(places: list[Value]) -> None:
+            pairs = [(v.load(a.at(1, j)), v.load(a.at(2, j))) for j in places]
+            moves = [builder.fmul(builder.fsub(here, there), slope) for here, there in pairs]
+            equal = [builder.fcmp_ordered("==", here, there) for here, there in pairs]
+            moves = [builder.select(same, zero, x) for same, x in zip(equal, moves, strict=True)]
+            for k, (value, less_one) in enumerate(zip(*v.exponentials(moves), strict=True)):
+                weight = v.load(a.at(0, places[k]))
+                builder.store(v.maximum(v.abs(moves[k]), builder.load(best[k])), best[k])
+                builder.store(v.fma(weight, v.abs(less_one), builder.load(missed[k])), missed[k])
+                builder.store(v.fma(weight, value, builder.load(plan[k])), plan[k])
+                grow(v, whole[k], weight)
+
+        Vectors(builder, types.float64, 4).store(v.totals([joint(v, found) for found in sums]), a.at(5, a.values[6]))
+        return v.largest(functools.reduce(v.maximum, [builder.load(slot) for slot in best]))
+
+    return types.float64(weights, f, next_f, slope, width, out, at), codegen
+
+
+@intrinsic
 def logarithms(typing: Any, z: Any, width: Any, out: Any) -> Any:
     """out[j] = log z[j] of normal numbers above 0; of others it is anything finite."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
-        with steps(builder, a.values[1], ABREAST * v.lanes) as j:
-            places = [INDEX(k * v.lanes) for k in range(ABREAST)]
-            for place, value in zip(places, v.logarithms([v.load(a.at(0, j, k)) for k in places]), strict=True):
-                v.store(value, a.at(2, j, place))
+
+        @stretches(v, a.values[1])
+        def take(places: list[Value]) -> None:
+            for j, value in zip(places, v.logarithms([v.load(a.at(0, j)) for j in places]), strict=True):
+                v.store(value, a.at(2, j))
+
         return context.get_dummy_value()
 
     return types.void(z, width, out), codegen

@@ -7,14 +7,14 @@ padded to `width`, a multiple of `LINE`: vectors by 0, logarithms by -inf, scale
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from epsot.kernels.cpu.lines import ABREAST, slots, total
+from epsot.kernels.cpu.lines import ABREAST, joint, slots, stretches, total
 from epsot.kernels.cpu.sweeps import Arrays, steps
 from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, intrinsic
 from epsot.kernels.vectors import LONGEST
@@ -28,11 +28,9 @@ class Lines:
         self.v = Vectors(builder, types.float64)
         self.nothing = context.get_dummy_value()
 
-    @contextmanager
-    def blocks(self, width: int) -> Iterator[list[Value]]:
-        """Where the next `ABREAST` vectors begin, over the lines, whose length is the argument of that number."""
-        with steps(self.builder, self.arrays.values[width], ABREAST * self.v.lanes) as j:
-            yield [self.builder.add(j, INDEX(part * self.v.lanes)) for part in range(ABREAST)]
+    def blocks(self, width: int) -> Callable[[Callable[[list[Value]], None]], None]:
+        """Of what is done where the next vectors begin a loop over the lines, whose length is the argument named."""
+        return stretches(self.v, self.arrays.values[width])
 
     def number(self, argument: int) -> Value:
         """A scalar in every lane."""
@@ -62,8 +60,7 @@ class Lines:
         return self.builder.select(below, vector, v.constant(0.0))
 
     def peak(self, best: list[Value]) -> Value:
-        one, two, three, four = (self.builder.load(slot) for slot in best)
-        return self.v.largest(self.v.maximum(self.v.maximum(one, two), self.v.maximum(three, four)))
+        return self.v.largest(functools.reduce(self.v.maximum, [self.builder.load(slot) for slot in best]))
 
 
 @intrinsic
@@ -78,8 +75,10 @@ def exponents(
         v, first, slope, rho = o.v, o.arrays.values[5], o.number(3), o.number(4)
         damped = builder.fcmp_ordered("<", o.arrays.values[4], v.item(float("inf")))
         best, logs = slots(v, ABREAST, float("-inf")), slots(v, ABREAST)
-        with o.blocks(6) as places:
-            for slot, log, j in zip(best, logs, places, strict=True):
+
+        @o.blocks(6)
+        def compare(places: list[Value]) -> None:
+            for slot, log, j in zip(best, logs, places, strict=False):
                 here, there = o.load(1, first, j), o.load(2, first, j)
                 builder.store(o.load(0, first, j), log)
                 with builder.if_then(damped):
@@ -91,6 +90,7 @@ def exponents(
                 top = builder.fadd(builder.load(log), o.positive(power))
                 o.store(top, 8, j)
                 builder.store(v.maximum(top, builder.load(slot)), slot)
+
         return o.peak(best)
 
     return types.float64(log_a, f, next_f, slope, rho, first, width, exponent, larger), codegen
@@ -103,10 +103,13 @@ def mean(typing: Any, b: Any, g: Any, result: Any, eps: Any, first: Any, width: 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         o = Lines(context, builder, signature, arguments)
         first, eps, sums = o.arrays.values[4], o.number(3), slots(o.v, ABREAST)
-        with o.blocks(5) as places:
-            for slot, j in zip(sums, places, strict=True):
+
+        @o.blocks(5)
+        def add(places: list[Value]) -> None:
+            for slot, j in zip(sums, places, strict=False):
                 change = builder.fdiv(builder.fsub(o.load(2, first, j), o.load(1, first, j)), eps)
                 o.add_product(slot, change, o.load(0, first, j))
+
         return total(o.v, sums)
 
     return types.float64(b, g, result, eps, first, width), codegen
@@ -128,8 +131,10 @@ def residues(
         eps, shift, longest = o.number(4), o.number(5), v.constant(LONGEST)
         eased, moved = o.arrays.values[6:8]
         sums, ends, found = slots(v, ABREAST), slots(v, ABREAST), slots(v, ABREAST)
-        with o.blocks(11) as places:
-            for slot, end, r, j in zip(sums, ends, found, places, strict=True):
+
+        @o.blocks(11)
+        def part(places: list[Value]) -> None:
+            for slot, end, r, j in zip(sums, ends, found, places, strict=False):
                 here, there, weight = o.load(2, first, j), o.load(3, first, j), o.load(0, first, j)
                 plain = builder.fsub(builder.fdiv(builder.fsub(there, here), eps), shift)
                 builder.store(there, end)
@@ -150,6 +155,7 @@ def residues(
                 with builder.if_then(moved):
                     o.store(builder.fmul(weight, builder.fsub(value, o.load(8, j))), 15, j)
                 o.add_product(slot, value, heavy)
+
         return total(v, sums)
 
     return types.float64(
@@ -174,15 +180,17 @@ def new_direction(
         row, other = builder.mul(a.values[8], length), a.width(1)
         sums = [slots(v, ABREAST) for _ in range(2)]
         ways, moves, changes = (slots(v, ABREAST) for _ in range(3))
-        with o.blocks(10) as places:
-            for way, move, change, j in zip(ways, moves, changes, places, strict=True):
+
+        @o.blocks(10)
+        def combine(places: list[Value]) -> None:
+            for way, move, change, j in zip(ways, moves, changes, places, strict=False):
                 builder.store(v.constant(0.0), way)
                 builder.store(builder.fsub(o.load(1, j), o.load(2, j)), move)
                 builder.store(builder.fsub(o.load(1, other, j), o.load(2, a.width(2), j)), change)
             with steps(builder, a.values[7], 1) as k:
                 line = builder.mul(a.item(5, k), length)
                 part, share = v.splat(a.item(6, k)), v.splat(a.item(6, size, k))
-                for way, move, change, j in zip(ways, moves, changes, places, strict=True):
+                for way, move, change, j in zip(ways, moves, changes, places, strict=False):
                     there = o.load(3, line, j)
                     o.add_product(move, part, there)
                     o.add_product(way, share, there)
@@ -195,8 +203,8 @@ def new_direction(
                 o.add_product(sums[0][k], heavy, value)
                 o.add_product(sums[1][k], heavy, o.load(1, other, j))
                 o.store(builder.load(ways[k]), 11, first, j)
-        for k, found in enumerate(sums):
-            builder.store(total(v, found), a.at(12, INDEX(k)))
+
+        Vectors(builder, types.float64, 2).store(v.totals([joint(v, found) for found in sums]), a.at(12, INDEX(0)))
         return o.nothing
 
     return types.void(
@@ -217,21 +225,24 @@ def lengthened(
         length = a.width(0)
         row = builder.mul(a.values[2], length)
         best, ways = slots(v, ABREAST, float("-inf")), slots(v, ABREAST)
-        with o.blocks(9) as places:
+
+        @o.blocks(9)
+        def lengthen(places: list[Value]) -> None:
             with builder.if_then(a.values[3]):
                 for j in places:
                     o.store(builder.fdiv(o.load(0, row, j), norm), 0, row, j)
                     o.store(builder.fdiv(o.load(1, row, j), norm), 1, row, j)
-            for way, j in zip(ways, places, strict=True):
+            for way, j in zip(ways, places, strict=False):
                 builder.store(o.load(10, first, j), way)
             with steps(builder, a.values[7], 1) as k:
                 line, share = builder.mul(a.item(5, k), length), v.splat(a.item(6, k))
-                for way, j in zip(ways, places, strict=True):
+                for way, j in zip(ways, places, strict=False):
                     o.add_product(way, share, o.load(0, line, j))
-            for slot, way, j in zip(best, ways, places, strict=True):
+            for slot, way, j in zip(best, ways, places, strict=False):
                 found = builder.load(way)
                 o.store(found, 10, first, j)
                 builder.store(v.maximum(v.abs(found), builder.load(slot)), slot)
+
         return o.peak(best)
 
     return types.float64(moves, changes, slot, gained, norm, order, shares, known, first, width, start), codegen
@@ -244,10 +255,13 @@ def stepped(typing: Any, to: Any, part: Any, first: Any, width: Any, start: Any)
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         o = Lines(context, builder, signature, arguments)
         part, first = o.number(1), o.arrays.values[2]
-        with o.blocks(3) as places:
+
+        @o.blocks(3)
+        def step(places: list[Value]) -> None:
             for j in places:
                 value = builder.fsub(o.load(0, j), builder.fmul(o.load(4, first, j), part))
                 o.store(value, 4, first, j)
+
         return o.nothing
 
     return types.void(to, part, first, width, start), codegen

@@ -135,14 +135,11 @@ def _rows_ahead(room, a, b, first, stop, anew, least, most, scale):
                 b.width, room.matrix, room.row_sums,
             )  # fmt: skip
     else:
-        for r in range(first, min(stop, a.size), ABREAST_ROWS):
-            row_products(room.matrix, r, room.column_weights, b.width, room.row_sums)
+        row_products(room.matrix, first, min(stop, a.size), room.column_weights, b.width, room.row_sums)
     if not trusted(room.row_sums, a.weights, least, most, first, stop - first):
         for i in range(first, min(stop, a.size)):
             if not least < room.row_sums[i] <= most:
                 row_anew(room, a, b, i, scale)
-    for i in range(a.size, stop):
-        room.row_sums[i] = 1.0
 
 
 rows_ahead = spliced(_rows_ahead)
@@ -206,14 +203,14 @@ def _alternate(room, a, b, f, g, updated, eps):
     for j in range(b.width):
         room.column_sums[j] = 0.0
     for first in range(0, width, BLOCK):
-        rows_ahead(room, a, b, first, first + BLOCK, anew, least * reach * b.mass, most, scale)
+        stop = min(first + BLOCK, width)
+        rows_ahead(room, a, b, first, stop, anew, least * reach * b.mass, most, scale)
         if a.rho == np.inf:
-            largest = max(largest, inverses(room.row_sums, a.weights, first, BLOCK, room.row_weights))
+            largest = max(largest, inverses(room.row_sums, a.weights, first, stop - first, room.row_weights))
         else:
-            softmins(room.row_sums, room.row_reference, a.weights, unit, first, BLOCK, f)
-            largest = max(largest, factors_of_rows(room, a, f, first, first + BLOCK, scale))
-        for r in range(first, min(first + BLOCK, a.size), ABREAST_ROWS):
-            add_columns(False, room.matrix, r, room.row_weights, b.width, room.column_sums)
+            softmins(room.row_sums, room.row_reference, a.weights, unit, first, stop - first, f)
+            largest = max(largest, factors_of_rows(room, a, f, first, stop, scale))
+        add_columns(False, room.matrix, first, min(stop, a.size), room.row_weights, b.width, room.column_sums)
     if a.rho == np.inf:
         softmins(room.row_sums, room.row_reference, a.weights, unit, 0, width, f)
     columns_from_sums(room, a, b, f, largest, scale, damping(b, eps), updated)
@@ -228,7 +225,7 @@ def _update_self(room, a, f, updated, eps):
     least, most = limits(room)
     anew, reach = columns_ahead(room, a, a, f, f, scale)
     for first in range(0, padded(a.size), BLOCK):
-        rows_ahead(room, a, a, first, first + BLOCK, anew, least * reach * a.mass, most, scale)
+        rows_ahead(room, a, a, first, min(first + BLOCK, padded(a.size)), anew, least * reach * a.mass, most, scale)
     unit = 1.0 / (scale * damping(a, eps))
     softmins(room.row_sums, room.row_reference, a.weights, unit, 0, padded(a.size), updated)
 
@@ -246,10 +243,10 @@ def _update_both(room, a, b, f, g, new_f, new_g, eps):
     for j in range(b.width):
         room.column_sums[j] = 0.0
     for first in range(0, width, BLOCK):
-        rows_ahead(room, a, b, first, first + BLOCK, True, least * b.mass, most, scale)
-        largest = max(largest, factors_of_rows(room, a, f, first, first + BLOCK, scale))
-        for r in range(first, min(first + BLOCK, a.size), ABREAST_ROWS):
-            add_columns(False, room.matrix, r, room.row_weights, b.width, room.column_sums)
+        stop = min(first + BLOCK, width)
+        rows_ahead(room, a, b, first, stop, True, least * b.mass, most, scale)
+        largest = max(largest, factors_of_rows(room, a, f, first, stop, scale))
+        add_columns(False, room.matrix, first, min(stop, a.size), room.row_weights, b.width, room.column_sums)
     unit = 1.0 / (scale * damping(a, eps))
     softmins(room.row_sums, room.row_reference, a.weights, unit, 0, width, new_f)
     columns_from_sums(room, a, b, f, largest, scale, damping(b, eps), new_g)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from epsot.kernels.batches import UNSETTLED
-from epsot.kernels.cpu.chunks import compare, settle_comparison
+from epsot.kernels.cpu.chunks import compare_weights, settle_comparison
 from epsot.kernels.cpu.compiled import spliced, uncounted
-from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns
+from epsot.kernels.cpu.dense import add_columns
 from epsot.kernels.cpu.lines import bounds, logarithms, product
 from epsot.kernels.cpu.mixing import mix, rescale
 from epsot.kernels.cpu.resident import LOG_2, alternate, damping, padded, update_self
@@ -116,8 +116,7 @@ def _ease(room, memory, rules, a, b, f, g, updated, eps):
     for i in range(a.size):
         power = 2.0 * (f[i] * scale - room.row_reference[i]) + f[i] / (a.rho * LOG_2)
         factors[i] = a.weights[i] * 2.0 ** min(power, 100.0)
-    for r in range(0, a.size, ABREAST_ROWS):
-        add_columns(True, room.matrix, r, factors, b.width, sums)
+    add_columns(True, room.matrix, 0, a.size, factors, b.width, sums)
     for j in range(b.width):
         z[j] = sums[j] if j < b.size and sums[j] > 2.0**-120 else 1.0
     logarithms(z, b.width, logs)
@@ -140,7 +139,7 @@ ease = uncounted(_ease)
 def _violation_of(side, f, next_f, eps, room, memory):
     """The marginal error of one side; the mass of the plan is left in numbers[1]."""
     line, slope = memory.partial[0, 0], 1.0 / eps + 1.0 / side.rho
-    compare(side.logs, f, next_f, slope, side.rho, 0, side.width, room.lines[0], room.lines[1], line)
+    compare_weights(side.weights, side.logs, f, next_f, slope, side.rho, side.width, room.lines[0], room.lines[1], line)
     settle_comparison(memory.partial[0, :1], memory.numbers)
     return memory.numbers[0]
 
