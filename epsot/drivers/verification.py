@@ -52,6 +52,7 @@ def exhausted(instance: Instance, outcome: Outcome) -> bool:
     if status not in (Status.MAX_ITER, Status.SCHEDULE_ENDED):
         return False
     problem = instance.problem if status is Status.MAX_ITER else instance.exact
+    assert dual.logit_error is not None  # it is that of a verified solve
     if problem.exponent_error(dual.logit_error, eps) <= UNRESOLVED:
         return False
     return problem.exponent_error(problem.logit_error(dual.f, dual.g, eps), eps) > UNRESOLVED

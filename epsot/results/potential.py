@@ -34,14 +34,14 @@ class Potential(Lean):
     logit_error: float = 0.0  # of the exponents in which they were found, if that is known
 
     @classmethod
-    def source(cls, instance: Instance, dual: Dual) -> Potential:
+    def source(cls, instance: Instance, dual: Dual, logit_error: float = 0.0) -> Potential:
         """The side of f, of a solved instance."""
-        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)), dual.logit_error)
+        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)), logit_error)
 
     @classmethod
-    def target(cls, instance: Instance, dual: Dual) -> Potential:
+    def target(cls, instance: Instance, dual: Dual, logit_error: float = 0.0) -> Potential:
         """The side of g."""
-        return cls.source(instance.T, dual.T)
+        return cls.source(instance.T, dual.T, logit_error)
 
     @cached_property
     def _dropped_potential(self) -> Array:

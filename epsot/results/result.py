@@ -88,7 +88,8 @@ class SinkhornResult(Result):
     def _solution(self) -> dict[str, Any]:
         """What a file holds beside the instance."""
         return {
-            **stored.dual_parts(self.dual_pair), "status": int(self.status), "nit": self.nit, "tol": self.tol,
+            **stored.dual_parts(self.dual_pair), "logit_error": self._logit_error, "status": int(self.status),
+            "nit": self.nit, "tol": self.tol,
             "history": np.array(self.history, np.float64).reshape(-1, 3),
         }  # fmt: skip
 
@@ -118,14 +119,20 @@ class SinkhornResult(Result):
         return float(self.value64) if known and is_numpy_namespace(self.place.xp) else None
 
     @cached_property
+    def _logit_error(self) -> float:
+        """The error of the exponents in which the solve has found what it knows of the potentials."""
+        pair, known = self.dual_pair, self.dual_pair.logit_error
+        return 2 * self.instance.problem.logit_error(pair.f, pair.g, self.eps) if known is None else known
+
+    @cached_property
     def source(self) -> Potential:
         """The side of x and a, in float64."""
-        return Potential.source(self.instance, self.dual_pair)
+        return Potential.source(self.instance, self.dual_pair, self._logit_error)
 
     @cached_property
     def target(self) -> Potential:
         """The side of y and b, in float64."""
-        return Potential.target(self.instance, self.dual_pair)
+        return Potential.target(self.instance, self.dual_pair, self._logit_error)
 
     @cached_property
     def _sweeping(self) -> Problem:
@@ -156,7 +163,7 @@ class SinkhornResult(Result):
         """The bounds behind `dual`, `primal` and `gap`."""
         pair = self.dual_pair
         next_g = pair.g_map[0] if pair.f_map is None and pair.g_map is not None else None  # f is next_f(g)
-        return Certificate.of(self.instance, pair.f, pair.g, pair.mass, next_g, pair.logit_error)
+        return Certificate.of(self.instance, pair.f, pair.g, pair.mass, next_g, self._logit_error)
 
     @property
     def dual64(self) -> Array:

@@ -35,13 +35,12 @@ def dual_of(
     """What a solve that was made at once has left: f, g, and what extends them, as in `Solved`."""
     f, g, more_f, more_g = parts
     own = instance.problem.own
-    logit_error = 2 * instance.problem.logit_error(f, g, instance.eps)
     if tol is None:
         base_f, base_g = (more_f, more_f) if own else (more_g, more_f)
-        return Dual(f, g, mass=mass, f_map=(f, base_f), g_map=(g, base_g), logit_error=logit_error)
+        return Dual(f, g, mass=mass, f_map=(f, base_f), g_map=(g, base_g), logit_error=None)
     if own:
-        return Dual(f, g, error, mass, (more_f, f), (more_f, f), logit_error)
-    return Dual(f, g, error, mass, g_map=(more_g, f), logit_error=logit_error)
+        return Dual(f, g, error, mass, (more_f, f), (more_f, f), None)
+    return Dual(f, g, error, mass, g_map=(more_g, f), logit_error=None)
 
 
 def checks_of(solved: Solved, k: int, tol: float | None) -> tuple[Check, ...]:
@@ -49,5 +48,5 @@ def checks_of(solved: Solved, k: int, tol: float | None) -> tuple[Check, ...]:
     if tol is None:
         return ()
     first, nit = int(solved.first[k]), int(solved.nit[k])
-    eps, errors = (z[first : first + nit].tolist() for z in (solved.temperatures, solved.errors))
-    return tuple(map(Check, range(1, nit + 1), eps, errors))
+    part = slice(first, first + nit)
+    return tuple(map(Check, range(1, nit + 1), solved.temperatures[part].tolist(), solved.errors[part].tolist()))

@@ -36,7 +36,7 @@ def dual_parts(dual: Dual) -> dict[str, Any]:
     """The potentials as the solver has left them, and what it knew about them."""
     number = {name: None if z is None else float(z) for name, z in (("error", dual.error), ("mass", dual.mass))}
     maps = {name: None if z is None else list(z) for name, z in (("f_map", dual.f_map), ("g_map", dual.g_map))}
-    return {"f": dual.f, "g": dual.g, **number, **maps, "logit_error": dual.logit_error}
+    return {"f": dual.f, "g": dual.g, **number, **maps}
 
 
 def dual_of(parts: dict[str, Any], instance: Instance) -> Dual:

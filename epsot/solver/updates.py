@@ -35,7 +35,8 @@ class Dual:
     mass: Array | None = None  # sum(P), 0-d
     f_map: Pair | None = None  # (next_f(z), z) for the z, near g, that extends f to other points; None: (f, g)
     g_map: Pair | None = None  # (next_g(z), z), likewise near f; None: (g, f)
-    logit_error: float = 0.0  # of the exponents in which all but f and g were found, by the rounding of potentials
+    # of the exponents in which all but f and g were found, by the rounding of potentials; None: twice that of f and g
+    logit_error: float | None = 0.0
 
     @property
     def T(self) -> Dual:

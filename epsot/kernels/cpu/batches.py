@@ -170,9 +170,10 @@ class Batch:
 
     def items(self, start: Array, warm: Warm | None = None, *, own: bool) -> Items:
         rows, columns = self.rows, self.columns
-        first = np.array([rows.points, columns.points, rows.weights, columns.weights, rows.values, columns.values])
-        sizes = np.array([rows.sizes, columns.sizes])
-        if sizes.size and sizes.max() > LARGEST:
+        parts = rows.points, columns.points, rows.weights, columns.weights, rows.values, columns.values
+        first = np.concatenate(parts).reshape(6, -1)  # of vectors in a third of the time of np.array
+        sizes = np.concatenate((rows.sizes, columns.sizes)).reshape(2, -1)
+        if sizes.max(initial=0) > LARGEST:
             sizes[:, (sizes > LARGEST).any(axis=0)] = 0  # not read, and left to the solver
         kind = STORED if self.cost is None else KINDS[str(self.cost.kind)]
         factor = 1.0 if self.cost is None else float(self.cost.factor)
