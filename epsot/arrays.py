@@ -257,9 +257,11 @@ def check_some(name: str, points: Array) -> None:
 def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Array:
     """The numbers in another dtype, for the user; a warning where one that float64 holds is beyond its range."""
     xp = place.xp
+    if dtype == array.dtype:
+        return place.handed_out(array, copy=copy)
     with np.errstate(over="ignore"):
         cast = xp.astype(array, dtype, copy=copy)
-    if dtype != array.dtype and not bool(xp.all(xp.isfinite(cast))) and _largest(array, xp) > xp.finfo(dtype).max:
+    if not bool(xp.all(xp.isfinite(cast))) and _largest(array, xp) > xp.finfo(dtype).max:
         warnings.warn(
             f"the result is beyond the range of {str(dtype).rpartition('.')[-1]}, and infinite there; "
             "pass float64 points or costs for its number",

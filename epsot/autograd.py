@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from importlib import import_module
-from inspect import signature
+from inspect import Signature, signature
 from operator import add
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import torch
 from torch._functorch import pyfunctorch
+from torch.autograd import forward_ad
 
 from epsot.bridges import AXES, MEASURES, Names, residual
 
@@ -100,12 +101,36 @@ def refuse_nested_jvp() -> None:
         raise RuntimeError("forward mode over forward mode is not supported; use `torch.func.hessian` or `jacrev`")
 
 
+def is_followed() -> bool:
+    """Whether something may ask for derivatives of what is computed: backward, forward, or a transform around."""
+    transformed = torch._C._are_functorch_transforms_active()
+    return bool(torch.is_grad_enabled() or transformed or forward_ad._current_level >= 0)
+
+
+class Bound(NamedTuple):
+    """Arguments as they were given."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def apply_defaults(self) -> None:
+        """There are none."""
+
+
+class AsGiven(Signature):
+    """The signature of a `forward` without defaults: PyTorch binds it anew in each call, which takes 0.01 ms."""
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return Bound(args, kwargs)
+
+
 class Loss(torch.autograd.Function):
     """What all functions here have in common: they keep the solve, and the measures for the functions that follow."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.forward.__signature__ = signature(cls.forward)  # PyTorch asks for it in each call, which takes 0.03 ms
+        known = signature(cls.forward)  # PyTorch asks for it in each call, which takes 0.03 ms
+        cls.forward.__signature__ = AsGiven([*known.parameters.values()])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -128,11 +153,11 @@ class Value(Loss):
         measures, wrt = ctx.saved_tensors, chosen(ctx.needs_input_grad[-4:])
         if upstream is None:
             return (None,) * 5
-        slopes = Slopes.apply(ctx.transport, wrt, *measures)
+        slopes = Slopes.of(ctx.transport, wrt, measures)
         if upstream.ndim:
-            slopes = (upstream[(..., *(None,) * AXES[name])] * z for name, z in zip(wrt, slopes, strict=True))
+            slopes = tuple(upstream[(..., *(None,) * AXES[name])] * z for name, z in zip(wrt, slopes, strict=True))
         else:
-            slopes = (upstream * z for z in slopes)
+            slopes = tuple(upstream * z for z in slopes)
         return None, *gathered(wrt, slopes, measures)
 
     @staticmethod
@@ -150,6 +175,12 @@ class Value(Loss):
 
 class Slopes(Loss):
     """The gradients in the measures of these names, of each problem, also in what problems share."""
+
+    @classmethod
+    def of(cls, transport: Transport, wrt: Names, measures: Measures) -> tuple[Tensor, ...]:
+        """They, as a function of the measures where that is asked for: else PyTorch need not know of it."""
+        found: tuple[Tensor, ...] = (cls.apply if is_followed() else cls.forward)(transport, wrt, *measures)
+        return found
 
     @staticmethod
     def forward(transport: Transport, wrt: Names, *measures: Tensor | None) -> tuple[Tensor, ...]:

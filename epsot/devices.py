@@ -58,7 +58,7 @@ def on_array_device(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> R:
-        if (len(args) > 1 or kwargs) and "torch" in sys.modules:  # a property has an object alone
+        if (len(args) > 1 or kwargs) and "torch" in sys.modules and has_history((*args, *kwargs.values())):
             args, kwargs = without_history(function, args, kwargs)
         if inside.now and "cupy" not in sys.modules:  # all of it is done
             return function(*args, **kwargs)
@@ -72,6 +72,18 @@ def on_array_device(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def has_history(arguments: Iterable[Any]) -> bool:
+    """Whether a tensor among them, or in a list of them, requires grad. PyTorch is there."""
+    tensor = sys.modules["torch"].Tensor
+    for given in arguments:
+        if isinstance(given, tensor):
+            if given.requires_grad:
+                return True
+        elif isinstance(given, list | tuple) and any(isinstance(z, tensor) and z.requires_grad for z in given):
+            return True
+    return False
+
+
 def without_history(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -82,8 +94,6 @@ def without_history(
     parts = {id(given): given if isinstance(given, list | tuple) else (given,) for given in (*args, *kwargs.values())}
     things = [thing for part in parts.values() for thing in part]
     detached = {id(thing): thing.detach() for thing in things if is_torch_array(thing) and thing.requires_grad}
-    if not detached:
-        return args, dict(kwargs)
     if sys.modules["torch"].is_grad_enabled():  # else nothing would be recorded
         given = signature(function).bind(*args, **kwargs).arguments
         names = [name for name, whole in given.items() if any(id(z) in detached for z in parts.get(id(whole), ()))]

@@ -126,6 +126,7 @@ def portable(monkeypatch: pytest.MonkeyPatch) -> None:
 def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems are solved as large ones are, one sweep at a time."""
     monkeypatch.setattr("epsot.drivers.choice.solve_at_once", lambda instance, options, *start: None)
+    monkeypatch.setattr("epsot.drivers.choice.selves_at_once", lambda *sources: (None, None))
 
 
 @pytest.fixture(params=["portable", pytest.param("fused", marks=pytest.mark.every)])

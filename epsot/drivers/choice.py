@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from epsot.costs import Array
 from epsot.drivers import coarse_to_fine
-from epsot.drivers.at_once import solve_at_once
+from epsot.drivers.at_once import selves_at_once, solve_at_once
 from epsot.drivers.options import Options
 from epsot.drivers.stages import Stage, run_stage
 from epsot.drivers.starts import Given, Start, check_start, warm_start
@@ -65,7 +65,12 @@ def solve_self(instance: Instance, options: Options, init: SinkhornResult | None
     def update(problem: Problem) -> Update:
         return SelfTransport(problem, extrapolate=options.tol is None)
 
-    return run(update, instance, options if options.tol is None else replace(options, start=0.0), init)
+    return run(update, instance, without_annealing(options), init)
+
+
+def without_annealing(options: Options) -> Options:
+    """As asked of a measure with itself: only a schedule that is run once needs all of it."""
+    return options if options.tol is None else replace(options, start=0.0)
 
 
 def solve_divergence(instance: Instance, options: Options, init: Init) -> DivergenceResult:
@@ -77,9 +82,21 @@ def solve_divergence(instance: Instance, options: Options, init: Init) -> Diverg
         return DivergenceResult(same, same, same)
     xy = solve_transport(instance, options, init)
     silent = options if options.callback is None else replace(options, callback=None)
-    xx = solve_self(instance.source(), silent, warm.xx if warm else None)
-    yy = solve_self(instance.T.source(), silent, warm.yy if warm else None)
-    return DivergenceResult(xy, xx, yy)
+    return DivergenceResult(xy, *solve_selves((instance.source(), instance.T.source()), silent, warm))
+
+
+def solve_selves(
+    sources: tuple[Instance, Instance], options: Options, warm: DivergenceResult | None
+) -> tuple[SinkhornResult, SinkhornResult]:
+    """Two measures, each with itself: from no potentials in one call, where that is possible."""
+    (x, y), asked = sources, without_annealing(options)
+    if warm is not None:
+        return solve_self(x, options, warm.xx), solve_self(y, options, warm.yy)
+    xx, yy = selves_at_once(x, y, asked)
+    return (
+        solve_self(x, options, None) if xx is None else result_of(x, options, xx),
+        solve_self(y, options, None) if yy is None else result_of(y, options, yy),
+    )
 
 
 def run(
@@ -90,6 +107,10 @@ def run(
         outcome = unmoved(instance, options)
     else:
         outcome = settle(make, instance, options, init)
+    return result_of(instance, options, outcome)
+
+
+def result_of(instance: Instance, options: Options, outcome: Outcome) -> SinkhornResult:
     return SinkhornResult(instance, outcome.dual, outcome.status, outcome.nit, outcome.history, options.tol)
 
 

@@ -58,13 +58,13 @@ HOMOGENEOUS = ("square", "euclidean", "cityblock")  # families of costs with C(s
 
 
 def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
-    """extreme(cloud, axis=0), over lines of many points, then over the points of one.  (n, d) -> (d,)"""
+    """extreme(cloud, axis=0), over lines of many points, then over the points of one.  (n, d) -> (1, d)"""
     n, d = cloud.shape
     lines = n // LINE
     if lines > 1 and is_numpy_array(cloud):
         folded = extreme(xp.reshape(cloud[: lines * LINE, :], (lines, LINE * d)), axis=0)
         cloud = xp.concat([xp.reshape(folded, (LINE, d)), cloud[lines * LINE :, :]], axis=0)
-    return extreme(cloud, axis=0)
+    return extreme(cloud, axis=0, keepdims=True)
 
 
 def clouds_of(parts: dict[str, Any], place: Place) -> tuple[Array, Array]:
@@ -180,7 +180,8 @@ class PointCloud(Geometry):
         """The clouds of all ranks, of the blocks of one; grids are whole already."""
         x, y, comm = self.x, self.y, first.comm
         comm.check_equal(
-            cost=type(self.cost).__name__, dtype=str(self.dtype), dimension=x.shape[1], own=x is y, grids=self.grids,
+            cost=type(self.cost).__name__, dtype="float32" if self.dtype == self.place.xp.float32 else "float64",
+            dimension=x.shape[1], own=x is y, grids=self.grids,
         )  # fmt: skip
         if self.grids[0] is None:
             x = first.joined(self.x)
@@ -277,7 +278,7 @@ class PointCloud(Geometry):
     def _corners(self) -> np.ndarray:
         """The lowest coordinates of x and of y, and the highest, on the host.  (4, d) float64"""
         xp = self.place.xp
-        corners = xp.stack([corner(extreme, z, xp) for extreme in (xp.min, xp.max) for z in (self.x, self.y)])
+        corners = xp.concat([corner(extreme, z, xp) for extreme in (xp.min, xp.max) for z in (self.x, self.y)])
         return to_numpy(corners).astype(np.float64)
 
     @cached_property

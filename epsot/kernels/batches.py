@@ -33,6 +33,11 @@ class Layout(NamedTuple):
         """The length of a potential of all items."""
         return int(self.values[-1] + self.sizes[-1]) if len(self.sizes) else 0
 
+    def of(self, k: int) -> slice:
+        """Where the potential of an item is."""
+        first = int(self.values[k])
+        return slice(first, first + int(self.sizes[k]))
+
 
 class Asked(NamedTuple):
     """What is asked of all items."""
@@ -98,6 +103,9 @@ class Solved(NamedTuple):
 
 class WholeSolve(Protocol):
     """What makes whole solves, of many problems or of one."""
+
+    rows: Layout
+    columns: Layout
 
     def solve(
         self, asked: Asked, start: Floats, rules: Rules, warm: Warm | None = None, *, own: bool = False

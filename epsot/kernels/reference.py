@@ -106,6 +106,10 @@ class Dense(Lean):
         """What makes whole solves of two measures on these supports, where they are small enough for it."""
         return None
 
+    def both_at_once(self, a: Marginal, other: Any, b: Marginal, eps: float) -> WholeSolve | None:
+        """What solves a with itself here, and b with itself over another kernel, in one call; None: one by one."""
+        return None
+
     def cost_rows(self, rows: slice | Array) -> Array:
         """C[rows, :] in float64, for a slice or a vector of indices.  -> (r, m)"""
         raise TypeError("the cost belongs to the subclass")

@@ -63,9 +63,9 @@ class Instance(Lean):
         return side.scatter(self.problem.a.weights, 0.0, 0.0 if side.alone_weights is None else side.alone_weights)
 
     @property
-    def mass_a(self) -> float:
-        """The mass of the first side, with that of points without a partner."""
-        return self.problem.a.mass + self.side_a.lost
+    def masses(self) -> tuple[float, float]:
+        """The masses of both sides, with those of points without a partner."""
+        return self.problem.a.mass + self.side_a.lost, self.problem.b.mass + self.side_b.lost
 
     @property
     def lost(self) -> float:
@@ -73,13 +73,15 @@ class Instance(Lean):
 
         It is the limit for large costs, with the share that this mass has in eps KL(P | a b^T).
         """
-        problem, other = self.problem, self.T
+        if self.side_a.alone is None and self.side_b.alone is None:
+            return 0.0
+        problem, (mass_a, mass_b) = self.problem, self.masses
         penalty = sum(
             measure.rho * side.lost
             for measure, side in ((problem.a, self.side_a), (problem.b, self.side_b))
             if side.alone is not None
         )
-        return penalty + self.eps * (self.mass_a * other.mass_a - problem.a.mass * problem.b.mass)
+        return penalty + self.eps * (mass_a * mass_b - problem.a.mass * problem.b.mass)
 
     @cached_property
     def source_geometries(self) -> tuple[Geometry, Geometry]:
@@ -93,8 +95,8 @@ class Instance(Lean):
         rho = self.rho[0] if isinstance(self.rho, tuple) else self.rho
         if side.alone is None and core.alone()[0] is None:  # symmetric: no column either
             kernel = self.core.source_kernel(problem.kernel)
-            return Instance(whole, side, side, core, problem.source(kernel, core.rounded()), self.eps, rho)
-        a, mass, strength = self.a, self.mass_a, problem.a.rho
+            return Instance(whole, side, side, core, problem.source(kernel, core.rounded), self.eps, rho)
+        a, mass, strength = self.a, self.masses[0], problem.a.rho
         sides = (Support.of(a, self.place).shared(side.here),) * 2
         workers = problem.kernel.workers
         alone = assemble(whole, sides, (a, a), (mass, mass), (strength, strength), self.eps, rho, workers)
@@ -121,7 +123,7 @@ class Instance(Lean):
         if core is self.core:
             return problem
         return replace(
-            problem, kernel=core.kernel(problem.kernel.workers), precision=core.precision, scale=core.rounded()
+            problem, kernel=core.kernel(problem.kernel.workers), precision=core.precision, rounded=core.rounded
         )
 
     def check_sources(self) -> None:
@@ -137,7 +139,7 @@ class Instance(Lean):
         """Other, coarser measures of the same masses in its place, at some temperature."""
         problem, workers = self.problem, self.problem.kernel.workers
         coarse = Problem(
-            core.kernel(workers), problem.a.resampled(a), problem.b.resampled(b), problem.precision, problem.scale,
+            core.kernel(workers), problem.a.resampled(a), problem.b.resampled(b), problem.precision, problem.rounded,
             problem.own,
         )  # fmt: skip
         return Instance(core, Support(core.shape[0]), Support(core.shape[1]), core, coarse, eps, self.rho)
@@ -332,7 +334,7 @@ def assemble(
         )
         for z, mass, strength, side, given in zip((a, b), masses, strengths, (side_a, side_b), sides, strict=True)
     )  # fmt: skip
-    problem = Problem(core.kernel(workers), source, target, core.precision, core.rounded())
+    problem = Problem(core.kernel(workers), source, target, core.precision, core.rounded)
     return Instance(geometry, side_a, side_b, core, problem, eps, rho)
 
 

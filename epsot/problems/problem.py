@@ -37,7 +37,7 @@ class Problem(Lean):
     a: Measure
     b: Measure
     precision: float  # of the arithmetic of the kernel: half a unit in the last place of 1
-    scale: float  # of the terms of the cost that this arithmetic rounds
+    rounded: Callable[[], float]  # -> the size of the terms of the cost that this arithmetic rounds
     own: bool = False  # whether both sides are one measure, and one potential serves for both
 
     @property
@@ -47,11 +47,16 @@ class Problem(Lean):
     @cached_property
     def T(self) -> Problem:
         """The problem seen from the other side."""
-        return Problem(self.kernel.T, self.b, self.a, self.precision, self.scale, self.own)
+        return Problem(self.kernel.T, self.b, self.a, self.precision, self.rounded, self.own)
 
-    def source(self, kernel: Kernel, scale: float) -> Problem:
-        """The problem of the first measure with itself, over its own kernel, which rounds terms of such a scale."""
-        return Problem(kernel, self.a, self.a, self.precision, scale, own=True)
+    def source(self, kernel: Kernel, rounded: Callable[[], float]) -> Problem:
+        """The problem of the first measure with itself, over its own kernel, which rounds other terms."""
+        return Problem(kernel, self.a, self.a, self.precision, rounded, own=True)
+
+    @cached_property
+    def scale(self) -> float:
+        """What `rounded` returns, found when it is asked for: a small problem needs none."""
+        return self.rounded()
 
     @cached_property
     def bursts(self) -> Bursts | None:

@@ -13,7 +13,7 @@ from epsot.archives import Savable
 from epsot.arrays import Place, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
-from epsot.kernels.batches import Layout, Solved
+from epsot.kernels.batches import Solved
 from epsot.lazy import Lean, cached_property
 from epsot.problems.batch import Batch
 from epsot.results.flat import at_points, batch_masses, flat_weights, given, spread, weighted
@@ -219,18 +219,13 @@ class BatchResult(Results):
             instance = instance.source()
         assert self.engine is not None
         rows, columns = self.engine.rows, self.engine.columns
-
-        def part(flat: Array, layout: Layout) -> Array:
-            first = int(layout.values[k])
-            return flat[first : first + int(layout.sizes[k])]
-
-        a = instance.side_a.restrict
-        f, more_f = a(part(solved.f, rows)), a(part(solved.f_more, rows))
+        a, here, there = instance.side_a.restrict, rows.of(k), columns.of(k)
+        f, more_f = a(solved.f[here]), a(solved.f_more[here])
         if self.own:
             g, more_g = f, more_f
         else:
             b = instance.side_b.restrict
-            g, more_g = b(part(solved.g, columns)), b(part(solved.g_more, columns))
+            g, more_g = b(solved.g[there]), b(solved.g_more[there])
         error, mass = (
             xp.asarray(float(z[k]), dtype=xp.float64, device=place.device) for z in (solved.error, solved.mass)
         )

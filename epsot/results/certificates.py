@@ -55,7 +55,7 @@ class Certificate(Lean):
         split = instance.exact_core.split() if problem.balanced and not problem.own else None
         if split is not None:
             core, u, v = split
-            problem = replace(problem, kernel=core.kernel(problem.kernel.workers), scale=core.rounded())
+            problem = replace(problem, kernel=core.kernel(problem.kernel.workers), rounded=core.rounded)
             common = problem.a.dot(u) + problem.b.dot(v)
             f, g = f - u, g - v
         if problem is not instance.problem or found_with > 8 * logit_error:

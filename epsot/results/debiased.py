@@ -123,7 +123,8 @@ class DivergenceResult(Result):
 
     @property
     def _mass_difference(self) -> float:
-        return self.instance.mass_a - self.instance.T.mass_a
+        mass_a, mass_b = self.instance.masses
+        return mass_a - mass_b
 
     def _beyond(self, xy: Array, own: Array) -> Array:
         """xy - own, where equal terms cancel, infinite ones too."""

@@ -126,7 +126,7 @@ class Potential(Lean):
         """dOT / da, (n,); balanced, up to a constant."""
         instance = self.instance
         with np.errstate(over="ignore"):  # as above
-            return instance.problem.a.weight_gradient(self.potential, instance.eps, instance.T.mass_a)
+            return instance.problem.a.weight_gradient(self.potential, instance.eps, instance.masses[1])
 
     def taken(self, points: Any) -> Any:
         """Other points of the user, (r, d), or of a grid, checked; a rank may have none beside others."""

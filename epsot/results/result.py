@@ -293,7 +293,7 @@ class SinkhornResult(Result):
         if core is instance.core:
             return None
         kernel = core.kernel(problem.kernel.workers)
-        single = replace(problem, kernel=kernel, precision=core.precision, scale=core.rounded())
+        single = replace(problem, kernel=kernel, precision=core.precision, rounded=core.rounded)
         return (single, core) if single.rounding(self.dual_pair.f, self.dual_pair.g, self.eps) < SEEN else None
 
     @cached_property

@@ -47,5 +47,5 @@ def checks_of(solved: Solved, k: int, tol: float | None) -> tuple[Check, ...]:
     if tol is None:
         return ()
     first, nit = int(solved.first[k]), int(solved.nit[k])
-    eps, errors = (z[first : first + nit].tolist() for z in (solved.temperatures, solved.errors))
-    return tuple(map(Check, range(1, nit + 1), eps, errors))
+    part = slice(first, first + nit)
+    return tuple(map(Check, range(1, nit + 1), solved.temperatures[part].tolist(), solved.errors[part].tolist()))

@@ -29,6 +29,7 @@ def step_by_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Solve], Any]:
     def run(call: Solve) -> Any:
         with monkeypatch.context() as patch:
             patch.setattr(choice, "solve_at_once", lambda *_: None)
+            patch.setattr(choice, "selves_at_once", lambda *_: (None, None))
             return call()
 
     return run
@@ -44,7 +45,13 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Counter[bool]:
         count[found is not None] += 1
         return found
 
+    def both_counted(*args: Any) -> Any:
+        found = at_once.selves_at_once(*args)
+        count[True] += sum(outcome is not None for outcome in found)  # the others are tried once more, alone
+        return found
+
     monkeypatch.setattr(choice, "solve_at_once", counted)
+    monkeypatch.setattr(choice, "selves_at_once", both_counted)
     return count
 
 
@@ -90,6 +97,27 @@ def test_points(d: int, p: int, options: dict[str, Any], step_by_step: Any, sett
         nits=8 if cold else 0,
     )  # fmt: skip
     assert settled[True] == 3
+
+
+def test_self_terms_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have the bits of each alone; so has the one that is left where the other is for the solver."""
+    data = measures(40, 33, 2, offset=3.0).balanced
+    light = data.b.copy()
+    light[1] = 1e-13 * light[0]  # a share that whole solves leave to the solver
+    light *= data.b.sum() / light.sum()
+    for b in (data.b, light):
+
+        def call() -> Any:
+            return epsot.sinkhorn_divergence(data.x, data.y, data.a, b, blur=0.2, reach=(0.7, 1.5))  # noqa: B023
+
+        together = call()
+        with monkeypatch.context() as patch:
+            patch.setattr(choice, "selves_at_once", lambda *_: (None, None))
+            alone = call()
+        for name in ("xx", "yy"):
+            one, other = getattr(together, name), getattr(alone, name)
+            np.testing.assert_array_equal(one.f, other.f)
+            assert (one.value, one.marginal_error, one.history) == (other.value, other.marginal_error, other.history)
 
 
 @pytest.mark.parametrize("d", [3, 5, 8, 12])

@@ -124,6 +124,11 @@ class Points(Fused, reference.Points):
     def at_once(self, a: Marginal, b: Marginal, eps: float) -> batches.Batch | None:
         return batches.one(self.x, self.y, self.cost_function, self.shape, a, b, eps)
 
+    def both_at_once(self, a: Marginal, other: Any, b: Marginal, eps: float) -> batches.Batch | None:
+        if not isinstance(other, Points) or other.cost_function is not self.cost_function:
+            return None
+        return batches.both(self.x, other.x, self.cost_function, a, b, eps)
+
     def cost_rows(self, rows: slice | Array) -> Array:
         """C[rows, :] in float64, by SciPy, which needs no memory for the differences of all coordinates."""
         from scipy.spatial.distance import cdist  # not before it is needed

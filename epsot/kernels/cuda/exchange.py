@@ -126,6 +126,9 @@ class Exchanged:
     def at_once(self, a: Marginal, b: Marginal, eps: float) -> None:
         """No whole solves, on a device: many steps are a burst."""
 
+    def both_at_once(self, a: Marginal, other: Any, b: Marginal, eps: float) -> None:
+        """Nor of two."""
+
     def apply(self, k: Array, h: Array, eps: float, v: Array, guess: Array | None = None) -> Array:
         return self._call(self.kernel.apply, k, h, eps, v, guess)
 
