@@ -63,11 +63,17 @@ def by_length(
     p = geometry.cost.degree
     rho_a, rho_b = penalties("reach", tuple(None if reach is None else power("reach", reach, p) for reach in reaches))
     span = geometry.diameter() if diameter is None else diameter
-    start, eps = start_of(span, p), power("blur", blur, p)
-    if math.isinf(eps):
-        raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
+    start, eps = start_of(span, p), temperature(blur, p)
     scales = Scales(eps, (rho_a, rho_b), start, diameter is not None, "reach")
     return coarsened(geometry), scales
+
+
+def temperature(blur: float, degree: float) -> float:
+    """That of a blur, positive and finite."""
+    eps = power("blur", blur, degree)
+    if math.isinf(eps):
+        raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
+    return eps
 
 
 def as_diameter(diameter: Any) -> float | None:
@@ -170,9 +176,7 @@ def powers(name: str, lengths: np.ndarray, p: float) -> np.ndarray:
 
 def scales_of_all(blur: Any, reach: Any, degree: float) -> tuple[float, tuple[float, float]]:
     """One temperature and one pair of strengths, inf where balanced, for problems that share them."""
-    eps = power("blur", as_positive("blur", blur), degree)
-    if math.isinf(eps):
-        raise ValueError(f"`blur` must be a length whose square is a float64, got {blur!r}; rescale the points")
+    eps = temperature(as_positive("blur", blur), degree)
     rho_a, rho_b = (math.inf if z is None else power("reach", z, degree) for z in penalties("reach", reach))
     return eps, (rho_a, rho_b)
 

@@ -153,7 +153,7 @@ class Value(Loss):
         measures, wrt = ctx.saved_tensors, chosen(ctx.needs_input_grad[-4:])
         if upstream is None:
             return (None,) * 5
-        slopes = Slopes.of(ctx.transport, wrt, measures)
+        slopes: Iterable[Tensor] = Slopes.of(ctx.transport, wrt, measures)
         if upstream.ndim:
             slopes = tuple(upstream[(..., *(None,) * AXES[name])] * z for name, z in zip(wrt, slopes, strict=True))
         else:

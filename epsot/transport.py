@@ -487,9 +487,9 @@ def _run(
     )  # fmt: skip
     if not scales.fixed and instance.core is not instance.geometry:  # annealing starts at the scale of what has weight
         asked = replace(asked, start=min(asked.start, instance.core.scale()))
-    init = as_start(init, instance)
+    init, watched = as_start(init, instance), comm.observing(asked.callback)
     with until_the_end(asked.callback):
-        result = drive(instance, replace(asked, callback=comm.observing(asked.callback)), init)
+        result = drive(instance, asked if watched is asked.callback else replace(asked, callback=watched), init)
     comm.prepare(result.prepare)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
         warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=5)

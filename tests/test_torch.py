@@ -69,6 +69,17 @@ def test_gradcheck(loss: Any) -> None:
     assert torch.autograd.gradcheck(function, (draw(2, 5, 2), y, z))  # what problems share gets the sum
 
 
+def test_forward_mode_over_a_backward_without_a_graph(loss: Any) -> None:
+    """Nothing else asks for the derivative of slopes there."""
+    x, y, v = draw(6, 2), draw(5, 2).detach(), draw(6, 2).detach()
+    with torch.autograd.forward_ad.dual_level():
+        moving = torch.autograd.forward_ad.make_dual(x, v)
+        (slope,) = torch.autograd.grad(loss(moving, y, **EXACT), moving)
+        change = torch.autograd.forward_ad.unpack_dual(slope).tangent
+    _, product = torch.autograd.functional.hvp(lambda x: loss(x, y, **EXACT), x.detach(), v)
+    torch.testing.assert_close(change, product)
+
+
 def test_a_shared_tensor_gets_the_sum_of_its_gradients(loss: Any) -> None:
     z = draw(6, 2)
     assert torch.autograd.gradcheck(lambda z: loss(z, z[:4] ** 2, **EXACT), z)

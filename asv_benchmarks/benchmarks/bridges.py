@@ -1,7 +1,8 @@
 """What `epsot.torch` and `epsot.jax` add to a divergence and its gradient of NumPy arrays, and what a product takes.
 
 PyTorch and JAX are optional. Run as a script it prints CPU and wall milliseconds, the least of some calls in turns, and
-what a bridge adds: python asv_benchmarks/benchmarks/bridges.py [POINTS ...]
+what a bridge adds, for 64 points beside what PyTorch takes for a function of as many arguments that does nothing:
+python asv_benchmarks/benchmarks/bridges.py [POINTS ...]
 """
 
 import sys
@@ -53,6 +54,30 @@ def of_samples_loss(x, y):
     return call
 
 
+def of_nothing(x, y):
+    """A function of PyTorch that is given its gradient: forward and backward, which no bridge can go without."""
+    import torch
+
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(given, *measures):
+            return given[0].clone()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.given = inputs[0]
+            ctx.save_for_backward(*inputs[1:])
+
+        @staticmethod
+        def backward(ctx, upstream):
+            ctx.saved_tensors  # noqa: B018 - as every backward does
+            return None, upstream * ctx.given[1], None, None, None
+
+    x, y = torch.asarray(x).clone().requires_grad_(), torch.asarray(y)
+    given = torch.zeros(()), torch.zeros_like(x)
+    return lambda: torch.autograd.grad(Nothing.apply(given, x, y, None, None), x)
+
+
 def of_jax(x, y):
     import jax
 
@@ -63,6 +88,7 @@ def of_jax(x, y):
     return lambda: jax.block_until_ready(compiled(x))
 
 
+FLOOR = "nothing"
 WAYS = {"numpy": of_numpy, "torch": of_torch, "SamplesLoss": of_samples_loss, "jax": of_jax}
 
 
@@ -114,13 +140,13 @@ class Penalty:
 def main(sizes):
     for n in sizes:
         calls, least = {}, {}
-        for name, way in WAYS.items():
+        for name, way in {**WAYS, FLOOR: of_nothing}.items():
             try:
                 calls[name] = way(*clouds(n))
             except ImportError:
                 continue
             calls[name]()
-        for _ in range(5 + 20_000 // n):  # in turns, so that a busy machine slows all of them
+        for _ in range(5 + 100_000 // n):  # in turns, so that a busy machine slows all of them
             for name, call in calls.items():
                 start = time.process_time(), time.perf_counter()
                 call()
@@ -128,9 +154,15 @@ def main(sizes):
                 least[name] = [min(pair) for pair in zip(least.get(name, (9e9, 9e9)), spent, strict=True)]
         cpu, wall = least["numpy"]
         print(f"{n} points: numpy {1e3 * cpu:.2f} ms of CPU, {1e3 * wall:.2f} ms")
-        for name in list(least)[1:]:
+        for name in WAYS:
+            if name == "numpy" or name not in least:
+                continue
             more = [1e3 * (z - base) for z, base in zip(least[name], (cpu, wall), strict=True)]
             print(f"  {name}: {more[0]:+.2f} ms of CPU ({more[0] / cpu / 10:+.1f} %), {more[1]:+.2f} ms", flush=True)
+        if FLOOR in least:
+            print("  a function of PyTorch that does nothing: {:.2f} ms of CPU, {:.2f} ms".format(
+                *(1e3 * z for z in least[FLOOR])
+            ))  # fmt: skip
 
 
 if __name__ == "__main__":

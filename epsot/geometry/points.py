@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import is_numpy_array
 
 from epsot import kernels
 from epsot.arrays import (
@@ -58,13 +57,15 @@ HOMOGENEOUS = ("square", "euclidean", "cityblock")  # families of costs with C(s
 
 
 def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
-    """extreme(cloud, axis=0), over lines of many points, then over the points of one.  (n, d) -> (1, d)"""
+    """extreme(cloud, axis=0), over lines of many points, then along the coordinates of one.  (n, d) -> (d,)"""
+    if type(cloud) is not np.ndarray:
+        return extreme(cloud, axis=0)
     n, d = cloud.shape
     lines = n // LINE
-    if lines > 1 and is_numpy_array(cloud):
+    if lines > 1:
         folded = extreme(xp.reshape(cloud[: lines * LINE, :], (lines, LINE * d)), axis=0)
         cloud = xp.concat([xp.reshape(folded, (LINE, d)), cloud[lines * LINE :, :]], axis=0)
-    return extreme(cloud, axis=0, keepdims=True)
+    return extreme(np.ascontiguousarray(cloud.T), axis=1)
 
 
 def clouds_of(parts: dict[str, Any], place: Place) -> tuple[Array, Array]:
@@ -239,9 +240,8 @@ class PointCloud(Geometry):
 
     @property
     def supports(self) -> tuple[Shape, Shape]:
-        sizes = zip(self.grids, self.shape, strict=True)
-        first, second = ((n,) if grid is None else grid.shape for grid, n in sizes)
-        return first, second
+        (first, second), (n, m) = self.grids, self.shape
+        return (n,) if first is None else first.shape, (m,) if second is None else second.shape
 
     def suited(self, a: Any, b: Any) -> PointCloud:
         first, second = self.grids
@@ -279,7 +279,7 @@ class PointCloud(Geometry):
         """The lowest coordinates of x and of y, and the highest, on the host.  (4, d) float64"""
         xp = self.place.xp
         corners = xp.concat([corner(extreme, z, xp) for extreme in (xp.min, xp.max) for z in (self.x, self.y)])
-        return to_numpy(corners).astype(np.float64)
+        return to_numpy(corners).reshape(4, -1).astype(np.float64)
 
     @cached_property
     def _diameter(self) -> float:

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import numpy as np
 from array_api_compat import is_cupy_array, is_cupy_namespace, is_numpy_array, is_numpy_namespace, is_torch_array
 
 from epsot.arrays import Place
@@ -93,7 +94,7 @@ def backend_of(array: Array, cost: Cost | None = None) -> str:
     """The backend that will serve such arrays: "cpu" (Numba), "cuda", "cuda by DLPack" or "tiled"."""
     if cost is not None and cost.kind is None:
         return "tiled"
-    if is_numpy_array(array):
+    if type(array) is np.ndarray or is_numpy_array(array):
         return "tiled" if jit_is_off() else "cpu"
     if is_cupy_array(array):
         return "cuda"

@@ -241,7 +241,6 @@ def pose(
 
     `here`: which points of both sides are those of this rank.
     """
-    check_workers(workers)
     geometry = geometry.suited(a, b)
     geometry.check_whole()
     place, (first, second) = geometry.place, geometry.supports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 from epsot.costs import Array
@@ -48,4 +49,5 @@ def checks_of(solved: Solved, k: int, tol: float | None) -> tuple[Check, ...]:
         return ()
     first, nit = int(solved.first[k]), int(solved.nit[k])
     part = slice(first, first + nit)
-    return tuple(map(Check, range(1, nit + 1), solved.temperatures[part].tolist(), solved.errors[part].tolist()))
+    numbers = zip(range(1, nit + 1), solved.temperatures[part].tolist(), solved.errors[part].tolist(), strict=True)
+    return tuple(map(partial(tuple.__new__, Check), numbers))  # Check(*z) takes a third of the time of an iteration

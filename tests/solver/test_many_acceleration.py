@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_constants_are_removed_where_one_problem_would() -> None:
     assert [bool((row != other).any()) for row, other in zip(moved, start, strict=True)] == [True, True] + [False] * 4
     for k in (0, 1, 3, 4, 5):
         kept = batch.b[k] > 0
-        one = One(Alternating(replace(instances[k].problem, scale=float(scale[k]))))
+        one = One(Alternating(replace(instances[k].problem, rounded=partial(float, scale[k]))))
         plain = AlternatingState(np.zeros(1), np.zeros(1), np.zeros(1), start[k][kept])
         np.testing.assert_array_equal(moved[k][kept], one.centred(plain, float(past[k]), float(eps[k])).start)
         assert np.all(moved[k][~kept] == 0)

@@ -194,7 +194,7 @@ class Batch:
         n, m = items.sizes.max(axis=1).tolist()
         shape = width(n), width(m), 1 if self.cost is None else self.x.shape[1], max(LEVELS, levels), self.dtype.str
         step = count if self.workers == 1 else -(-count // (4 * self.workers))
-        if step > 1:
+        if step * (n * m + 100.0) * sweeps > STEP_WORK:  # of items as large as the largest
             pairs = float((items.sizes[0] * items.sizes[1]).sum()) / count + 100.0
             step = max(1, min(int(STEP_WORK / (pairs * sweeps)), step))
 
