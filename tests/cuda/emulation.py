@@ -51,6 +51,7 @@ class Kernels:
     def __init__(self, code: str, names: Sequence[str], options: Sequence[str] = ()) -> None:
         self.library = ctypes.CDLL(str(build(code, names, options)))
         self.symbols = {name: f"kernel_{k}" for k, name in enumerate(names)}
+        self.used = False
 
     def set_order(self, order: int) -> None:
         """The order in which blocks, warps and lanes run: 0 ascending, 1 descending."""
@@ -58,7 +59,9 @@ class Kernels:
 
     def forget(self) -> None:
         """Give back the memory of the last launches."""
-        self.library.emulator_forget()
+        if self.used:
+            self.library.emulator_forget()
+        self.used = False
 
     def counted(self) -> tuple[int, ...]:
         """What the kernels have counted since the last call, if they were changed to count."""
@@ -85,6 +88,7 @@ class Kernels:
                     values.append(np.array(argument))
             shapes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
             places = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+            self.used = True
             function(*shapes, places, ctypes.c_size_t(STACK), ctypes.c_int(together))
 
         return launch

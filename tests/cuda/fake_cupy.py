@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ allocated = {"now": 0, "peak": 0}
 COMPILED: dict[str, Kernels] = {}  # by the name of a kernel; all of a group are one library
 MULTIPROCESSORS = 2  # of every device; few, so that small problems have several blocks
 RESIDENT = 1  # blocks that a multiprocessor is sure to run at once
+TOGETHER = 8  # groups of kernels in a program
 refused: list[str] = []  # beginnings of the names of kernels whose blocks the driver does not run all at once
 # Functions that look at an array, or make one that nothing is written to.
 FREE = {
@@ -221,9 +223,16 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 @cache
+def programs() -> list[list[str]]:
+    """The names of kernels that are compiled at once: to read what all share takes half as long as a group of them."""
+    several = list(groups().values())
+    return [list(chain(*several[k : k + TOGETHER])) for k in range(0, len(several), TOGETHER)]
+
+
+@cache
 def build_all(code: str) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda names: build(code, names), groups().values()))
+        list(pool.map(lambda names: build(code, names), programs()))
 
 
 class RawModule:
@@ -234,8 +243,8 @@ class RawModule:
         (name,) = name_expressions
         if name not in COMPILED:
             build_all(code)  # on all cores, before the tests ask for them one by one
-            group = next(names for names in groups().values() if name in names)
-            COMPILED.update(dict.fromkeys(group, Kernels(code, group)))
+            names = next(names for names in programs() if name in names)
+            COMPILED.update(dict.fromkeys(names, Kernels(code, names)))
 
     def get_function(self, name: str) -> RawKernel:
         return RawKernel(name)

@@ -26,7 +26,7 @@ from epsot.problems.measure import Measure
 from tests.cuda import bridge, fake_cupy
 
 os.environ["EPSOT_UNPROVEN"] = "1"  # bursts are looked at, too
-fake_cupy.build_all = lambda code: None  # only the groups that are used
+fake_cupy.build_all, fake_cupy.TOGETHER = lambda code: None, 1  # only the groups that are used
 
 
 def use(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None:

@@ -71,7 +71,9 @@ RESIDENT |= {f"{real}, matrix, rows in memory": shapes.stored(real, True) for re
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason=nvrtc.MISSING)
-@pytest.mark.parametrize("label", RESIDENT)
+@pytest.mark.parametrize(
+    "label", [pytest.param(label, marks=() if label.endswith(TYPICAL) else pytest.mark.guard) for label in RESIDENT]
+)
 def test_so_many_blocks_fit_on_a_multiprocessor(label: str) -> None:
     """As the table says. Each of four schedulers has 16384 registers for whole warps."""
     shape = RESIDENT[label]
