@@ -91,7 +91,7 @@ def _settle_comparison(partial, out):
         called_for += share * partial[chunk, CALLED_FOR]
     most = max(of_plan, called_for)
     out[ERROR] = missed / (most if most != 0.0 else 1.0)
-    out[MASS] = math.exp(min(top, MAX_EXPONENT)) * of_plan
+    out[MASS] = of_plan if top == 0.0 else math.exp(min(top, MAX_EXPONENT)) * of_plan
 
 
 settle_comparison = compiled(_settle_comparison, _nrt=False, forceinline=True)

@@ -15,19 +15,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from epsot.kernels.cpu.lines import ABREAST, LINE, STRETCH, joint, slots, stretches
+from epsot.kernels.cpu.lines import ABREAST, LINE, joint, slots, stretches
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE, Arrays, accumulate, steps
 from epsot.kernels.cpu.vectors import INDEX, INT32, VECTOR_BYTES, Value, Vectors, constant, intrinsic
 
 WIDTH = LINE  # numbers: one vector of float32, or two of float64
-ROWS_OF_PRODUCTS = VECTOR_BYTES // 8
+ABREAST_NUMBERS = 32  # of a row, and of a line of either type
+ROWS_OF_PRODUCTS = VECTOR_BYTES // 8  # whose sums are a vector
 COLUMNS_OF_PRODUCTS = 4  # vectors, each a chain of additions
 ABREAST_ROWS = 4  # rows whose products share what is loaded of the other side
-
-
-def parts_of(v: Vectors) -> list[Value]:
-    """Where the vectors of a stretch of numbers begin."""
-    return [INDEX(begin) for begin in range(0, STRETCH, v.lanes)]
 
 
 @intrinsic(prefer_literal=True)
@@ -84,9 +80,9 @@ def powers_of_rows(
         rows = [builder.select(builder.icmp_signed("<", row, end), row, end) for row in ahead]
         lines, outs = ([builder.mul(row, a.width(side)) for row in rows] for side in (0, 8))
         lifts = [v.splat(a.item(4, row)) for row in rows]
-        sums = [slots(narrow, STRETCH // narrow.lanes) for _ in rows]
+        sums = [slots(narrow, ABREAST_NUMBERS // narrow.lanes) for _ in rows]
 
-        @stretches(narrow, a.values[7])
+        @stretches(narrow, a.values[7], ABREAST_NUMBERS // narrow.lanes)
         def take(places: list[Value]) -> None:
             for pair in (range(k, k + 2) for k in range(0, ABREAST_ROWS, 2)):
                 at = [(i, k, place) for i in pair for k, place in enumerate(places)]
@@ -143,13 +139,13 @@ def row_products(typing: Any, matrix: Any, begin: Any, end: Any, weights: Any, w
             for slot in (slot for pair in found for slot in pair):
                 builder.store(v.constant(0.0), slot)
 
-            @stretches(v, a.values[4])
+            @stretches(v, a.values[4], 2)
             def add(places: list[Value], rows: list[Value] = rows) -> None:
                 for k, place in enumerate(places):
                     weight = v.load(a.at(3, place))
                     for row, pair in zip(rows, found, strict=True):
-                        grown = v.fma(v.load(a.at(0, row, place)), weight, builder.load(pair[k % 2]))
-                        builder.store(grown, pair[k % 2])
+                        grown = v.fma(v.load(a.at(0, row, place)), weight, builder.load(pair[k]))
+                        builder.store(grown, pair[k])
 
             sums.store(sums.widened(v.totals([joint(v, pair) for pair in found])), a.at(5, first))
         return context.get_dummy_value()
@@ -216,9 +212,9 @@ def factors_around(
         a, narrow = Arrays(context, builder, signature, arguments), Vectors(builder, real)
         v = Vectors(builder, types.float64, narrow.lanes)
         first, factor, zero = a.values[4], v.splat(a.values[1]), v.constant(0.0)
-        found = [slots(v, STRETCH // v.lanes) for _ in range(2)]
+        found = [slots(v, ABREAST_NUMBERS // v.lanes) for _ in range(2)]
 
-        @stretches(v, a.values[5])
+        @stretches(v, a.values[5], ABREAST_NUMBERS // v.lanes)
         def take(places: list[Value]) -> None:
             places = [builder.add(first, place) for place in places]
             weights = [v.load(a.at(3, place)) for place in places]
@@ -272,9 +268,9 @@ def inverses(typing: Any, sums: Any, weights: Any, first: Any, width: Any, out: 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, narrow = Arrays(context, builder, signature, arguments), Vectors(builder, real)
         v = Vectors(builder, types.float64, narrow.lanes)
-        one, zero, best = v.constant(1.0), v.constant(0.0), slots(v, STRETCH // v.lanes)
+        one, zero, best = v.constant(1.0), v.constant(0.0), slots(v, ABREAST_NUMBERS // v.lanes)
 
-        @stretches(v, a.values[3])
+        @stretches(v, a.values[3], ABREAST_NUMBERS // v.lanes)
         def take(places: list[Value]) -> None:
             for slot, place in zip(best, places, strict=False):
                 i = builder.add(a.values[2], place)
@@ -300,7 +296,7 @@ def softmins(typing: Any, sums: Any, reference: Any, weights: Any, unit: Any, fi
         unit, zero = v.splat(a.values[3]), v.constant(0.0)
         bits = v.constant(-1.0 / math.log(2.0))
 
-        @stretches(v, a.values[5])
+        @stretches(v, a.values[5], ABREAST_NUMBERS // v.lanes)
         def take(places: list[Value]) -> None:
             places = [builder.add(a.values[4], place) for place in places]
             logs = v.logarithms([v.widened(narrow.load(a.at(0, i))) for i in places])

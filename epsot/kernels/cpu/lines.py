@@ -13,11 +13,10 @@ from typing import Any
 from numba import types
 
 from epsot.kernels.cpu.sweeps import Arrays, steps
-from epsot.kernels.cpu.vectors import INDEX, VECTOR_BYTES, Value, Vectors, intrinsic
+from epsot.kernels.cpu.vectors import INDEX, Value, Vectors, intrinsic
 
 LINE = 16  # numbers
-STRETCH = 32  # four vectors of AVX-512, side by side so that the latencies overlap
-ABREAST = STRETCH * 8 // VECTOR_BYTES
+ABREAST = 4  # vectors side by side, so that their latencies overlap
 PAIR = 2  # vectors of exponentials: each has a chain of its own, twice as long
 
 
@@ -29,19 +28,21 @@ def slots(v: Vectors, count: int, start: float = 0.0) -> list[Value]:
     return found
 
 
-def stretches(v: Vectors, stop: Value) -> Callable[[Callable[[list[Value]], None]], None]:
-    """Make a loop over `stop` numbers of what is done where the vectors of a stretch begin.
+def stretches(v: Vectors, stop: Value, count: int = ABREAST) -> Callable[[Callable[[list[Value]], None]], None]:
+    """Make a loop over `stop` numbers of what is done where the next `count` vectors begin.
 
-    It has `STRETCH` numbers, and where `LINE` are left at the end half of them: what is done is written down twice.
+    Where these are more than `LINE` numbers, and only so many are left at the end, half of the vectors are: what is
+    done is written down twice.
     """
-    builder, whole = v.builder, range(0, STRETCH, v.lanes)
+    builder, ahead = v.builder, [INDEX(k * v.lanes) for k in range(count)]
 
     def write(do: Callable[[list[Value]], None]) -> None:
-        end = builder.and_(stop, INDEX(-STRETCH))
-        with steps(builder, end, STRETCH) as j:
-            do([builder.add(j, INDEX(ahead)) for ahead in whole])
-        with builder.if_then(builder.icmp_signed("!=", end, stop)):
-            do([builder.add(end, INDEX(ahead)) for ahead in whole[: len(whole) // 2]])
+        end = builder.and_(stop, INDEX(-count * v.lanes))
+        with steps(builder, end, count * v.lanes) as j:
+            do([builder.add(j, part) for part in ahead])
+        if count * v.lanes > LINE:
+            with builder.if_then(builder.icmp_signed("!=", end, stop)):
+                do([builder.add(end, part) for part in ahead[: count // 2]])
 
     return write
 
