@@ -113,6 +113,7 @@ struct Fiber {
     Warp* warp;
     unsigned index, votes, shuffles, barriers, warp_barriers;
     std::unique_ptr<char[]> stack;  // never filled: of each, memory has the pages that are used
+    uint64_t* bottom;               // of it, for lanes: the sanitizers see what belongs to the standard library
     void* sanitized = nullptr;
     bool fenced;     // before what it does next
     char* observed;  // what it looked at last, of that which blocks tell each other
@@ -159,9 +160,7 @@ EMULATOR_UNSEEN inline void become(Fiber& fiber)
 
 EMULATOR_UNSEEN inline void check_stack(const Fiber& fiber)
 {
-    uint64_t canary;
-    memcpy(&canary, fiber.stack.get(), sizeof canary);
-    if (canary != CANARY) fail("stack overflow in a kernel");
+    if (*fiber.bottom != CANARY) fail("stack overflow in a kernel");
 }
 
 // Hand over to the next lane of the warp that can go on, or to the scheduler if there is none.
@@ -175,7 +174,8 @@ EMULATOR_UNSEEN inline void leave(uint32_t Warp::* place)
     if (place) warp.*place |= bit;
     if (!warp.ready && warp.at_warp) {
         if (warp.at_block) fail("some lanes of a warp are at a barrier of the block, others at a shuffle");
-        warp.ready = std::exchange(warp.at_warp, 0);
+        warp.ready = warp.at_warp;
+        warp.at_warp = 0;
     }
     if (!warp.ready) {
         sanitized_switch(sanitized_scheduler);
@@ -215,7 +215,8 @@ EMULATOR_UNSEEN inline void run_fiber()
 EMULATOR_UNSEEN inline void start(Fiber& fiber, size_t stack_size)
 {
     if (!fiber.stack) fiber.stack.reset(new char[stack_size]);
-    memcpy(fiber.stack.get(), &CANARY, sizeof CANARY);
+    fiber.bottom = (uint64_t*)fiber.stack.get();
+    *fiber.bottom = CANARY;
 #ifdef PORTABLE_FIBERS
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();

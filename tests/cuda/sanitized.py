@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 
 import numpy as np
 
@@ -24,9 +25,23 @@ from epsot.kernels.vectors import WINDOW
 from epsot.problems.many import Measures
 from epsot.problems.measure import Measure
 from tests.cuda import bridge, fake_cupy
+from tests.cuda.instantiations import groups
 
 os.environ["EPSOT_UNPROVEN"] = "1"  # bursts are looked at, too
-fake_cupy.build_all, fake_cupy.TOGETHER = lambda code: None, 1  # only the groups that are used
+fake_cupy.build_all = lambda code: None  # only what is used
+USED = (
+    "float, square, d = 2", "float, matrix, rows in memory", "float, matrix, columns in memory",
+    "float, bursts, square, d = 2", "float, bursts, matrix", "double, euclidean, any d",
+    "double, bursts, euclidean, any d", "items, square, d = 2", "items, square, any d", "items, matrix",
+    "float, lattices", "double, lattices", "lengths, lattices", "vectors", "order",
+)  # fmt: skip
+
+
+def only(*labels: str) -> None:
+    """A program is made of these groups, and one of each other that is asked for."""
+    chosen = list(chain(*(groups()[label] for label in labels)))
+    others = [names for label, names in groups().items() if label not in labels]
+    fake_cupy.programs = lambda: [chosen, *others]  # type: ignore[assignment]
 
 
 def use(kernel: bridge.Bridge, n: int, m: int, rng: np.random.Generator) -> None:
@@ -122,6 +137,7 @@ def few_threads() -> None:
 
 
 def main(races: bool) -> None:
+    only(*(label for label in USED if not (races and label.startswith("items, square"))))
     rng = np.random.default_rng(0)
     clouds: list[tuple[Cost, int, type, int]] = [  # the last: columns from which there are boxes
         (HalfSquare(), 2, np.float32, shapes.BOXES_FROM),

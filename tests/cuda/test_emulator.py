@@ -24,7 +24,7 @@ def run(command: list[str], sanitizer: str, flags: str, **settings: str) -> subp
     library = subprocess.check_output(["g++", f"-print-file-name=lib{sanitizer}.so"], text=True).strip()
     if not Path(library).is_absolute():
         pytest.skip(f"g++ has no lib{sanitizer}")
-    environment = {**os.environ, "LD_PRELOAD": library, "EPSOT_EMULATION_FLAGS": f"{flags} -g", **settings}
+    environment = {**os.environ, "LD_PRELOAD": library, "EPSOT_EMULATION_FLAGS": f"{flags} -g1", **settings}
     command = [sys.executable, *command]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -62,12 +62,18 @@ LAST = "__threadfence();  // ... and what they wrote by this one\n        }"  # 
 
 @pytest.mark.guard
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [(STEP, "}\n}"), (WARP, "//"), (FENCE, "//"), (LAST, "}"), (STRIPS, "")],
+    ("what", "old", "new"),
+    [
+        ("bursts", STEP, "}\n}"),
+        ("bursts", WARP, "//"),
+        ("bursts", FENCE, "//"),
+        ("rows", LAST, "}"),
+        ("lattices", STRIPS, ""),
+    ],
     ids=["step", "warp", "fence", "last", "strips"],
 )
-def test_a_race_is_seen(old: str, new: str) -> None:
-    found = run_racing(["-m", "tests.cuda.racing", old, new])
+def test_a_race_is_seen(what: str, old: str, new: str) -> None:
+    found = run_racing(["-m", "tests.cuda.racing", what, old, new])
     assert "done" in found.stdout, found.stderr[-4000:]
     assert "data race" in found.stderr
 
