@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numba
@@ -22,9 +22,12 @@ from epsot.kernels.cpu.compiled import sources_stamp
 from epsot.kernels.cuda import modules
 from tests.libraries import large_first
 
+M_ARENA_MAX = -8  # of glibc's mallopt
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """What `tests/cuda` and JAX compile is kept in pytest's cache, which `pytest --cache-clear` empties."""
+    with_allocator(lambda library: library.mallopt(M_ARENA_MAX, 2))  # each thread's own would keep what it has freed
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("EPSOT_EMULATION", str(config.cache.mkdir("epsot-compiled")))  # type: ignore[union-attr]
         keep_programs_of_jax(config)
@@ -70,9 +73,14 @@ def give_memory_back() -> None:
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
+    with_allocator(lambda library: library.malloc_trim(0))
+
+
+def with_allocator(call: Callable[[Any], object]) -> None:
+    """Where the allocator is that of glibc."""
     if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another library than glibc
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        with suppress(OSError, AttributeError):
+            call(ctypes.CDLL("libc.so.6"))
 
 
 @pytest.fixture(scope="module", autouse=True)
