@@ -122,6 +122,16 @@ def test_points_by_columns_give_the_same_bits(cost: str) -> None:
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
+def test_a_cloud_by_columns_that_a_batch_shares_gives_the_same_bits() -> None:
+    x, y = rng.normal(size=(2, 20, 17)), rng.normal(size=(25, 17))
+    one, other = (
+        epsot.divergence(epsot.PointCloud(x, make(y), cost="cosine"), eps=0.05)
+        for make in (np.ascontiguousarray, np.asfortranarray)
+    )
+    for name in ("value", "f", "g", "grad_x", "grad_a"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_of_a_matrix(layout: str) -> None:
     """The same for a cost matrix with forbidden pairs."""

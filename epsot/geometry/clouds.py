@@ -19,6 +19,7 @@ from epsot.arrays import (
     list_of_points,
     name_of_dtype,
     named_items,
+    row_by_row,
 )
 from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
 from epsot.devices import device_aware
@@ -104,7 +105,7 @@ class PointClouds(Geometries):
         return Rows.stacked(array, 2)
 
     def _copied(self, rows: Rows) -> Rows:
-        values = self.place.xp.astype(rows.values, self.dtype)  # a copy: results outlive changes of the inputs
+        values = row_by_row(rows.values, self.dtype, self.place.xp)  # a copy: results outlive changes of the inputs
         return replace(rows, values=values)
 
     def _check(self, name: str, rows: Rows) -> None:
