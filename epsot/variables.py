@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,8 +22,6 @@ Turn = Callable[[np.ndarray], np.ndarray]  # the product of the loss's own secon
 
 class Variable(Protocol):
     """As the module says. Vectors of derivatives are NumPy's, float64 and flat."""
-
-    of: ClassVar[Literal["x", "a"]]
 
     def at(self, z: Array) -> Array:
         """u(z), to keep."""
@@ -53,8 +51,6 @@ class Points(Itself):
     dimension: int
     dtype: Any
 
-    of: ClassVar[Literal["x", "a"]] = "x"
-
     def at(self, z: Array) -> Array:
         d = self.dimension
         if z.shape[0] == 0 or z.shape[0] % d:
@@ -68,8 +64,6 @@ class Weights:
 
     place: Place
     shape: tuple[int, ...]
-
-    of: ClassVar[Literal["x", "a"]] = "a"
 
     def checked(self, z: Array) -> Array:
         """z in the shape of the support."""
