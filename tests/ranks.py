@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import epsot
+from epsot.communicator import Threads
 from epsot.geometry import Multiscale
 
 OF_POINTS = ("f", "g", "grad_x", "grad_y", "grad_a", "grad_b", "displacement")
@@ -47,6 +49,22 @@ def check_same(alone: dict[str, Any], found: list[dict[str, Any]]) -> None:
             assert parts[0].dtype == expected.dtype
         else:
             assert all(np.array_equal(part, expected) for part in parts), name
+
+
+class Counting(Threads):
+    """Ranks that count what they say to the host."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.calls: Counter[str] = Counter()
+
+    def meet(self, words: Any) -> Any:
+        self.calls["meet"] += 1
+        return super().meet(words)
+
+    def gather(self, mine: Any, counts: Any) -> Any:
+        self.calls["gather"] += 1
+        return super().gather(mine, counts)
 
 
 class Sizes(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 import epsot
 from epsot.communicator import ALONE, Communicator, Threads, as_communicator
-from tests.ranks import block, check_same, checked, clouds, everything
+from tests.ranks import Counting, block, check_same, checked, clouds, everything
 
 SIZES = [2, 3, 4]
 
@@ -26,22 +25,6 @@ def of_one_process(case: str) -> dict[str, Any]:
 @pytest.mark.parametrize("case", list(checked()), ids=str)
 def test_the_bits_are_those_of_one_process(case: str, size: int) -> None:
     check_same(of_one_process(case), Threads.run(size, lambda comm: everything(checked()[case](comm))))
-
-
-class Counting(Threads):
-    """Ranks that count what they say."""
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.calls: Counter[str] = Counter()
-
-    def meet(self, words: Any) -> Any:
-        self.calls["meet"] += 1
-        return super().meet(words)
-
-    def gather(self, mine: Any, counts: Any) -> Any:
-        self.calls["gather"] += 1
-        return super().gather(mine, counts)
 
 
 def test_a_half_step_is_a_meeting_and_a_gathering() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 import types
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from epsot.geometry import multiscale
 from epsot.joining import serving
 from epsot.kernels.cuda import modules, shapes
 from tests.cuda import emulation, fake_cupy, fake_nccl
-from tests.ranks import Sizes, block, check_same, checked, clouds, everything
+from tests.ranks import Counting, Sizes, block, check_same, checked, clouds, everything
 
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
 
@@ -97,22 +96,6 @@ def test_two_sided_sweeps_have_the_bits_of_one_gpu(size: int) -> None:
         assert np.array_equal(np.concatenate([each[k] for each in found]), expected)
     assert all(each[3] == value for each in found)
     assert {name.split("<")[0] for name, _, _ in fake_cupy.launches} >= {"pair", "finish"}
-
-
-class Counting(Threads):
-    """Ranks that count what they say to the host."""
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.calls: Counter[str] = Counter()
-
-    def meet(self, words: Any) -> Any:
-        self.calls["meet"] += 1
-        return super().meet(words)
-
-    def gather(self, mine: Any, counts: Any) -> Any:
-        self.calls["gather"] += 1
-        return super().gather(mine, counts)
 
 
 def test_a_half_step_is_a_meeting_and_a_gathering() -> None:
