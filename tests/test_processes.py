@@ -376,6 +376,34 @@ def test_damaged_files_of_the_cache_are_compiled_anew(tmp_path: Path) -> None:
     assert found() == ["1"] * 4
 
 
+def test_what_two_processes_save_at_once_is_kept(tmp_path: Path) -> None:
+    """Each for types of its own: the second saves between the moments when the first reads what is there and writes."""
+    body = """
+    from numba.core.caching import IndexDataCacheFile
+    from epsot.kernels.cpu.compiled import compiled
+
+    def kernel():
+        def double(x):
+            return 2 * x
+        return compiled(double)
+
+    double, other, save = kernel(), kernel(), IndexDataCacheFile._save_index  # as in two processes
+
+    def save_meanwhile(self, index):
+        IndexDataCacheFile._save_index = save
+        assert other(0.75) == 1.5
+        save(self, index)
+
+    IndexDataCacheFile._save_index = save_meanwhile
+    for found in (double(21), other(0.25)):
+        print(found)
+    print(*(sum(one.stats.cache_hits.values()) for one in (double, other)))
+    """
+    env = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_OPT": "0"}
+    assert run_script(tmp_path, body, env).split() == ["42", "0.5", "0", "0"]
+    assert run_script(tmp_path, body, env).split() == ["42", "0.5", "1", "1"]
+
+
 # Copies
 
 
