@@ -38,9 +38,9 @@ class Files:
     one forgets what the other has kept, or finds the machine code of other types under its own.
     """
 
-    def __init__(self, files: Any) -> None:
-        self.folder, self.stamp = files._cache_path, files._source_stamp
-        self.name = files._index_name.removesuffix(".nbi")
+    def __init__(self, function: Any) -> None:
+        self.folder, self.stamp = function.locator.get_cache_path(), function.locator.get_source_stamp()
+        self.name = function.filename_base
 
     def of(self, key: Any) -> Any:
         """Those of one entry."""
@@ -66,7 +66,7 @@ class Cache(FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Kernel) -> None:
         super().__init__(function)
-        self._cache_file = Files(self._cache_file)
+        self._cache_file: Any = Files(self._impl)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The machine code for some types, None where there is none that can be read: then it is made."""
