@@ -245,6 +245,17 @@ def test_a_tiny_temperature(rng: np.random.Generator) -> None:
     close(result.hessian("y", "x") @ v, -v[::-1] / 10, 1e-9)
 
 
+@pytest.mark.parametrize("mass", [1e-250, 1e149])
+@pytest.mark.parametrize("debias", [False, True])
+def test_balanced_blocks_are_proportional_to_the_mass(mass: float, debias: bool, rng: np.random.Generator) -> None:
+    """As the gradients are, where squares of the mass are beyond float64."""
+    z = parts(rng, None)
+    one, many = (solved({**z, "a": z["a"] * k, "b": z["b"] * k}, debias, None, {"p": 2}) for k in (1.0, mass))
+    for along in "xy":
+        v = rng.normal(size=z[along].size)
+        close(many.hessian("x", along) @ v / mass, one.hessian("x", along) @ v, 1e-8)
+
+
 def test_float32_points_and_offsets(rng: np.random.Generator) -> None:
     """Rounded coordinates, and a common offset, change little; what comes back is float32."""
     x, y = (rng.random((60, 2)) for _ in range(2))

@@ -309,3 +309,21 @@ def test_no_float64_is_advised_where_it_is_computed_with(rng: np.random.Generato
     with pytest.warns(epsot.ConvergenceWarning, match="STALLED") as said:
         epsot.solve(epsot.CostMatrix(C), eps=0.01)
     assert "float64" not in str(said[0].message)
+
+
+@pytest.mark.parametrize(("blur", "p"), [(0.05, 2), (0.003, 1)])
+def test_a_plan_of_float32_shows_the_error_that_was_measured(blur: float, p: int, rng: np.random.Generator) -> None:
+    """Exponents of thousands in float32 would show a plan whose marginals are a hundred times as far off."""
+    x, y = rng.random((90, 17)).astype(np.float32), (0.8 * rng.random((80, 17)) + 0.3).astype(np.float32)
+    result = epsot.sinkhorn(x, y, blur=blur, p=p, tol=1e-6, max_iter=3000)
+    sums = result.plan.sum(axis=1).astype(float), result.plan.sum(axis=0).astype(float)
+    shown = max(float(np.abs(z - 1 / len(z)).sum()) for z in sums)
+    assert result.success
+    assert shown <= result.marginal_error + 2.0**-23
+    C = checks.power_cost(x, y, p)
+    P = checks.plan(
+        result.source.potential, result.target.potential, C, np.full(90, 1 / 90), np.full(80, 1 / 80), result.eps
+    )
+    step = (x[:, None].astype(float) - y) * (1 if p == 2 else 1 / C[:, :, None])
+    assert np.abs(result.grad_x - (P[:, :, None] * step).sum(axis=1)).sum() <= 4e-6 * np.abs(step).max()
+    checks.close(result.transport_cost, (P * C).sum(), 2e-6)

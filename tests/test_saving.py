@@ -536,9 +536,17 @@ def test_batches_of_other_contents(tmp_path: Path) -> None:
         ("parts.solved.f", None),
         ("parts.solved.nit", None),
         ("parts.batch.eps", None),
+        ("parts.solved.nit", 10**6),
+        ("parts.solved.first", -(10**6)),
+        ("parts.solved.errors", None),
+        ("parts.solved.temperatures", None),
+        ("parts.solved.f_slope", None),
+        ("parts.solved.g_slope", None),
     ]
+    result = epsot.sinkhorn(*rng_of(3).random((2, 6, 2)), blur=[0.3, 0.4])
+    assert result.solved.f_slope is not None and result.solved.g_slope is not None
     for name, step in changes:
-        SOLVED["many stacked"].save(path)
+        result.save(path)
 
         def change(head: Any, arrays: Any, name: str = name, step: int | None = step) -> None:
             reference = at(head, *name.split("."))
