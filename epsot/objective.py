@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -255,8 +256,8 @@ class Objective:
         variable, result = self._solved(z)
         self.last = result
         self.calls += 1
-        vectors = np.asarray(z, dtype=np.float64), flat_of(variable), flat_of(getattr(result, f"grad_{self.wrt}"))
-        return float(result.value64), self._variable.gradient(*vectors)
+        gradient = self._variable.gradient(np.asarray(z, dtype=np.float64), flat_of(variable), self._slope(result))
+        return float(result.value64), gradient
 
     def hessp(self, z: Any, p: Any) -> np.ndarray:
         """The product of the second derivatives at a flat vector with another.
@@ -303,8 +304,8 @@ class Objective:
             raise ValueError(f"`p` must have the size of `z`, {z.size}, got {p.size}")
         found = [result for known, result in self._known if known.shape == z.shape and np.array_equal(known, z)]
         variable, result = (self.variable(z), found[0]) if found else self._solved(z)
-        slope = flat_of(getattr(result, f"grad_{self.wrt}"))
-        return self._variable.product(z, p, flat_of(variable), slope, lambda moved: self._product(result, moved))
+        slope, turn = partial(self._slope, result), partial(self._product, result)
+        return self._variable.product(z, p, flat_of(variable), slope, turn)
 
     def _solved(self, z: Any) -> tuple[Array, Any]:
         """The points or weights at a vector, and the result there, which is kept beside the one before."""
@@ -312,6 +313,10 @@ class Objective:
         result = self._solve(*((variable, self.a) if self.wrt == "x" else (self.x, variable)))
         self._known = [(np.array(z, dtype=np.float64), result), *self._known[:1]]
         return variable, result
+
+    def _slope(self, result: Any) -> np.ndarray:
+        """The gradient in the points or the weights themselves, in float64."""
+        return flat_of(getattr(result, f"grad_{self.wrt}"))
 
     def _product(self, result: Any, direction: np.ndarray) -> np.ndarray:
         """The change of the gradient in the points or the weights themselves, in float64."""
