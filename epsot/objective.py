@@ -19,14 +19,14 @@ from epsot.arrays import (
     as_real,
     common_place,
     rounding_of,
-    rows_of,
     to_numpy,
 )
 from epsot.communicator import Communicator, Share, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware
-from epsot.geometry.grid import Grid, support_of
+from epsot.geometry.grid import Grid, support_of, without_grids
 from epsot.joining import serving
+from epsot.lists import rows_of
 from epsot.problems.instance import balancing, check_mass, checked_weights, joined_weights, penalties
 from epsot.results.debiased import DivergenceResult
 from epsot.results.hessian import Products
@@ -40,7 +40,7 @@ MOST_STEPS = 1000  # of conjugate gradients, for a product
 
 def joined_clouds(comm: Communicator, y: Any, b: Any, a: Any, x: Any) -> tuple[Any, Any, Any, Any]:
     """Points and weights of all ranks, of those of one; of grids every rank has all."""
-    place = common_place(**{name: z for name, z in (("y", y), ("x", x)) if not isinstance(z, Grid)}, a=a, b=b)
+    place = common_place(**without_grids(y=y, x=x), a=a, b=b)
     comm.check_equal(arrays=place.xp.__name__, y=type(y).__name__, b=b is None, a=a is None, x=type(x).__name__)
     comm = serving(comm, place)
     found = []
@@ -169,8 +169,7 @@ class Objective:
         """Check what there is, and keep copies of it."""
         as_choice("wrt", wrt, ("x", "a"))
         as_choice("parametrization", parametrization, ("softmax", "bounds"))
-        given = {"y": y, "b": b, "a": a, "x": x}
-        self.place = common_place(**{name: z for name, z in given.items() if not isinstance(z, Grid)})
+        self.place = common_place(**without_grids(y=y, b=b, a=a, x=x))
         own = self.place.handed_out  # a copy
         target: Any = y if isinstance(y, Grid) else as_points("y", y, self.place)
         weights = target_weights(b, a, wrt, reach, support_of(target), self.place)

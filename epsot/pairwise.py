@@ -13,7 +13,7 @@ from array_api_compat import is_array_api_obj
 
 from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
-from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, is_batch_of, is_ragged, name_of_dtype, to_numpy
+from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, name_of_dtype, to_numpy
 from epsot.communicator import Communicator, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
@@ -24,6 +24,7 @@ from epsot.geometry.clouds import PointClouds
 from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, name_of
 from epsot.geometry.separables import flat_weights, many_of
+from epsot.lists import is_batch_of, is_ragged
 from epsot.problems.batch import masses_of, rounding_of_any, scaled, weights_of
 from epsot.problems.instance import balancing, check_mass, check_workers
 from epsot.results.shown import Shown

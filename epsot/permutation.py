@@ -10,7 +10,7 @@ import numpy as np
 
 from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, scales_of_all
-from epsot.arrays import Place, as_count, is_batch_of, start_of
+from epsot.arrays import Place, as_count, start_of
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
@@ -19,6 +19,7 @@ from epsot.geometry.grid import Grid
 from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows
+from epsot.lists import is_batch_of
 from epsot.problems.batch import Batch
 from epsot.problems.instance import check_workers
 from epsot.results.shown import Shown

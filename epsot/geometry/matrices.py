@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from epsot.arrays import Place, as_real, common_place, is_ragged, to_numpy
+from epsot.arrays import Place, as_real, common_place, to_numpy
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.batches import Geometries
 from epsot.geometry.matrix import CostMatrix
 from epsot.geometry.rows import Shape, name_of
+from epsot.lists import is_ragged
 
 
 @device_aware

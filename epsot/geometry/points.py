@@ -41,6 +41,7 @@ from epsot.geometry.grid import (
     grid_parts,
     home_of,
     points_of,
+    without_grids,
 )
 from epsot.geometry.guests import as_guest
 from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
@@ -135,7 +136,7 @@ class PointCloud(Geometry):
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
         given, same = ground_cost(p, cost), x is y
         self.grids = tuple(z if isinstance(z, Grid) else None for z in (x, y))  # type: ignore[assignment]
-        self.place: Place = common_place(**{name: z for name, z in (("x", x), ("y", y)) if not isinstance(z, Grid)})
+        self.place: Place = common_place(**without_grids(x=x, y=y))
         self.cost = as_guest(with_periods(given, common_periods(*self.grids)), self.place)
         xp = self.place.xp
         x, y = self._listed(x, y)
@@ -510,7 +511,7 @@ def extent(x: Any, y: Any) -> float:
     >>> epsot.extent([[0.0, 0.0]], [[3.0, 1.0], [1.0, 4.0]])
     5.0
     """
-    listed = {name: z for name, z in (("x", x), ("y", y)) if not isinstance(z, Grid)}
+    listed = without_grids(x=x, y=y)
     place = common_place(**listed)
     found = {name: as_points(name, z, place) for name, z in listed.items()}  # one cloud each, no batch
     return PointCloud(found.get("x", x), found.get("y", y)).diameter()

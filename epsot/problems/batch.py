@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from epsot.arrays import Place, as_real, check_finite, is_ragged, rounding_of
+from epsot.arrays import Place, check_finite, rounding_of, rounding_of_dtype
 from epsot.geometry.base import of_parts, parts_of
 from epsot.geometry.batches import Geometries
-from epsot.geometry.rows import Rows, Shape, name_of, offsets, reduced
+from epsot.geometry.rows import Rows, Shape, fitted, name_of, offsets, reduced, vectors_of
 from epsot.kernels.batches import Floats, Layout
+from epsot.lists import Listed, is_ragged, named
 from epsot.problems.instance import Instance, balancing, check_mass, check_workers, checked_weights, posed
 
 CHECKED = 0.1  # masses that are balanced already: what is left is rounding
@@ -119,45 +120,22 @@ class Batch:
 
 
 def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows:
-    """The weights of one side in float64, of the shape of the batch."""
-    xp, shape = place.xp, sizes.shape
+    """The weights of one side in float64, of the shape of the batch; None: uniform ones."""
     if weights is None:
-        distinct, where = np.unique(sizes, return_inverse=True)
-        parts = [xp.full((int(n),), 1 / n, dtype=xp.float64, device=place.device) for n in distinct]
-        first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
-        values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
-        return Rows(values, first, sizes, ragged=len(distinct) > 1)
-    array: Any = None
-    if is_ragged(weights):
-        arrays = [as_real(f"{name}[{k}]", item, place) for k, item in enumerate(weights)]
-        for k, array in enumerate(arrays):
-            if array.ndim != 1:
-                raise ValueError(f"`{name}[{k}]` must be a vector of weights, got shape {tuple(array.shape)}")
-        rows = Rows.listed([xp.astype(array, xp.float64) for array in arrays], xp)
-    else:
-        array = as_real(name, weights, place)
-        if array.ndim < 1:
-            raise ValueError(f"`{name}` must have one weight a point, got one number")
-        rows = Rows.stacked(xp.astype(array, xp.float64), 1)
-    try:
-        rows = rows.over(shape)
-    except ValueError:
-        raise ValueError(
-            f"`{name}` must have weights for a batch of shape {shape}, got those of {rows.shape}"
-        ) from None
-    if not (rows.ragged or np.array_equal(rows.sizes, sizes)) and len(set(sizes.flat)) == 1:
-        raise ValueError(
-            f"`{name}` must have shape ({sizes.flat[0]},), one weight a point, after the axes of the batch, "
-            f"got {tuple(array.shape)}"
-        )
-    if not np.array_equal(rows.sizes, sizes):
-        k = int(np.flatnonzero((rows.sizes != sizes).reshape(-1))[0])
-        raise ValueError(
-            f"`{name_of(name, shape, k)}` must have shape ({sizes.flat[k]},), one weight a point, "
-            f"got ({rows.sizes.flat[k]},)"
-        )
+        return uniform_weights(sizes, place)
+    rows = fitted(name, vectors_of(name, weights, place, "weight"), sizes, "weight")
     check_weights(name, rows, place)
     return rows
+
+
+def uniform_weights(sizes: np.ndarray, place: Place) -> Rows:
+    """Those that nobody has chosen, of sum one; items of one size share them."""
+    xp, shape = place.xp, sizes.shape
+    distinct, where = np.unique(sizes, return_inverse=True)
+    parts = [xp.full((int(n),), 1 / n, dtype=xp.float64, device=place.device) for n in distinct]
+    first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
+    values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
+    return Rows(values, first, sizes, ragged=len(distinct) > 1)
 
 
 def check_weights(name: str, rows: Rows, place: Place) -> None:
@@ -183,9 +161,8 @@ def pose_batch(
     """Check the weights of all items. `eps` and the strengths `rho` have the shape of the batch; inf is balanced."""
     place = geometry.place
     check_workers(workers)
-    for name, weights in (("a", a), ("b", b)):
-        listed = {f"{name}[{k}]": z for k, z in enumerate(weights)} if is_ragged(weights) else {name: weights}
-        place.admit("the geometry", **listed)
+    place.admit("the geometry", **named(a=a))
+    place.admit("the geometry", **named(b=b))
     n, m = geometry.sizes
     rows = weights_of("a", a, n, place), weights_of("b", b, m, place)
     shape = geometry.shape
@@ -218,7 +195,7 @@ def pose_batch(
 
 def rounding_of_any(weights: Any) -> float:
     """The relative error that sums of weights may carry."""
-    return max(map(rounding_of, weights)) if is_ragged(weights) else rounding_of(weights)
+    return max(map(rounding_of_dtype, Listed("", weights).dtypes())) if is_ragged(weights) else rounding_of(weights)
 
 
 def scaled(rows: Rows, factors: Floats, place: Place) -> Rows:
