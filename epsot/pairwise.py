@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -25,8 +26,8 @@ from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, name_of
 from epsot.geometry.separables import flat_weights, many_of
 from epsot.lists import is_batch_of, is_ragged
-from epsot.problems.batch import masses_of, rounding_of_any, scaled, weights_of
-from epsot.problems.instance import balancing, check_mass, check_workers
+from epsot.problems.batch import balancing_factors, checked_masses, masses_of, rounding_of_any, scaled, weights_of
+from epsot.problems.instance import check_workers
 from epsot.results.shown import Shown
 from epsot.status import STATUSES, ConvergenceWarning, Status
 
@@ -267,10 +268,7 @@ def measures(name: str, weights: Any, points: Rows, rho: float, place: Place) ->
             ) from None
     points = points.over(count if count else (1,))
     rows = weights_of(name, weights, points.sizes, place)
-    masses = masses_of(rows, place)
-    for k in np.flatnonzero(masses == 0).tolist():
-        if math.isinf(rho):
-            check_mass(name_of(name, masses.shape, k), rows.item(k), None, "reach", place)
+    checked_masses(name, weights, rows, np.full(rows.shape, rho), "reach", place)
     return Measures(points, rows, weights is None, rho)
 
 
@@ -282,18 +280,16 @@ def balanced(
         return left, right
     rounding = max(rounding_of_any(a), rounding_of_any(b))
     whole = 1.0 if left.uniform else float(masses_of(left.weights, place).flat[0])
-    found = []
-    for name, side in (("a", left),) if symmetric else (("a", left), ("b", right)):
-        masses = np.ones(side.points.first.shape) if side.uniform else masses_of(side.weights, place)
-        if np.all(masses == whole):
-            found.append(side)
-            continue
-        factors = np.ones(masses.shape)
-        for k, mass in enumerate(masses.tolist()):
-            try:
-                factors[k] = balancing(whole, mass, rounding, "reach")
-            except ValueError as error:
-                text = str(error).replace("`a` and `b`", f"`a[0]` and `{name}[{k}]`")
-                raise ValueError(text) from None
-        found.append(side._replace(weights=scaled(side.weights, factors, place), uniform=False))
-    return found[0], found[-1]
+    first = of_mass("a", left, whole, rounding, place)
+    return first, first if symmetric else of_mass("b", right, whole, rounding, place)
+
+
+def of_mass(name: str, side: Measures, whole: float, rounding: float, place: Place) -> Measures:
+    """The measures of one side scaled to a mass, from which theirs differ by rounding."""
+    masses = np.ones(side.points.first.shape) if side.uniform else masses_of(side.weights, place)
+    unequal = masses != whole
+    if not np.any(unequal):
+        return side
+    names = (lambda _: "a[0]"), partial(name_of, name, masses.shape)
+    factors = balancing_factors(np.full(masses.shape, whole), masses, unequal, rounding, "reach", names)
+    return side._replace(weights=scaled(side.weights, factors, place), uniform=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,30 +169,49 @@ def pose_batch(
     rows = weights_of("a", a, n, place), weights_of("b", b, m, place)
     shape = geometry.shape
     rho_a, rho_b = (np.broadcast_to(np.asarray(z, float), shape) for z in rho)
-    masses = [np.ones(shape) if z is None else masses_of(r, place) for z, r in zip((a, b), rows, strict=True)]
-    for name, given, mass, side, other in (("a", a, masses[0], rows[0], rho_b), ("b", b, masses[1], rows[1], rho_a)):
-        empty = np.flatnonzero(((mass == 0) & np.isinf(other)).reshape(-1))
-        if given is not None and len(empty):
-            k = int(empty[0])
-            check_mass(name_of(name, shape, k), side.item(k), None, rho_name, place)
-    bound, uniform = np.isinf(rho_a) & np.isinf(rho_b) & (masses[0] != masses[1]), (a is None, b is None)
-    if bool(np.any(bound)):
-        rounding = max(rounding_of_any(a), rounding_of_any(b))
-        factors = np.ones(shape)
-        for k in np.flatnonzero(bound.reshape(-1)).tolist():
-            try:
-                factors.flat[k] = balancing(float(masses[0].flat[k]), float(masses[1].flat[k]), rounding, rho_name)
-            except ValueError as error:
-                text = str(error).replace("`a` and `b`", f"`{name_of('a', shape, k)}` and `{name_of('b', shape, k)}`")
-                raise ValueError(text) from None
-        rows, uniform = (rows[0], scaled(rows[1], factors, place)), (a is None, ~bound if b is None else False)
+    mass_a = checked_masses("a", a, rows[0], rho_b, rho_name, place)
+    mass_b = checked_masses("b", b, rows[1], rho_a, rho_name, place)
+    rounding, uniform = max(rounding_of_any(a), rounding_of_any(b)), (a is None, b is None)
+    unequal = np.isinf(rho_a) & np.isinf(rho_b) & (mass_a != mass_b)
+    if bool(np.any(unequal)):
+        names = partial(name_of, "a", shape), partial(name_of, "b", shape)
+        factors = balancing_factors(mass_a, mass_b, unequal, rounding, rho_name, names)
+        rows, uniform = (rows[0], scaled(rows[1], factors, place)), (a is None, ~unequal if b is None else False)
     batch = Batch(geometry, *rows, uniform, eps, rho_a, rho_b, rho_name, workers)
     for k in geometry.forbidding():
         try:
-            batch.instance(k, max(rounding_of_any(a), rounding_of_any(b)))
+            batch.instance(k, rounding)
         except ValueError as error:
             raise ValueError(str(error).replace("`C`", f"`{name_of('C', shape, k)}`")) from None
     return batch
+
+
+def checked_masses(name: str, given: Any, rows: Rows, other_rho: Floats, rho_name: str, place: Place) -> Floats:
+    """The masses of one side; an error where there is none though that of the other side has to go somewhere."""
+    if given is None:
+        return np.ones(rows.shape)
+    masses = masses_of(rows, place)
+    for k in np.flatnonzero(((masses == 0) & np.isinf(other_rho)).reshape(-1))[:1].tolist():
+        check_mass(name_of(name, rows.shape, k), rows.item(k), None, rho_name, place)
+    return masses
+
+
+def balancing_factors(
+    mass_a: Floats, mass_b: Floats, unequal: np.ndarray, rounding: float, rho_name: str,
+    names: tuple[Callable[[int], str], Callable[[int], str]],
+) -> Floats:  # fmt: skip
+    """What makes the second masses the first, from which they differ by rounding; 1 where they are not unequal.
+
+    An error says how the user writes the two measures of an item.
+    """
+    factors = np.ones(unequal.shape)
+    for k in np.flatnonzero(unequal).tolist():
+        try:
+            factors.flat[k] = balancing(float(mass_a.flat[k]), float(mass_b.flat[k]), rounding, rho_name)
+        except ValueError as error:
+            one, other = (name(k) for name in names)
+            raise ValueError(str(error).replace("`a` and `b`", f"`{one}` and `{other}`")) from None
+    return factors
 
 
 def rounding_of_any(weights: Any) -> float:
