@@ -20,7 +20,7 @@ from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
 from epsot.drivers.options import until_the_end
-from epsot.drivers.pairs import Measures, Sides, Table, all_pairs, common_start
+from epsot.drivers.pairs import Measures, Question, Sides, Table, all_pairs, common_start
 from epsot.geometry.clouds import PointClouds
 from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, name_of
@@ -229,13 +229,11 @@ def _table(
     left = measures("a", a, geometry.x, rhos[0], geometry.place)
     right = left if symmetric else measures("b", b, geometry.y, rhos[1], geometry.place)
     left, right = balanced(left, right, a, b, geometry.place, symmetric=symmetric)
-    options = ManyOptions(asked, None)
+    start = common_start(geometry, diameter, asked.tol)
+    question = Question(geometry, eps, ManyOptions(asked, None), start, workers)
     observe = None if callback is None else lambda done, total, table: callback(Block(done, total, table.value.copy()))
     with until_the_end(callback):
-        table = all_pairs(
-            geometry, left, right, eps, options, common_start(geometry, diameter, asked.tol), symmetric=symmetric,
-            debias=debias, workers=workers, observe=observe, comm=ranks,
-        )  # fmt: skip
+        table = all_pairs(question, left, right, symmetric=symmetric, debias=debias, observe=observe, comm=ranks)
     return table, geometry
 
 
