@@ -22,7 +22,6 @@ from epsot.arrays import (
 )
 from epsot.communicator import Communicator, Share
 from epsot.costs import (
-    NAMED_COSTS,
     Array,
     Cost,
     Euclidean,
@@ -154,10 +153,7 @@ class PointCloud(Geometry):
                 check_finite(name, cloud, "coordinates", self.place)
         self.cost.check("x", self.x)
         self.cost.check("y", self.y)
-        if not self.cost.degree > 0:
-            raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
-        if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()):
-            check_cost(self.cost, *(self._few(z, count) for z, count in zip((self.x, self.y), PROBED, strict=True)))
+        check_cost(self.cost, self._few)
 
     def written(self) -> dict[str, Any]:
         first, second = self.grids
@@ -215,12 +211,15 @@ class PointCloud(Geometry):
         self.x, self.y = x, y
         self.shape: tuple[int, int] = (x.shape[0], y.shape[0])
 
-    def _few(self, points: Array, count: int) -> Array:
-        """Some of the points in float64, evenly spaced."""
-        xp, n = self.place.xp, points.shape[0]
-        count = min(n, count)
-        rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
-        return xp.astype(xp.take(points, rows, axis=0), xp.float64)
+    def _few(self) -> tuple[Array, Array]:
+        """Some of the points of both sides in float64, evenly spaced."""
+        xp, found = self.place.xp, []
+        for points, count in zip((self.x, self.y), PROBED, strict=True):
+            n = points.shape[0]
+            count = min(n, count)
+            rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
+            found.append(xp.astype(xp.take(points, rows, axis=0), xp.float64))
+        return found[0], found[1]
 
     def _derived(self, x: Array, y: Array) -> PointCloud:
         """The same cost between points that are checked already."""
