@@ -23,8 +23,8 @@ from epsot.lists import is_ragged
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
 from epsot.problems.support import Support
-from epsot.results.batch import Results
 from epsot.results.debiased import DivergenceResult
+from epsot.results.items import Results
 from epsot.results.potential import Potential
 from epsot.results.result import SinkhornResult
 
