@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +24,6 @@ from epsot.drivers.options import Options
 from epsot.drivers.starts import is_start
 from epsot.geometry import Geometry, PointCloud
 from epsot.geometry.batches import Geometries, as_many
-from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.multiscale import coarsened
 from epsot.geometry.rows import name_of
 from epsot.geometry.separables import flat_weights, many_of
@@ -33,6 +31,7 @@ from epsot.libraries import as_numpy
 from epsot.lists import Listed, axes_of, is_batch_of, is_ragged
 from epsot.problems.instance import check_workers, penalties
 from epsot.results.plan import Plan
+from epsot.status import warn
 
 BYTES, LEAST_PICTURE = ("uint8", "uint16", "bool"), 16  # data types of pictures, and pixels of a side
 
@@ -271,13 +270,12 @@ def warn_of_pictures(**points: Any) -> None:
     for name, given in points.items():
         array = first_picture(given)
         if array is not None:
-            warnings.warn(
+            warn(
                 f"`{name}` of shape {tuple(array.shape)} and dtype {array.dtype} looks like a picture, but is taken "
                 "for points, one a row of its last axis: the colours as one cloud are "
                 f"`{name}.reshape(-1, {array.shape[-1]})`, the brightness is the weights of pixels over their "
                 "positions; pass floats to say that these are coordinates",
                 UserWarning,
-                stacklevel=depth_of_caller(),
             )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-import warnings
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from array_api_compat import (
 
 from epsot.costs import Array
 from epsot.libraries import Library, as_numpy, library_of, view, works_by_view
-from epsot.status import PrecisionWarning
+from epsot.status import PrecisionWarning, warn
 
 LARGEST_LENGTH = 1e150  # its square is a float64
 NUMPY = Library(array_namespace(np.empty(0)), "cpu")
@@ -216,11 +215,10 @@ def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Ar
     with np.errstate(over="ignore"):
         cast = xp.astype(array, dtype, copy=copy)
     if not bool(xp.all(xp.isfinite(cast))) and _largest(array, xp) > xp.finfo(dtype).max:
-        warnings.warn(
+        warn(
             f"the result is beyond the range of {str(dtype).rpartition('.')[-1]}, and infinite there; "
             "pass float64 points or costs for its number",
             PrecisionWarning,
-            stacklevel=5,  # the reader of a property: this, `_cast`, the property, and its decorator
         )
     return place.handed_out(cast, copy=False)
 

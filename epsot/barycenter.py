@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from epsot.libraries import as_numpy
 from epsot.lists import axes_of
 from epsot.problems.barycenter import pose_barycenter
 from epsot.results.barycenter import BarycenterResult
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, Status, warn
 
 
 @on_array_device
@@ -143,7 +142,7 @@ def barycenter(
     with until_the_end(callback):
         result = solve_barycenter(instance, options, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
-        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
+        warn(f"{result.status.name}: {result.message}", ConvergenceWarning)
     return result
 
 

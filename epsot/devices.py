@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
@@ -24,6 +23,7 @@ from array_api_compat import is_cupy_array, is_cupy_namespace, is_torch_array
 
 from epsot.arrays import Place
 from epsot.lazy import cached_property
+from epsot.status import warn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,12 +97,11 @@ def without_history(
         bound = signature(function).bind(*args, **kwargs).arguments
         names = [name for name, given in bound.items() if without(given) is not given]
         listed = " and ".join(f"`{name}`" for name in names) or "a tensor"
-        warnings.warn(
+        warn(
             f"{listed} requires grad, but what is returned has no graph: autograd sees a constant. "
             "The gradients of the result (`grad_x`, `grad_a`) are exact, for a torch.autograd.Function of your own; "
             "pass `.detach()` where none is needed",
             UserWarning,
-            stacklevel=3,
         )
     return tuple(map(without, args)), {name: without(given) for name, given in kwargs.items()}
 

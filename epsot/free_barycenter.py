@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from epsot.lists import axes_of, is_ragged
 from epsot.problems.barycenter import of_one_mass
 from epsot.problems.instance import check_workers, checked_weights
 from epsot.results.free_barycenter import FreeBarycenterResult
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, Status, warn
 
 
 @on_array_device
@@ -127,7 +126,7 @@ def free_barycenter(
     with until_the_end(callback):
         result = solve_free_barycenter(clouds, clouds.place.xp.astype(points, clouds.place.xp.float64), options)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
-        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
+        warn(f"{result.status.name}: {result.message}", ConvergenceWarning)
     return result
 
 

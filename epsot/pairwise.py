@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +28,7 @@ from epsot.lists import is_batch_of, is_ragged
 from epsot.problems.batch import balancing_factors, checked_masses, masses_of, rounding_of_any, scaled, weights_of
 from epsot.problems.instance import check_workers
 from epsot.results.shown import Shown
-from epsot.status import STATUSES, ConvergenceWarning, Status
+from epsot.status import STATUSES, ConvergenceWarning, Status, warn
 
 
 class Block(NamedTuple):
@@ -195,12 +194,11 @@ def pairwise(
     if missed.any():
         worst = np.unravel_index(int(np.argmax(np.where(missed, table.marginal_error, -1.0))), missed.shape)
         ended = STATUSES[int(table.status[worst])]
-        warnings.warn(
+        warn(
             f"{int(missed.sum())} of {missed.size} pairs have missed `tol`; the worst, "
             f"({int(worst[0])}, {int(worst[1])}), is {ended.name} with a marginal error of "
             f"{table.marginal_error[worst]:.2e}; {ended.cure}",
             ConvergenceWarning,
-            stacklevel=3,
         )
     return PairwiseResult(geometry.place, geometry.dtype, table)
 
