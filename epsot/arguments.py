@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,13 +12,9 @@ from array_api_compat import is_array_api_obj
 
 from epsot.arrays import (
     LARGEST_LENGTH,
-    all_numpy,
     as_count,
     as_number,
     as_positive,
-    axes_of,
-    is_batch_of,
-    is_ragged,
     power,
     start_of,
     starts_of,
@@ -29,13 +24,14 @@ from epsot.drivers.options import Options
 from epsot.drivers.starts import is_start
 from epsot.geometry import Geometry, PointCloud
 from epsot.geometry.batches import Geometries, as_many
-from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.multiscale import coarsened
 from epsot.geometry.rows import name_of
 from epsot.geometry.separables import flat_weights, many_of
 from epsot.libraries import as_numpy
+from epsot.lists import Listed, axes_of, is_batch_of, is_ragged
 from epsot.problems.instance import check_workers, penalties
 from epsot.results.plan import Plan
+from epsot.status import warn
 
 BYTES, LEAST_PICTURE = ("uint8", "uint16", "bool"), 16  # data types of pictures, and pixels of a side
 
@@ -245,10 +241,15 @@ def many_by_temperature(
     return geometry, (a, b), ManyScales(eps, (wide[0], wide[1]), None, "rho")
 
 
+def may_be_bytes(dtype: Any) -> bool:
+    """Whether a data type is that of pictures, by its size alone: a name takes microseconds to make."""
+    return bool(getattr(dtype, "itemsize", 1) <= 2)
+
+
 def is_picture(array: Any) -> bool:
     """Whether this is an array of bytes of the shape of a picture, or of many."""
     dtype = getattr(array, "dtype", "")
-    if getattr(dtype, "itemsize", 1) > 2:  # as most clouds of a long list: a name takes microseconds to make
+    if not may_be_bytes(dtype):
         return False
     if str(dtype).rpartition(".")[2] not in BYTES or array.ndim < 2:
         return False
@@ -257,21 +258,24 @@ def is_picture(array: Any) -> bool:
     return bool(min(height, width) >= LEAST_PICTURE)
 
 
+def first_picture(given: Any) -> Any:
+    """The picture that was given, or the first one of a list; None where there is none."""
+    if not isinstance(given, list | tuple):
+        return given if is_picture(given) else None
+    return next(filter(is_picture, given), None) if any(map(may_be_bytes, Listed("", given).dtypes())) else None
+
+
 def warn_of_pictures(**points: Any) -> None:
     """Say what to write where points look like a picture: its rows would be taken for clouds."""
     for name, given in points.items():
-        listed = given if isinstance(given, list | tuple) else [given]
-        if len(listed) > 1 and all_numpy(listed) and all(dtype.itemsize > 2 for dtype in {z.dtype for z in listed}):
-            continue
-        pictures = [z for z in listed if is_picture(z)]
-        for array in pictures[:1]:
-            warnings.warn(
+        array = first_picture(given)
+        if array is not None:
+            warn(
                 f"`{name}` of shape {tuple(array.shape)} and dtype {array.dtype} looks like a picture, but is taken "
                 "for points, one a row of its last axis: the colours as one cloud are "
                 f"`{name}.reshape(-1, {array.shape[-1]})`, the brightness is the weights of pixels over their "
                 "positions; pass floats to say that these are coordinates",
                 UserWarning,
-                stacklevel=depth_of_caller(),
             )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-import warnings
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -24,13 +23,12 @@ from array_api_compat import (
 
 from epsot.costs import Array
 from epsot.libraries import Library, as_numpy, library_of, view, works_by_view
-from epsot.status import PrecisionWarning
+from epsot.status import PrecisionWarning, warn
 
 LARGEST_LENGTH = 1e150  # its square is a float64
 NUMPY = Library(array_namespace(np.empty(0)), "cpu")
 FLOATS = (np.float32, np.float64)
 HALF = ("float16", "bfloat16")  # promoted to float32
-_SHAPE, _DTYPE, _NDIM = (operator.attrgetter(name) for name in ("shape", "dtype", "ndim"))
 
 
 class Place(NamedTuple):
@@ -105,59 +103,13 @@ def _kind(array: Any) -> str:
     return f"a {type(array).__module__.split('.')[0]} {type(array).__name__}"
 
 
-def is_ragged(value: Any) -> bool:
-    """Whether this is a list of clouds, or of vectors of weights: of arrays with an axis more than one number has."""
-    return isinstance(value, list | tuple) and any(is_array_api_obj(item) and item.ndim > 0 for item in value)
-
-
-def axes_of(value: Any) -> int:
-    """How many axes an argument has as one array."""
-    axes = 0
-    while isinstance(value, list | tuple) and value:
-        value, axes = value[0], axes + 1
-    own = getattr(value, "ndim", None)
-    if isinstance(own, int):
-        return axes + own
-    shape = getattr(value, "shape", None)  # a geometry has one, too, and is no array
-    return axes + len(shape) if isinstance(shape, tuple) and hasattr(value, "__len__") else axes
-
-
-def rows_of(value: Any) -> int:
-    """The length of the first axis of an argument; 0 of a number."""
-    if hasattr(value, "shape"):
-        return int(value.shape[0]) if value.shape else 0
-    return len(value) if isinstance(value, list | tuple) else 0
-
-
-def all_numpy(items: Any) -> bool:
-    """Whether these are arrays of NumPy and nothing else: what holds of all of a long list is then found at once."""
-    return set(map(type, items)) == {np.ndarray}
-
-
-def named_items(name: str, items: Any) -> dict[str, Any]:
-    """The items of a list with the names that tell where they are: of arrays of NumPy one stands for all."""
-    return {f"{name}[{k}]": item for k, item in enumerate(items[:1] if all_numpy(items) else items)}
-
-
-def is_batch_of(value: Any, axes: int) -> bool:
-    """Whether this is many arrays of so many axes: one with more of them, or a list of such arrays."""
-    if value is None:
-        return False
-    if isinstance(value, list | tuple):
-        if all_numpy(value):
-            return bool(max(map(_NDIM, value)) >= axes)
-        arrays = [item.ndim for item in value if is_array_api_obj(item)]
-        return axes_of(value) > axes if not arrays else max(arrays) >= axes
-    return axes_of(value) > axes
-
-
 def as_real(name: str, array: Any, place: Place) -> Array:
     """The array in float32 or float64: half precision becomes float32, integers, booleans and lists float64.
 
     Anything else is refused.
     """
     xp = place.xp
-    if type(array) is np.ndarray and array.dtype in FLOATS and array.dtype.isnative and xp is NUMPY.xp:
+    if type(array) is np.ndarray and is_usual(array.dtype) and xp is NUMPY.xp:
         return array
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
@@ -182,9 +134,19 @@ def as_real(name: str, array: Any, place: Place) -> Array:
     raise TypeError(f"`{name}` must be real, float32 or float64, got {array.dtype}; convert it first")
 
 
+def is_usual(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of NumPy of this type are worked on as they are."""
+    return dtype in FLOATS and dtype.isnative
+
+
 def rounding_of(weights: Any) -> float:
     """The relative error that a sum of such weights may carry: the square root of their machine epsilon."""
-    return {"float32": 3e-4, "float16": 3e-2, "bfloat16": 9e-2}.get(_name(getattr(weights, "dtype", None)), 1e-8)
+    return rounding_of_dtype(getattr(weights, "dtype", None))
+
+
+def rounding_of_dtype(dtype: Any) -> float:
+    """The same of weights of such a type."""
+    return {"float32": 3e-4, "float16": 3e-2, "bfloat16": 9e-2}.get(_name(dtype), 1e-8)
 
 
 def _name(dtype: Any) -> str:
@@ -217,18 +179,19 @@ def check_finite(name: str, array: Array, what: str, place: Place) -> None:
 def as_points(name: str, array: Any, place: Place, *, finite: bool = True, some: bool = True) -> Array:
     """A cloud of points, (n, d), checked; whether they are finite, and there are any, only if asked."""
     points = as_real(name, array, place)
-    if points.ndim == 1 and points.shape[0] > 0:
-        raise ValueError(
-            f"`{name}` must be an (n, d) array of points, got shape {tuple(points.shape)}; "
-            f"for n points on a line pass `{name}[:, None]`"
-        )
-    if points.ndim != 2:
-        raise ValueError(f"`{name}` must be an (n, d) array of points, got shape {tuple(points.shape)}")
-    if some or points.shape[1] == 0:
-        check_some(name, points)
+    check_cloud(name, points, some=some)
     if finite:
         check_finite(name, points, "coordinates", place)
     return points
+
+
+def check_cloud(name: str, points: Array, *, some: bool = True) -> None:
+    """Raise unless this is an (n, d) array, of no points only if that is allowed."""
+    if points.ndim != 2:
+        cure = f"; for n points on a line pass `{name}[:, None]`" if points.ndim == 1 and points.shape[0] > 0 else ""
+        raise ValueError(f"`{name}` must be an (n, d) array of points, got shape {tuple(points.shape)}{cure}")
+    if some or points.shape[1] == 0:
+        check_some(name, points)
 
 
 def row_by_row(points: Array, dtype: Any, xp: Any) -> Array:
@@ -236,16 +199,6 @@ def row_by_row(points: Array, dtype: Any, xp: Any) -> Array:
     if is_numpy_array(points) or is_cupy_array(points):
         return points.astype(dtype, order="C")
     return xp.astype(points, dtype)
-
-
-def list_of_points(name: str, clouds: Any, place: Place) -> list[Array]:
-    """`as_points` of each of a list, whether they are finite not checked."""
-    if place.xp is NUMPY.xp and all_numpy(clouds):
-        shapes, dtypes = set(map(_SHAPE, clouds)), set(map(_DTYPE, clouds))
-        usual = all(len(shape) == 2 and 0 not in shape for shape in shapes)
-        if usual and all(dtype in FLOATS and dtype.isnative for dtype in dtypes):
-            return list(clouds)
-    return [as_points(f"{name}[{k}]", cloud, place, finite=False) for k, cloud in enumerate(clouds)]
 
 
 def check_some(name: str, points: Array) -> None:
@@ -262,11 +215,10 @@ def in_dtype(array: Array, dtype: Any, place: Place, *, copy: bool = True) -> Ar
     with np.errstate(over="ignore"):
         cast = xp.astype(array, dtype, copy=copy)
     if not bool(xp.all(xp.isfinite(cast))) and _largest(array, xp) > xp.finfo(dtype).max:
-        warnings.warn(
+        warn(
             f"the result is beyond the range of {str(dtype).rpartition('.')[-1]}, and infinite there; "
             "pass float64 points or costs for its number",
             PrecisionWarning,
-            stacklevel=5,  # the reader of a property: this, `_cast`, the property, and its decorator
         )
     return place.handed_out(cast, copy=False)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from epsot.arguments import as_options, as_shares, by_length
-from epsot.arrays import as_flag, as_points, axes_of, common_place
+from epsot.arrays import as_flag, as_points, common_place
 from epsot.devices import on_array_device
 from epsot.drivers.barycenter import solve_barycenter
 from epsot.drivers.barycenter_records import BarycenterIntermediate
 from epsot.drivers.options import until_the_end
 from epsot.geometry.grid import Grid, axes_of_weights
 from epsot.libraries import as_numpy
+from epsot.lists import axes_of
 from epsot.problems.barycenter import pose_barycenter
 from epsot.results.barycenter import BarycenterResult
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, Status, warn
 
 
 @on_array_device
@@ -142,7 +142,7 @@ def barycenter(
     with until_the_end(callback):
         result = solve_barycenter(instance, options, init)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
-        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
+        warn(f"{result.status.name}: {result.message}", ConvergenceWarning)
     return result
 
 

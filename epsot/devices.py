@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
@@ -24,6 +23,7 @@ from array_api_compat import is_cupy_array, is_cupy_namespace, is_torch_array
 
 from epsot.arrays import Place
 from epsot.lazy import cached_property
+from epsot.status import warn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,13 +75,7 @@ def on_array_device(function: Callable[P, R]) -> Callable[P, R]:
 def has_history(arguments: Iterable[Any]) -> bool:
     """Whether a tensor among them, or in a list of them, requires grad. PyTorch is there."""
     tensor = sys.modules["torch"].Tensor
-    for given in arguments:
-        if isinstance(given, tensor):
-            if given.requires_grad:
-                return True
-        elif isinstance(given, list | tuple) and any(isinstance(z, tensor) and z.requires_grad for z in given):
-            return True
-    return False
+    return any(isinstance(z, tensor) and z.requires_grad for given in arguments for z in parts_of(given))
 
 
 def without_history(
@@ -91,27 +85,30 @@ def without_history(
 
     What is called from inside gets them detached: there is one warning for a call.
     """
-    parts = {id(given): given if isinstance(given, list | tuple) else (given,) for given in (*args, *kwargs.values())}
-    things = [thing for part in parts.values() for thing in part]
+    things = (thing for given in (*args, *kwargs.values()) for thing in parts_of(given))
     detached = {id(thing): thing.detach() for thing in things if is_torch_array(thing) and thing.requires_grad}
-    if sys.modules["torch"].is_grad_enabled():  # else nothing would be recorded
-        given = signature(function).bind(*args, **kwargs).arguments
-        names = [name for name, whole in given.items() if any(id(z) in detached for z in parts.get(id(whole), ()))]
-        listed = " and ".join(f"`{name}`" for name in names) or "a tensor"
-        warnings.warn(
-            f"{listed} requires grad, but what is returned has no graph: autograd sees a constant. "
-            "The gradients of the result (`grad_x`, `grad_a`) are exact, for a torch.autograd.Function of your own; "
-            "pass `.detach()` where none is needed",
-            UserWarning,
-            stacklevel=3,
-        )
 
     def without(given: Any) -> Any:
         if isinstance(given, list | tuple) and any(id(thing) in detached for thing in given):
             return type(given)(detached.get(id(thing), thing) for thing in given)
         return detached.get(id(given), given)
 
+    if sys.modules["torch"].is_grad_enabled():  # else nothing would be recorded
+        bound = signature(function).bind(*args, **kwargs).arguments
+        names = [name for name, given in bound.items() if without(given) is not given]
+        listed = " and ".join(f"`{name}`" for name in names) or "a tensor"
+        warn(
+            f"{listed} requires grad, but what is returned has no graph: autograd sees a constant. "
+            "The gradients of the result (`grad_x`, `grad_a`) are exact, for a torch.autograd.Function of your own; "
+            "pass `.detach()` where none is needed",
+            UserWarning,
+        )
     return tuple(map(without, args)), {name: without(given) for name, given in kwargs.items()}
+
+
+def parts_of(given: Any) -> Iterable[Any]:
+    """The items of a list, or the one argument that it is."""
+    return given if isinstance(given, list | tuple) else (given,)
 
 
 def device_aware(cls: Class) -> Class:

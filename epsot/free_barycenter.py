@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from epsot.arguments import as_options, as_shares
-from epsot.arrays import (
-    Place,
-    as_count,
-    as_number,
-    as_points,
-    as_positive,
-    axes_of,
-    common_place,
-    is_ragged,
-    power,
-    rounding_of,
-    start_of,
-)
+from epsot.arrays import Place, as_count, as_number, as_points, as_positive, common_place, power, rounding_of, start_of
 from epsot.costs import Array
 from epsot.devices import on_array_device
 from epsot.drivers.free_barycenter import Clouds, FreeIntermediate, solve_free_barycenter
 from epsot.drivers.options import until_the_end
 from epsot.geometry import Grid, PointCloud
+from epsot.lists import axes_of, is_ragged
 from epsot.problems.barycenter import of_one_mass
 from epsot.problems.instance import check_workers, checked_weights
 from epsot.results.free_barycenter import FreeBarycenterResult
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, Status, warn
 
 
 @on_array_device
@@ -138,7 +126,7 @@ def free_barycenter(
     with until_the_end(callback):
         result = solve_free_barycenter(clouds, clouds.place.xp.astype(points, clouds.place.xp.float64), options)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
-        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=3)
+        warn(f"{result.status.name}: {result.message}", ConvergenceWarning)
     return result
 
 

@@ -152,35 +152,48 @@ def differentiable(solve: Callable[..., Any], given: tuple[Any, ...], options: d
     for name in ("init", "callback"):
         if options.get(name) is not None:
             raise TypeError(f"`{name}` must be None here: it belongs to one solve, and JAX decides how many there are")
-    names = tuple(name for name, z in zip(MEASURES, given, strict=True) if z is not None or name in "xy")
-    measures = as_arrays(names, [z for name, z in zip(MEASURES, given, strict=True) if name in names])
-    leaves, structure = jax.tree.flatten(options)
-    traced = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-    fixed = tuple(TRACED if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True))
-    scales = [jnp.asarray(leaf) for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
-    depth = max([z.ndim - AXES[name] for name, z in zip(names, measures, strict=True)] + [z.ndim for z in scales])
-    if depth:  # vmap puts its axis in front of all alike
-        measures = [deepened(z, depth + AXES[name]) for name, z in zip(names, measures, strict=True)]
-        scales = [deepened(z, depth) for z in scales]
+    known = {name: z for name, z in zip(MEASURES, given, strict=True) if z is not None or name in "xy"}
+    names, (structure, fixed, scales) = tuple(known), traced_apart(options)
+    measures, scales = of_one_depth(names, as_arrays(known), scales)
     return evaluate(Loss(solve, names, structure, fixed), (), False, tuple(measures), tuple(scales))[0]
 
 
-def as_arrays(names: Names, given: Iterable[Any]) -> list[Array]:
+def traced_apart(options: dict[str, Any]) -> tuple[Any, tuple[Any, ...], list[Array]]:
+    """The structure of the options, what of them is fixed, and those that are arrays."""
+    leaves, structure = jax.tree.flatten(options)
+    traced = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    fixed = tuple(TRACED if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True))
+    return structure, fixed, [jnp.asarray(leaf) for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
+
+
+def of_one_depth(names: Names, measures: list[Array], scales: list[Array]) -> tuple[list[Array], list[Array]]:
+    """All with as many axes of the batch: vmap puts its own in front of all alike."""
+    own = [AXES[name] for name in names]
+    depth = max([z.ndim - axes for z, axes in zip(measures, own, strict=True)] + [z.ndim for z in scales])
+    if not depth:
+        return measures, scales
+    deep = [deepened(z, depth + axes) for z, axes in zip(measures, own, strict=True)]
+    return deep, [deepened(z, depth) for z in scales]
+
+
+def as_arrays(given: dict[str, Any]) -> list[Array]:
     """Points of one floating-point type, weights of any; half precision becomes float32."""
-    given = list(given)
-    for name, z in zip(names, given, strict=True):
+    measures: dict[str, Array] = {}
+    for name, z in given.items():
         if isinstance(z, epsot.Grid):
             raise TypeError(f"`{name}` must be an array here, got a Grid; pass its `points`, and flat weights")
-    measures = [z if isinstance(z, jax.Array) else jnp.asarray(z) for z in given]
-    for name, z in zip(names, measures, strict=True):
-        if z.ndim < AXES[name]:
+        measures[name] = z if isinstance(z, jax.Array) else jnp.asarray(z)
+        if measures[name].ndim < AXES[name]:
             shape = "(..., n, d)" if name in "xy" else "(..., n)"
-            raise ValueError(f"`{name}` must be an array of shape {shape}, got shape {z.shape}")
-    points = jnp.promote_types(jnp.result_type(*measures[:2]), jnp.float32)
-    own = [
-        jnp.promote_types(z.dtype, jnp.float32) if jnp.issubdtype(z.dtype, jnp.floating) else points for z in measures
-    ]
-    return [as_dtype(z, points if n in "xy" else dtype) for n, z, dtype in zip(names, measures, own, strict=True)]
+            raise ValueError(f"`{name}` must be an array of shape {shape}, got shape {measures[name].shape}")
+    points = jnp.promote_types(jnp.result_type(measures["x"], measures["y"]), jnp.float32)
+    return [as_dtype(z, points if name in "xy" else dtype_of_weights(z, points)) for name, z in measures.items()]
+
+
+def dtype_of_weights(weights: Array, points: Any) -> Any:
+    """Their own, at least float32; of whole numbers that of the points."""
+    floating = jnp.issubdtype(weights.dtype, jnp.floating)
+    return jnp.promote_types(weights.dtype, jnp.float32) if floating else points
 
 
 def as_dtype(array: Array, dtype: Any) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +19,14 @@ from epsot.arrays import (
     as_real,
     common_place,
     rounding_of,
-    rows_of,
     to_numpy,
 )
 from epsot.communicator import Communicator, Share, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware
-from epsot.geometry.grid import Grid, support_of
+from epsot.geometry.grid import Grid, support_of, without_grids
 from epsot.joining import serving
+from epsot.lists import rows_of
 from epsot.problems.instance import balancing, check_mass, checked_weights, joined_weights, penalties
 from epsot.results.debiased import DivergenceResult
 from epsot.results.hessian import Products
@@ -39,7 +40,7 @@ MOST_STEPS = 1000  # of conjugate gradients, for a product
 
 def joined_clouds(comm: Communicator, y: Any, b: Any, a: Any, x: Any) -> tuple[Any, Any, Any, Any]:
     """Points and weights of all ranks, of those of one; of grids every rank has all."""
-    place = common_place(**{name: z for name, z in (("y", y), ("x", x)) if not isinstance(z, Grid)}, a=a, b=b)
+    place = common_place(**without_grids(y=y, x=x), a=a, b=b)
     comm.check_equal(arrays=place.xp.__name__, y=type(y).__name__, b=b is None, a=a is None, x=type(x).__name__)
     comm = serving(comm, place)
     found = []
@@ -155,47 +156,36 @@ class Objective:
         comm: Any = None,
     ) -> None:
         ranks = as_communicator(comm)
+        options: dict[str, Any] = {
+            "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
+            "max_iter": max_iter, "workers": workers,
+        }  # fmt: skip
         with ranks.together():
-            y, b, a, x = joined_clouds(ranks, y, b, a, x)
-            self._pose(y, b, a, x, blur, wrt, parametrization, debias, p, reach, diameter, scaling, tol, hessian_tol,
-                       max_iter, workers, ranks)  # fmt: skip
+            check_moved(wrt, parametrization, x, a)
+            self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
+            self._pose(*joined_clouds(ranks, y, b, a, x), reach)
+            self.hessian_tol = as_positive("hessian_tol", hessian_tol)
+            self._loss: Callable[..., Any] = sinkhorn_divergence if as_flag("debias", debias) else sinkhorn
+            same = {**options, "workers": 0}  # which ranks may choose for themselves
+            ranks.check_equal(wrt=wrt, parametrization=parametrization, debias=debias, **same)
+            check_options(self.y if isinstance(self.y, Grid) else self.y[:1, :], **options)
+            self._options = {**options, "comm": ranks.whole()}
+        self.last: SinkhornResult | DivergenceResult | None = None
+        self.calls = 0
+        self._known: list[tuple[np.ndarray, Any]] = []  # vectors and their results, the last first
 
-    def _pose(
-        self, y: Any, b: Any, a: Any, x: Any, blur: Any, wrt: Any, parametrization: Any, debias: bool, p: Any,
-        reach: Any, diameter: Any, scaling: Any, tol: Any, hessian_tol: Any, max_iter: Any, workers: Any,
-        ranks: Communicator,
-    ) -> None:  # fmt: skip
-        """Check what there is, and keep copies of it."""
-        as_choice("wrt", wrt, ("x", "a"))
-        as_choice("parametrization", parametrization, ("softmax", "bounds"))
-        given = {"y": y, "b": b, "a": a, "x": x}
-        self.place = common_place(**{name: z for name, z in given.items() if not isinstance(z, Grid)})
+    def _pose(self, y: Any, b: Any, a: Any, x: Any, reach: Any) -> None:
+        """Check the measures, and keep copies of them."""
+        self.place = common_place(**without_grids(y=y, b=b, a=a, x=x))
         own = self.place.handed_out  # a copy
         target: Any = y if isinstance(y, Grid) else as_points("y", y, self.place)
-        weights = target_weights(b, a, wrt, reach, support_of(target), self.place)
+        weights = target_weights(b, a, self.wrt, reach, support_of(target), self.place)
         self.y: Any = y if isinstance(y, Grid) else own(target)
         self.b = own(self.place.xp.reshape(weights, support_of(target)), copy=False)
-        self.wrt, self.parametrization, self.balanced = wrt, parametrization, reach is None
-        if wrt == "a" and x is None:
-            raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
-        if (x if wrt == "x" else a) is not None:
-            raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
         self.x = x if x is None or isinstance(x, Grid) else own(as_points("x", x, self.place))
         self.a = None if a is None else own(as_real("a", a, self.place))
         dtype = self.place.xp.float64 if isinstance(y, Grid) else target.dtype
         self._variable = self._moved(float(self.place.xp.sum(weights)), dtype)
-        self.last: SinkhornResult | DivergenceResult | None = None
-        self.calls = 0
-        self.hessian_tol = as_positive("hessian_tol", hessian_tol)
-        self._known: list[tuple[np.ndarray, Any]] = []  # vectors and their results, the last first
-        self._loss: Callable[..., Any] = sinkhorn_divergence if as_flag("debias", debias) else sinkhorn
-        self._options: dict[str, Any] = {
-            "blur": blur, "p": p, "reach": reach, "diameter": diameter, "scaling": scaling, "tol": tol,
-            "max_iter": max_iter, "workers": workers,
-        }  # fmt: skip
-        ranks.check_equal(wrt=wrt, parametrization=parametrization, debias=debias, **{**self._options, "workers": 0})
-        check_options(self.y if isinstance(self.y, Grid) else self.y[:1, :], **self._options)
-        self._options["comm"] = ranks.whole()
 
     def _moved(self, mass: float, dtype: Any) -> Variable:
         """What the optimiser moves; weights of a balanced loss, and of a softmax, have the mass of the target."""
@@ -255,8 +245,8 @@ class Objective:
         variable, result = self._solved(z)
         self.last = result
         self.calls += 1
-        vectors = np.asarray(z, dtype=np.float64), flat_of(variable), flat_of(getattr(result, f"grad_{self.wrt}"))
-        return float(result.value64), self._variable.gradient(*vectors)
+        gradient = self._variable.gradient(np.asarray(z, dtype=np.float64), flat_of(variable), self._slope(result))
+        return float(result.value64), gradient
 
     def hessp(self, z: Any, p: Any) -> np.ndarray:
         """The product of the second derivatives at a flat vector with another.
@@ -303,8 +293,8 @@ class Objective:
             raise ValueError(f"`p` must have the size of `z`, {z.size}, got {p.size}")
         found = [result for known, result in self._known if known.shape == z.shape and np.array_equal(known, z)]
         variable, result = (self.variable(z), found[0]) if found else self._solved(z)
-        slope = flat_of(getattr(result, f"grad_{self.wrt}"))
-        return self._variable.product(z, p, flat_of(variable), slope, lambda moved: self._product(result, moved))
+        slope, turn = partial(self._slope, result), partial(self._product, result)
+        return self._variable.product(z, p, flat_of(variable), slope, turn)
 
     def _solved(self, z: Any) -> tuple[Array, Any]:
         """The points or weights at a vector, and the result there, which is kept beside the one before."""
@@ -312,6 +302,10 @@ class Objective:
         result = self._solve(*((variable, self.a) if self.wrt == "x" else (self.x, variable)))
         self._known = [(np.array(z, dtype=np.float64), result), *self._known[:1]]
         return variable, result
+
+    def _slope(self, result: Any) -> np.ndarray:
+        """The gradient in the points or the weights themselves, in float64."""
+        return flat_of(getattr(result, f"grad_{self.wrt}"))
 
     def _product(self, result: Any, direction: np.ndarray) -> np.ndarray:
         """The change of the gradient in the points or the weights themselves, in float64."""
@@ -331,6 +325,16 @@ class Objective:
             if result.success:
                 return result
         return self._loss(x, self.y, a, self.b, **self._options)
+
+
+def check_moved(wrt: Any, parametrization: Any, x: Any, a: Any) -> None:
+    """Raise where it is not said what the optimiser moves, and over which points."""
+    as_choice("wrt", wrt, ("x", "a"))
+    as_choice("parametrization", parametrization, ("softmax", "bounds"))
+    if wrt == "a" and x is None:
+        raise ValueError('`x` is needed with wrt="a": the points whose weights are sought')
+    if (x if wrt == "x" else a) is not None:
+        raise ValueError(f"`{wrt}` is what the optimiser moves with wrt={wrt!r}; pass it to the optimiser as x0")
 
 
 def target_weights(b: Any, a: Any, wrt: str, reach: Any, shape: tuple[int, ...], place: Place) -> Array:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -13,21 +13,22 @@ from array_api_compat import is_array_api_obj
 
 from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
-from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, is_batch_of, is_ragged, name_of_dtype, to_numpy
+from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, name_of_dtype, to_numpy
 from epsot.communicator import Communicator, as_communicator
 from epsot.costs import Array
 from epsot.devices import device_aware, on_array_device
 from epsot.drivers.many import ManyOptions
 from epsot.drivers.options import until_the_end
-from epsot.drivers.pairs import Measures, Sides, Table, all_pairs, common_start
+from epsot.drivers.pairs import Measures, Question, Sides, Table, all_pairs, common_start
 from epsot.geometry.clouds import PointClouds
 from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, name_of
 from epsot.geometry.separables import flat_weights, many_of
-from epsot.problems.batch import masses_of, rounding_of_any, scaled, weights_of
-from epsot.problems.instance import balancing, check_mass, check_workers
+from epsot.lists import is_batch_of, is_ragged
+from epsot.problems.batch import balancing_factors, checked_masses, masses_of, rounding_of_any, scaled, weights_of
+from epsot.problems.instance import check_workers
 from epsot.results.shown import Shown
-from epsot.status import STATUSES, ConvergenceWarning, Status
+from epsot.status import STATUSES, ConvergenceWarning, Status, warn
 
 
 class Block(NamedTuple):
@@ -193,12 +194,11 @@ def pairwise(
     if missed.any():
         worst = np.unravel_index(int(np.argmax(np.where(missed, table.marginal_error, -1.0))), missed.shape)
         ended = STATUSES[int(table.status[worst])]
-        warnings.warn(
+        warn(
             f"{int(missed.sum())} of {missed.size} pairs have missed `tol`; the worst, "
             f"({int(worst[0])}, {int(worst[1])}), is {ended.name} with a marginal error of "
             f"{table.marginal_error[worst]:.2e}; {ended.cure}",
             ConvergenceWarning,
-            stacklevel=3,
         )
     return PairwiseResult(geometry.place, geometry.dtype, table)
 
@@ -227,13 +227,11 @@ def _table(
     left = measures("a", a, geometry.x, rhos[0], geometry.place)
     right = left if symmetric else measures("b", b, geometry.y, rhos[1], geometry.place)
     left, right = balanced(left, right, a, b, geometry.place, symmetric=symmetric)
-    options = ManyOptions(asked, None)
+    start = common_start(geometry, diameter, asked.tol)
+    question = Question(geometry, eps, ManyOptions(asked, None), start, workers)
     observe = None if callback is None else lambda done, total, table: callback(Block(done, total, table.value.copy()))
     with until_the_end(callback):
-        table = all_pairs(
-            geometry, left, right, eps, options, common_start(geometry, diameter, asked.tol), symmetric=symmetric,
-            debias=debias, workers=workers, observe=observe, comm=ranks,
-        )  # fmt: skip
+        table = all_pairs(question, left, right, symmetric=symmetric, debias=debias, observe=observe, comm=ranks)
     return table, geometry
 
 
@@ -266,10 +264,7 @@ def measures(name: str, weights: Any, points: Rows, rho: float, place: Place) ->
             ) from None
     points = points.over(count if count else (1,))
     rows = weights_of(name, weights, points.sizes, place)
-    masses = masses_of(rows, place)
-    for k in np.flatnonzero(masses == 0).tolist():
-        if math.isinf(rho):
-            check_mass(name_of(name, masses.shape, k), rows.item(k), None, "reach", place)
+    checked_masses(name, weights, rows, np.full(rows.shape, rho), "reach", place)
     return Measures(points, rows, weights is None, rho)
 
 
@@ -281,18 +276,16 @@ def balanced(
         return left, right
     rounding = max(rounding_of_any(a), rounding_of_any(b))
     whole = 1.0 if left.uniform else float(masses_of(left.weights, place).flat[0])
-    found = []
-    for name, side in (("a", left),) if symmetric else (("a", left), ("b", right)):
-        masses = np.ones(side.points.first.shape) if side.uniform else masses_of(side.weights, place)
-        if np.all(masses == whole):
-            found.append(side)
-            continue
-        factors = np.ones(masses.shape)
-        for k, mass in enumerate(masses.tolist()):
-            try:
-                factors[k] = balancing(whole, mass, rounding, "reach")
-            except ValueError as error:
-                text = str(error).replace("`a` and `b`", f"`a[0]` and `{name}[{k}]`")
-                raise ValueError(text) from None
-        found.append(side._replace(weights=scaled(side.weights, factors, place), uniform=False))
-    return found[0], found[-1]
+    first = of_mass("a", left, whole, rounding, place)
+    return first, first if symmetric else of_mass("b", right, whole, rounding, place)
+
+
+def of_mass(name: str, side: Measures, whole: float, rounding: float, place: Place) -> Measures:
+    """The measures of one side scaled to a mass, from which theirs differ by rounding."""
+    masses = np.ones(side.points.first.shape) if side.uniform else masses_of(side.weights, place)
+    unequal = masses != whole
+    if not np.any(unequal):
+        return side
+    names = (lambda _: "a[0]"), partial(name_of, name, masses.shape)
+    factors = balancing_factors(np.full(masses.shape, whole), masses, unequal, rounding, "reach", names)
+    return side._replace(weights=scaled(side.weights, factors, place), uniform=False)

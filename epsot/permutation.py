@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +9,19 @@ import numpy as np
 
 from epsot.archives import Savable
 from epsot.arguments import as_diameter, as_options, scales_of_all
-from epsot.arrays import Place, as_count, is_batch_of, start_of, to_numpy
+from epsot.arrays import Place, as_count, start_of, to_numpy
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
 from epsot.geometry.clouds import PointClouds
 from epsot.geometry.grid import Grid
-from epsot.geometry.guests import depth_of_caller
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows
+from epsot.lists import is_batch_of
 from epsot.problems.batch import Batch
 from epsot.problems.instance import check_workers
 from epsot.results.shown import Shown
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, Status, warn
 
 EQUAL = 1e-9  # of the statistic: values that differ by less are one
 
@@ -165,10 +164,9 @@ def permutation_test(
     statistic, null = float(values[0][0]), np.concatenate(values)[1:]
     reached = int((null >= statistic - EQUAL * abs(statistic)).sum())
     if missed:
-        warnings.warn(
+        warn(
             f"{missed} of {len(orders)} divergences have missed `tol`; raise `max_iter`, `tol` or `blur`",
             ConvergenceWarning,
-            stacklevel=depth_of_caller(),
         )
     return PermutationTestResult(statistic, (1 + reached) / (n_resamples + 1), null, missed == 0)
 

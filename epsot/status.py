@@ -1,8 +1,12 @@
-"""How a solve ended, and what to do about it."""
+"""How a solve ended, and what to do about it; warnings, at the line of the user."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from enum import IntEnum
+
+THROUGH = ("epsot", "scipy", "sklearn", "torch", "jax")  # that call this package for somebody
 
 
 class ConvergenceWarning(UserWarning):
@@ -11,6 +15,14 @@ class ConvergenceWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A result that float64 holds is beyond the range of the dtype asked for, and infinite there."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's code that has called this package, maybe by SciPy or another library."""
+    frame, depth = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in THROUGH:
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, category, stacklevel=depth)
 
 
 class Status(IntEnum):

@@ -6,7 +6,6 @@ computed when autograd asks for them. There is no third: what would need one rai
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ except ImportError as error:
 import epsot
 from epsot.autograd import Potentials, Tensor, Transport, Value
 from epsot.bridges import MEASURES, OnGrids
+from epsot.status import warn
 
 __all__ = ["SamplesLoss", "sinkhorn", "sinkhorn_divergence"]
 
@@ -289,7 +289,7 @@ def say_what_is_ignored(arguments: dict[str, Any]) -> None:
             raise TypeError(f"SamplesLoss() got an unexpected keyword argument {name!r}")
         if value != IGNORED[name] and name not in told:
             told.add(name)
-            warnings.warn(f"`{name}` has no meaning in epsot, and is ignored", UserWarning, stacklevel=3)
+            warn(f"`{name}` has no meaning in epsot, and is ignored", UserWarning)
 
 
 def arranged(measures: tuple[Any, ...]) -> tuple[Any, ...]:

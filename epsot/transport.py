@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -34,7 +33,7 @@ from epsot.problems.batch import pose_batch
 from epsot.problems.instance import Instance, check_workers, pose
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
-from epsot.status import ConvergenceWarning, Status
+from epsot.status import ConvergenceWarning, Status, warn
 
 NAMED = 10  # items that a warning lists
 
@@ -456,7 +455,7 @@ def _run_many(
         result = drive(batch, ManyOptions(asked, scales.start), init)
     missed = np.flatnonzero(((result.status >= Status.MAX_ITER) & (result.status <= Status.DIVERGED)).reshape(-1))
     if len(missed):
-        warnings.warn(missed_message(result, missed), ConvergenceWarning, stacklevel=5)
+        warn(missed_message(result, missed), ConvergenceWarning)
     return result
 
 
@@ -492,5 +491,5 @@ def _run(
         result = drive(instance, asked if watched is asked.callback else replace(asked, callback=watched), init)
     comm.prepare(result.prepare)
     if Status.MAX_ITER <= result.status <= Status.DIVERGED:
-        warnings.warn(f"{result.status.name}: {result.message}", ConvergenceWarning, stacklevel=5)
+        warn(f"{result.status.name}: {result.message}", ConvergenceWarning)
     return result

@@ -17,6 +17,7 @@ import numpy as np
 from epsot.arrays import Place, check_finite
 from epsot.costs import Array
 
+Slope = Callable[[], np.ndarray]  # the gradient of the loss in u, a sweep over all pairs if nobody has asked for it
 Turn = Callable[[np.ndarray], np.ndarray]  # the product of the loss's own second derivatives with du
 
 
@@ -29,7 +30,7 @@ class Variable(Protocol):
     def gradient(self, z: np.ndarray, u: np.ndarray, slope: np.ndarray) -> np.ndarray:
         """Of the loss in z."""
 
-    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: np.ndarray, turn: Turn) -> np.ndarray:
+    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: Slope, turn: Turn) -> np.ndarray:
         """The change of the gradient along p."""
 
 
@@ -39,7 +40,7 @@ class Itself:
     def gradient(self, z: np.ndarray, u: np.ndarray, slope: np.ndarray) -> np.ndarray:
         return slope
 
-    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: np.ndarray, turn: Turn) -> np.ndarray:
+    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: Slope, turn: Turn) -> np.ndarray:
         return turn(p)
 
 
@@ -99,11 +100,11 @@ class ScaledWeights(FixedMass):
     def gradient(self, z: np.ndarray, u: np.ndarray, slope: np.ndarray) -> np.ndarray:
         return np.asarray(centred(slope, u) * (u.sum() / z.sum()))
 
-    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: np.ndarray, turn: Turn) -> np.ndarray:
-        mass, total = u.sum(), z.sum()
+    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: Slope, turn: Turn) -> np.ndarray:
+        mass, total, known = u.sum(), z.sum(), slope()
         moved = (mass * p - u * p.sum()) / total
-        change = change_of_centred(slope, u, moved, turn(moved))
-        return np.asarray((mass * change - p.sum() * (mass / total) * centred(slope, u)) / total)
+        change = change_of_centred(known, u, moved, turn(moved))
+        return np.asarray((mass * change - p.sum() * (mass / total) * centred(known, u)) / total)
 
 
 class Softmax(FixedMass):
@@ -116,10 +117,10 @@ class Softmax(FixedMass):
     def gradient(self, z: np.ndarray, u: np.ndarray, slope: np.ndarray) -> np.ndarray:
         return np.asarray(u * centred(slope, u))
 
-    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: np.ndarray, turn: Turn) -> np.ndarray:
-        moved = u * centred(p, u)
-        change = change_of_centred(slope, u, moved, turn(moved))
-        return np.asarray(moved * centred(slope, u) + u * change)
+    def product(self, z: np.ndarray, p: np.ndarray, u: np.ndarray, slope: Slope, turn: Turn) -> np.ndarray:
+        moved, known = u * centred(p, u), slope()
+        change = change_of_centred(known, u, moved, turn(moved))
+        return np.asarray(moved * centred(known, u) + u * change)
 
 
 def centred(slope: np.ndarray, u: np.ndarray) -> np.ndarray:

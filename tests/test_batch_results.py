@@ -82,6 +82,15 @@ def test_parts_of_a_divergence(rng: np.random.Generator) -> None:
             same(getattr(result, part), getattr(alone, part), k)
 
 
+@pytest.mark.parametrize("name", ["value", "f", "dual"])
+def test_numbers_beyond_the_range_warn_where_they_are_read(name: str, rng: np.random.Generator) -> None:
+    x = (rng.random((2, 5, 2)) * 1e20).astype(np.float32)
+    result = epsot.sinkhorn(x, x * np.float32(1.5), blur=1e20)
+    with pytest.warns(epsot.PrecisionWarning) as caught:
+        getattr(result, name)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 def test_equal_measures_give_zero(rng: np.random.Generator) -> None:
     """Exactly, also beside others."""
     given = stacked(rng, 3, 9, 9)

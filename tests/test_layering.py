@@ -34,7 +34,7 @@ LAYERS = [
     ["geometry"],
     ["kernels"],
     ["archives"],
-    ["costs", "status", "arrays", "libraries", "devices", "lazy"],
+    ["costs", "status", "arrays", "lists", "libraries", "devices", "lazy"],
     ["communicator"],
 ]
 HEAVY = ["numba", "cupy", "matplotlib", "scipy.sparse", "torch", "jax", "sklearn"]

@@ -83,6 +83,18 @@ def test_products_use_the_solves_of_the_last_two_vectors(clouds, monkeypatch):
         obj.hessp(z, p[:3])
 
 
+def test_products_in_the_points_compute_no_gradient(clouds, monkeypatch):
+    """They need none: at a vector that was not called it would be one more pass over all pairs."""
+    x, y, _, b = clouds
+    obj, p = epsot.Objective(y, b, blur=0.4), np.ones(24)
+    wanted = obj.hessp(x.ravel(), p)
+    monkeypatch.setattr(epsot.DivergenceResult, "grad_x", None)
+    again = epsot.Objective(y, b, blur=0.4)
+    np.testing.assert_array_equal(again.hessp(x.ravel(), p), wanted)
+    with pytest.raises(AttributeError):
+        again(x.ravel())
+
+
 @pytest.mark.parametrize("method", ["trust-ncg", "trust-krylov", "Newton-CG"])
 def test_methods_of_second_order_take_fewer_steps(clouds, method):
     """After as many steps they are closer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from epsot import kernels
 from epsot.arrays import to_numpy
-from epsot.costs import Array, Cost
+from epsot.costs import Array
 from epsot.drivers import choice
 from epsot.drivers.at_once import RULES
 from epsot.drivers.intermediate import BatchIntermediate
@@ -66,9 +66,15 @@ def item_of(init: Init, k: int) -> Any:
     return init._item(k)
 
 
-def starts(batch: Batch, asked: ManyOptions, init: Init, rows: Layout, columns: Layout, *, own: bool) -> Warm:
+def layouts(batch: Batch, *, own: bool) -> tuple[Layout, Layout]:
+    """Where the items of both sides lie; of each first measure with itself both are the first."""
+    rows, columns = batch.layouts()
+    return rows, rows if own else columns
+
+
+def starts(batch: Batch, asked: ManyOptions, init: Init, *, own: bool) -> Warm:
     """The potentials of earlier results of all items, where they are a start; zero elsewhere."""
-    count, xp, device = len(rows.sizes), batch.place.xp, batch.place.device
+    count, xp, device = len(batch.geometry), batch.place.xp, batch.place.device
     known, eps = np.zeros(count, np.bool_), batch.eps.reshape(-1).copy()
     parts: tuple[list[Array], list[Array]] = ([], [])
     for k in range(count):
@@ -77,7 +83,7 @@ def starts(batch: Batch, asked: ManyOptions, init: Init, rows: Layout, columns: 
         past = past.xy if isinstance(past, DivergenceResult) else past
         found, eps[k] = warm_start(past, instance, asked.of(k, instance)), past.eps
         known[k] = found is not None
-        for side, layout in enumerate((rows, columns)):
+        for side, layout in enumerate(layouts(batch, own=own)):
             if found is None:
                 parts[side].append(xp.zeros(int(layout.sizes[k]), dtype=xp.float64, device=device))
             else:
@@ -85,10 +91,10 @@ def starts(batch: Batch, asked: ManyOptions, init: Init, rows: Layout, columns: 
     return Warm(known, xp.concat(parts[0]), xp.concat(parts[1]), eps)
 
 
-def nothing(batch: Batch, rows: Layout, columns: Layout) -> Solved:
+def nothing(batch: Batch, *, own: bool) -> Solved:
     """All items left to the single solver."""
     xp, device, count = batch.place.xp, batch.place.device, math.prod(batch.shape)
-    empty = [xp.zeros(z.total, dtype=xp.float64, device=device) for z in (rows, columns) * 2]
+    empty = [xp.zeros(z.total, dtype=xp.float64, device=device) for z in layouts(batch, own=own) * 2]
     none = np.full(count, UNSETTLED, np.int64)
     zero, nothing = np.zeros(count), np.empty(0)
     f, g, f_more, g_more = empty
@@ -107,47 +113,59 @@ def engine_of(
 
     A callback is called by items that are padded only.
     """
-    padded = padded or callback is not None
-    geometry, eps = batch.geometry, batch.eps.reshape(-1)
-    rows, columns = batch.layouts()
-    common = (batch.a.values, batch.b.values, eps, batch.rho_a.reshape(-1), batch.rho_b.reshape(-1))
-    x = y = matrix = engine = None
-    points, cost = geometry.embedded(), geometry.family
-    if points is not None and cost is not None:
-        x, y = points
-        if not padded:
-            engine = kernels.point_batch(x, y, cost, rows, columns, *common, batch.workers)
-    else:
-        stored = geometry.stored("C_xx" if own else "C")
-        if stored is None:
+    points = batch.geometry.embedded()
+    stored = batch.geometry.stored("C_xx" if own else "C")
+    if points is None and stored is None:
+        return None
+    engine = None
+    if not padded and callback is None:
+        engine = compiled_engine(batch, points, stored, own=own)
+        if engine is None and most_pairs(batch, own=own) > LARGEST:
             return None
-        matrix, first = stored
-        if not padded:
-            placed = rows._replace(points=first)
-            engine = kernels.matrix_batch(matrix, placed, rows if own else columns, *common, batch.workers)
     if engine is None:
-        pairs = int(rows.sizes.max(initial=0)) * int((rows if own else columns).sizes.max(initial=0))
-        if not padded and pairs > LARGEST:
-            return None
-        matrices = None if matrix is None else geometry.matrices("C_xx" if own else "C")
-        engine = padded_engine(batch, (x, y), cost, matrices, callback, tol)
-    return engine.source() if own and matrix is None else engine
+        engine = padded_engine(batch, points, callback, tol, own=own)
+    return engine.source() if own and points is not None else engine
+
+
+def compiled_engine(
+    batch: Batch, points: tuple[Array, Array] | None, stored: tuple[Array, np.ndarray] | None, *, own: bool
+) -> Engine | None:
+    """What solves items between points, or else of stored costs, by compiled code; None where there is none."""
+    rows, columns = batch.layouts()
+    measures = (batch.a.values, batch.b.values, batch.eps.reshape(-1), batch.rho_a.reshape(-1), batch.rho_b.reshape(-1))
+    engine: Engine | None = None
+    if points is not None and batch.geometry.family is not None:
+        engine = kernels.point_batch(*points, batch.geometry.family, rows, columns, *measures, batch.workers)
+    elif stored is not None:
+        matrix, first = stored
+        placed, others = rows._replace(points=first), rows if own else columns
+        engine = kernels.matrix_batch(matrix, placed, others, *measures, batch.workers)
+    return engine
+
+
+def most_pairs(batch: Batch, *, own: bool) -> int:
+    """Of the longest rows with the longest columns."""
+    n, m = (int(sizes.max(initial=0)) for sizes in batch.geometry.sizes)
+    return n * (n if own else m)
 
 
 def padded_engine(
     batch: Batch,
-    points: tuple[Array | None, Array | None],
-    cost: Cost | None,
-    matrices: Array | None,
+    points: tuple[Array, Array] | None,
     callback: Callable[[Any], object] | None,
     tol: float | None,
-) -> PaddedBatch:
+    *,
+    own: bool,
+) -> Engine:
     """Items of one padded shape, in any library, between points or of matrices (B, n, m)."""
     geometry, (rows, columns), place = batch.geometry, batch.layouts(), batch.place
-    a = Side(points[0], batch.a.values, rows, batch.rho_a.reshape(-1), place)
-    b = Side(points[1], batch.b.values, columns, batch.rho_b.reshape(-1), place)
+    x, y = points or (None, None)
+    matrices = geometry.matrices("C_xx" if own else "C") if points is None else None
+    a = Side(x, batch.a.values, rows, batch.rho_a.reshape(-1), place)
+    b = Side(y, batch.b.values, columns, batch.rho_b.reshape(-1), place)
     scale, eps = geometry.rounded().reshape(-1), batch.eps.reshape(-1)
-    engine = PaddedBatch(a, b, cost, matrices, eps, scale, geometry.scale, lambda k: batch.instance(k).core.scale())
+    scales = geometry.scale, lambda k: batch.instance(k).core.scale()
+    engine = PaddedBatch(a, b, geometry.family, matrices, eps, scale, *scales)
     if callback is not None:
         engine.observe = follower(callback, batch, (a, b), tol)
     return engine
@@ -171,26 +189,26 @@ def solve_part(
 ) -> BatchResult:
     """The transports of all items, or each first measure with itself, but for those whose results are given."""
     options, singles = asked.options, dict(given or {})
-    rows, columns = batch.layouts()
-    columns = rows if own else columns
-    engine = engine_of(batch, own=own, callback=options.callback, tol=options.tol) if len(rows.sizes) else None
-    if engine is None:
-        solved = nothing(batch, rows, columns)
-    else:
-        told, start = where_to_start(batch, asked, own=own)
-        start[list(singles)] = math.inf  # they are solved
-        warm = None
-        if init is not None and options.tol is not None:
-            warm = starts(batch, asked, init, rows, columns, own=own)
-        solved = engine.solve(told, start, RULES, warm, own=own)
-    solve = choice.solve_self if own else choice.solve_transport
+    engine = engine_of(batch, own=own, callback=options.callback, tol=options.tol) if len(batch.geometry) else None
+    solved = nothing(batch, own=own) if engine is None else at_once(engine, batch, asked, init, singles, own=own)
     observer = None if engine is not None or options.callback is None else OneByOne(batch, options.callback)
+    solve = choice.solve_self if own else choice.solve_transport
     for k in np.flatnonzero(solved.status == UNSETTLED).tolist():
         if k not in singles:
             instance = batch.instance(k)  # what looks on has seen it, if there is an engine
             alone = replace(asked.of(k, instance), callback=None if observer is None else observer.of(k))
             singles[k] = solve(instance.source() if own else instance, alone, item_of(init, k))
     return BatchResult(batch, engine, solved, singles, options.tol, own)
+
+
+def at_once(
+    engine: Engine, batch: Batch, asked: ManyOptions, init: Init, known: Collection[int], *, own: bool
+) -> Solved:
+    """All items but those that are known already."""
+    told, start = where_to_start(batch, asked, own=own)
+    start[list(known)] = math.inf  # they are solved
+    begins = init is not None and asked.options.tol is not None
+    return engine.solve(told, start, RULES, starts(batch, asked, init, own=own) if begins else None, own=own)
 
 
 def where_to_start(batch: Batch, asked: ManyOptions, *, own: bool) -> tuple[Asked, np.ndarray]:

@@ -45,6 +45,45 @@ class Table:
     def empty(cls, shape: tuple[int, int]) -> Table:
         return cls(np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, int(Status.STOPPED)))
 
+    def put(self, rows: np.ndarray, columns: np.ndarray, found: Table) -> None:
+        """What is known of some pairs."""
+        self.value[rows, columns], self.marginal_error[rows, columns] = found.value, found.marginal_error
+        self.status[rows, columns] = found.status
+
+    def at(self, numbers: np.ndarray) -> Table:
+        """What is known of some measures."""
+        return Table(self.value[numbers], self.marginal_error[numbers], self.status[numbers])
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of all pairs alike."""
+
+    geometry: Sides
+    eps: float
+    asked: ManyOptions
+    start: float | None  # where annealing starts; of None each pair has its own
+    workers: int | None
+
+    def batch(self, left: Measures, right: Measures, rows: np.ndarray, columns: np.ndarray) -> Batch:
+        """Some pairs."""
+        clouds = self.geometry.sides(left.points, right.points).pairs(rows, columns)
+        full = np.full(rows.shape, self.eps)
+        strengths = np.full(rows.shape, left.rho), np.full(rows.shape, right.rho)
+        weights = left.weights.at(rows), right.weights.at(columns)
+        return Batch(clouds, *weights, (left.uniform, right.uniform), full, *strengths, "reach", self.workers)
+
+    def solve(self, batch: Batch, *, own: bool) -> Table:
+        """What is found of each pair of a batch.  -> (B,) arrays"""
+        start = None if self.start is None else np.full(batch.shape, self.start)
+        found = solve_part(batch, replace(self.asked, start=start, slopes=False), None, own=own)
+        return Table(found.value64, found.marginal_error, found.status)
+
+    def self_terms(self, side: Measures) -> Table:
+        """Each measure with itself.  -> (K,) arrays"""
+        numbers = np.arange(len(side.points.first))
+        return self.solve(self.batch(side, side, numbers, numbers), own=True)
+
 
 def blocks(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> Iterator[slice]:
     """Parts of all pairs whose potentials are held at once; `sizes`: the numbers of each."""
@@ -58,64 +97,65 @@ def blocks(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> Iterator
 
 
 def all_pairs(
-    geometry: Sides,
+    question: Question,
     left: Measures,
     right: Measures,
-    eps: float,
-    asked: ManyOptions,
-    start: float | None,
     *,
     symmetric: bool,
     debias: bool,
-    workers: int | None,
     observe: Callable[[int, int, Table], object] | None = None,
     comm: Communicator = ALONE,
 ) -> Table:
-    """Fill the table of all pairs. `start`: where annealing starts; of None each pair has its own.
-
-    Ranks do some of the pairs each, and know all at the end.
-    """
+    """The table of all pairs. Ranks do some of the pairs each, and know all at the end."""
     count_left, count_right = len(left.points.first), len(right.points.first)
     table = Table.empty((count_left, count_right))
     if symmetric:
         rows, columns = np.triu_indices(count_left, k=1)
     else:
         rows, columns = (z.reshape(-1) for z in np.indices((count_left, count_right)))
-    own = []
+    selves = []
     if debias or symmetric:
-        own = [self_terms(geometry, left, eps, asked, start, workers)]
-        own.append(own[0] if symmetric else self_terms(geometry, right, eps, asked, start, workers))
+        selves = [question.self_terms(left)]
+        selves.append(selves[0] if symmetric else question.self_terms(right))
     if symmetric:
-        fill_diagonal(table, own[0], debias=debias)
-    masses = [masses_of(side.weights, geometry.place) for side in (left, right)]
+        fill_diagonal(table, selves[0], debias=debias)
+    masses = [masses_of(side.weights, question.geometry.place) for side in (left, right)]
     rows, columns = rows[comm.rank :: comm.size], columns[comm.rank :: comm.size]  # pairs of a measure go to all
-    sizes = left.points.sizes[rows] + right.points.sizes[columns]
-    total, done = len(rows), 0
-    for part in blocks(rows, columns, sizes):
+    for part in blocks(rows, columns, left.points.sizes[rows] + right.points.sizes[columns]):
         some, others = rows[part], columns[part]
-        batch = paired(geometry, left, right, some, others, eps, workers)
-        found = solve_part(batch, started(asked, batch, start), None, own=False)
-        value, error, status = found.value64, found.marginal_error, found.status
+        batch = question.batch(left, right, some, others)
+        found = question.solve(batch, own=False)
         if debias:
-            value = value - (own[0].value[some] + own[1].value[others]) / 2
-            value = value + eps / 2 * (masses[0][some] - masses[1][others]) ** 2
-            error = np.maximum(error, np.maximum(own[0].marginal_error[some], own[1].marginal_error[others]))
-            status = np.maximum(status, np.maximum(own[0].status[some], own[1].status[others]))
-            same = equal_items(batch)  # the divergence is zero, and the solve with itself says how well that is known
-            value = np.where(same, 0.0, value)
-            error = np.where(same, own[0].marginal_error[some], error)
-            status = np.where(same, own[0].status[some], status)
-        for z, new in zip((table.value, table.marginal_error, table.status), (value, error, status), strict=True):
-            z[some, others] = new
-            if symmetric:
-                z[others, some] = new
-        done += len(some)
-        try:
-            if observe is not None:
-                observe(done, total, table)
-        except StopIteration:
+            gaps = masses[0][some] - masses[1][others]
+            found = debiased(
+                found, selves[0].at(some), selves[1].at(others), question.eps / 2 * gaps**2, equal_items(batch)
+            )
+        table.put(some, others, found)
+        if symmetric:
+            table.put(others, some, found)
+        if is_stopped(observe, part.stop, len(rows), table):
             break
     return together(table, comm)
+
+
+def debiased(xy: Table, xx: Table, yy: Table, shift: np.ndarray, same: np.ndarray) -> Table:
+    """The divergences of some pairs: zero of the `same`, where the solve with itself says how well that is known."""
+    value = xy.value - (xx.value + yy.value) / 2 + shift
+    error = np.maximum(xy.marginal_error, np.maximum(xx.marginal_error, yy.marginal_error))
+    status = np.maximum(xy.status, np.maximum(xx.status, yy.status))
+    return Table(
+        np.where(same, 0.0, value), np.where(same, xx.marginal_error, error), np.where(same, xx.status, status)
+    )
+
+
+def is_stopped(observe: Callable[[int, int, Table], object] | None, done: int, total: int, table: Table) -> bool:
+    """Whether the one who looks on has seen enough."""
+    try:
+        if observe is not None:
+            observe(done, total, table)
+    except StopIteration:
+        return True
+    return False
 
 
 def together(table: Table, comm: Communicator) -> Table:
@@ -129,34 +169,6 @@ def together(table: Table, comm: Communicator) -> Table:
     best = np.argmax(known, axis=0)
     value, error, status = np.take_along_axis(found, best[None, None], axis=0)[0]
     return Table(value, error, status.astype(table.status.dtype))
-
-
-def self_terms(
-    geometry: Sides, side: Measures, eps: float, asked: ManyOptions, start: float | None, workers: int | None
-) -> Table:
-    """Each measure with itself.  -> (K,) arrays"""
-    numbers = np.arange(len(side.points.first))
-    own = geometry.sides(side.points, side.points)
-    batch = paired(own, side, side, numbers, numbers, eps, workers)
-    found = solve_part(batch, started(asked, batch, start), None, own=True)
-    return Table(found.value64, found.marginal_error, found.status)
-
-
-def paired(
-    geometry: Sides, left: Measures, right: Measures, rows: np.ndarray, columns: np.ndarray, eps: float,
-    workers: int | None,
-) -> Batch:  # fmt: skip
-    """The batch of some pairs."""
-    clouds = geometry.sides(left.points, right.points).pairs(rows, columns)
-    full = np.full(rows.shape, eps)
-    strengths = np.full(rows.shape, left.rho), np.full(rows.shape, right.rho)
-    weights = left.weights.at(rows), right.weights.at(columns)
-    return Batch(clouds, *weights, (left.uniform, right.uniform), full, *strengths, "reach", workers)
-
-
-def started(asked: ManyOptions, batch: Batch, start: float | None) -> ManyOptions:
-    """The options of a block."""
-    return replace(asked, start=None if start is None else np.full(batch.shape, start), slopes=False)
 
 
 def fill_diagonal(table: Table, own: Table, *, debias: bool) -> None:

@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_numpy_namespace
 
-from epsot.arrays import Place, as_real, is_ragged
+from epsot.arrays import Place, as_real
 from epsot.costs import Array
 from epsot.drivers.intermediate import BatchIntermediate, Intermediate
 from epsot.drivers.one_by_one import BatchSoFar
 from epsot.drivers.options import Options
 from epsot.drivers.records import BatchRecord, Record
 from epsot.geometry.grid import Grid
-from epsot.geometry.rows import Rows, name_of
+from epsot.geometry.rows import Rows, fitted, vectors_of
 from epsot.geometry.separables import flat_weights
 from epsot.kernels.batches import Floats
+from epsot.lists import is_ragged
 from epsot.problems.batch import Batch
 from epsot.problems.instance import Instance
 from epsot.problems.support import Support
-from epsot.results.batch import Results
 from epsot.results.debiased import DivergenceResult
+from epsot.results.items import Results
 from epsot.results.potential import Potential
 from epsot.results.result import SinkhornResult
 
@@ -141,11 +142,16 @@ def pair_of(init: Any, eps: Any) -> tuple[tuple[Any, Any], Any]:
     return (f, g), eps
 
 
+def arrived(given: Any, place: Place) -> Any:
+    """An array of any library where the work is done, or one of the user; anything else as it is."""
+    if is_array_api_obj(given) and (place.home is None or array_namespace(given) is not place.home.xp):
+        return place.received(given)
+    return given
+
+
 def real(name: str, given: Any, place: Place) -> Array:
     """Numbers of any library in float64."""
-    if is_array_api_obj(given) and (place.home is None or array_namespace(given) is not place.home.xp):
-        given = place.received(given)
-    return place.xp.astype(as_real(name, given, place), place.xp.float64)
+    return place.xp.astype(as_real(name, arrived(given, place), place), place.xp.float64)
 
 
 def flat_potentials(name: str, given: Any, grid: Grid | None) -> Any:
@@ -161,26 +167,10 @@ def potentials_of(name: str, given: Any, sizes: np.ndarray, place: Place) -> Row
     """The potentials of one side of all items, (..., n), or a list of (n_k,)."""
     if isinstance(given, Rows):
         rows = Rows(real(name, given.values, place), given.first, given.sizes, given.ragged, given.length)
-    elif is_ragged(given):
-        rows = Rows.listed([real(f"{name}[{k}]", z, place) for k, z in enumerate(given)], place.xp)
     else:
-        array = real(name, given, place)
-        if array.ndim < 1:
-            raise ValueError(f"`{name}` must have one number a point, got one number")
-        rows = Rows.stacked(array, 1)
-    try:
-        rows = rows.over(sizes.shape)
-    except ValueError:
-        raise ValueError(
-            f"`{name}` must have potentials for a batch of shape {sizes.shape}, got those of {rows.shape}"
-        ) from None
-    if not np.array_equal(rows.sizes, sizes):
-        k = int(np.flatnonzero((rows.sizes != sizes).reshape(-1))[0])
-        raise ValueError(
-            f"`{name_of(name, sizes.shape, k)}` must have shape ({sizes.flat[k]},), one number a point, "
-            f"got ({rows.sizes.flat[k]},)"
-        )
-    return rows
+        here = [arrived(z, place) for z in given] if is_ragged(given) else arrived(given, place)
+        rows = vectors_of(name, here, place, "potential")
+    return fitted(name, rows, sizes, "potential")
 
 
 def check_potentials(name: str, rows: Rows, weights: Rows, batch: Batch) -> None:

@@ -13,22 +13,21 @@ from epsot.arrays import (
     as_points,
     as_real,
     check_finite,
+    check_some,
     common_place,
     dtype_of_name,
-    is_ragged,
-    list_of_points,
     name_of_dtype,
-    named_items,
     row_by_row,
 )
-from epsot.costs import NAMED_COSTS, Array, Cost, HalfSquare, check_cost, ground_cost
+from epsot.costs import Array, Cost, check_cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.batches import Geometries
-from epsot.geometry.grid import Grid, common_periods
+from epsot.geometry.grid import Grid, check_dimensions, common_periods, without_grids
 from epsot.geometry.guests import as_guest
 from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows, Shape, name_of, reduced, shape_of
+from epsot.lists import Listed, is_ragged, named
 
 
 @device_aware
@@ -42,33 +41,27 @@ class PointClouds(Geometries):
 
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None, paired: bool = True) -> None:
         given, same = ground_cost(p, cost), x is y
-        arrays: dict[str, Any] = {}
-        for name, z in (("x", x), ("y", y)):
-            if not isinstance(z, Grid):
-                arrays.update(named_items(name, z) if is_ragged(z) else {name: z})
-        self.place = common_place(**arrays)
+        self.place = common_place(**named(**without_grids(x=x, y=y)))
         periods = common_periods(*(z if isinstance(z, Grid) else None for z in (x, y)))
         self.cost = as_guest(with_periods(given, periods), self.place)
-        xp = self.place.xp
-        self.x = self._rows("x", x)
-        self.y = self.x if same else self._rows("y", y)
-        if self.x.values.shape[1] != self.y.values.shape[1]:
-            d, other = self.x.values.shape[1], self.y.values.shape[1]
-            raise ValueError(f"`x` and `y` must have points of the same dimension, got {d} and {other}")
-        listed = [rows.values.dtype for rows in (self.x, self.y) if rows.grid is None]
-        self.dtype = xp.result_type(*listed) if listed else xp.float64
-        self.x, self.y = (self._copied(rows) for rows in (self.x, self.y))
-        if same:
-            self.y = self.x
-        if not self.cost.degree > 0:
-            raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
-        for name, rows in (("x", self.x), ("y", self.y)):
-            self._check(name, rows)
+        first = self._rows("x", x)
+        second = first if same else self._rows("y", y)
+        check_dimensions(first.values.shape[1], second.values.shape[1])
+        listed = [rows.values.dtype for rows in (first, second) if rows.grid is None]
+        self.dtype = self.place.xp.result_type(*listed) if listed else self.place.xp.float64
+        self.x = self._copied(first)
+        self.y = self.x if same else self._copied(second)
+        self._check("x", self.x)
+        self._check("y", self.y)
         if paired:
             self._broadcast(shape_of(self.x, self.y))
-        if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()) and self.x.first.size and self.y.first.size:
-            few = (xp.astype(rows.item(0)[:4, :], xp.float64) for rows in (self.x, self.y))
-            check_cost(self.cost, *few)
+        if self.x.first.size and self.y.first.size:
+            check_cost(self.cost, self._few)
+
+    def _few(self) -> tuple[Array, Array]:
+        """The first points of the first clouds in float64."""
+        x, y = (self.place.xp.astype(rows.item(0)[:4, :], self.place.xp.float64) for rows in (self.x, self.y))
+        return x, y
 
     def _broadcast(self, shape: Shape) -> None:
         self.x, self.y, self.shape = self.x.over(shape), self.y.over(shape), shape
@@ -80,28 +73,12 @@ class PointClouds(Geometries):
         if isinstance(points, Grid):
             return Rows.of_grid(points, points.points_in(self.place, self.place.xp.float64))
         if is_ragged(points):
-            clouds = list_of_points(name, points, self.place)
-            if not clouds:
-                raise ValueError(f"`{name}` must hold at least one cloud, got an empty list")
-            widths = [cloud.shape[1] for cloud in clouds]
-            if len(set(widths)) > 1:
-                k = next(k for k, d in enumerate(widths) if d != widths[0])
-                raise ValueError(
-                    f"`{name}[{k}]` must have points of the dimension of `{name}[0]`, got {widths[k]} and "
-                    f"{widths[0]} coordinates"
-                )
-            xp, dtypes = self.place.xp, {cloud.dtype for cloud in clouds}
-            if len(dtypes) > 1:
-                dtype = xp.result_type(*dtypes)
-                clouds = [xp.astype(cloud, dtype, copy=False) for cloud in clouds]
-            return Rows.listed(clouds, xp)
+            return Rows.listed(Listed(name, points).points(self.place), self.place.xp)
         array = as_real(name, points, self.place)
         if array.ndim < 2:
             array = as_points(name, array, self.place)
-        if 0 in array.shape[-2:]:
-            raise ValueError(
-                f"`{name}` must hold at least one point with one coordinate, got shape {tuple(array.shape)}"
-            )
+        if 0 in array.shape[-2:]:  # no item is allowed, but none without points
+            check_some(name, array)
         return Rows.stacked(array, 2)
 
     def _copied(self, rows: Rows) -> Rows:

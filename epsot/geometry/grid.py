@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from array_api_compat import is_array_api_obj
 
-from epsot.arrays import Place, as_count, as_number, as_positive, as_real, common_place, is_batch_of, is_ragged, rows_of
+from epsot.arrays import Place, as_count, as_number, as_positive, as_real, common_place
 from epsot.communicator import Communicator, Share, as_shared
 from epsot.costs import Array
+from epsot.lists import is_batch_of, is_ragged, rows_of
 
 Number = TypeVar("Number")
 Shape = tuple[int, ...]
@@ -222,6 +223,11 @@ def common_periods(*grids: Grid | None) -> Periods:
 def check_dimensions(x: int, y: int) -> None:
     if x != y:
         raise ValueError(f"`x` and `y` must have points of the same dimension, got {x} and {y}")
+
+
+def without_grids(**given: Any) -> dict[str, Any]:
+    """The arguments that are no grids: those that say where a problem is."""
+    return {name: z for name, z in given.items() if not isinstance(z, Grid)}
 
 
 def are_many(points: Any) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from array_api_compat import is_array_api_obj
 from epsot.arrays import Place
 from epsot.costs import Array, Cost
 from epsot.libraries import view
+from epsot.status import warn
 
 
 class Guest(Cost):
@@ -68,25 +67,13 @@ class Guest(Cost):
         out = function(*(self.place.handed_out(array, copy=False) for array in arrays))
         if getattr(out, "requires_grad", False) and not self.told:
             self.told = True
-            warnings.warn(
+            warn(
                 "what `cost` returns requires grad, but nothing is recorded: autograd sees a constant; compute under "
                 "torch.no_grad() where no gradient in its parameters is needed",
                 UserWarning,
-                stacklevel=depth_of_caller(),
             )
         out = view("cost", out) if is_array_api_obj(out) else np.asarray(out)
         return out.astype(arrays[0].dtype, copy=False)  # JAX may have float32 alone
-
-
-THROUGH = ("epsot", "scipy")  # that call this package for somebody
-
-
-def depth_of_caller() -> int:
-    """How many frames up the code is that called this package, maybe by SciPy, for `warnings.warn` in a function."""
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in THROUGH:
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def as_guest(cost: Cost, place: Place) -> Cost:

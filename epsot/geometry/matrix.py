@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from epsot import kernels
-from epsot.arrays import Place, as_real, common_place, is_batch_of, rows_of
+from epsot.arrays import Place, as_real, common_place
 from epsot.communicator import Communicator, Share
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.geometry.base import Geometry
 from epsot.geometry.components import components
 from epsot.kernels import Kernel
+from epsot.lists import is_batch_of, rows_of
 
 ROUNDING = 256  # units in the last place of the largest entry by which sums in another order may differ
 

@@ -147,7 +147,7 @@ class Multiscale(PointCloud):
         new = object.__new__(cls)
         new.cost, new.place, new.dtype = cloud.cost, cloud.place, cloud.dtype
         new._set(cloud.x, cloud.y)
-        new._with_corners(cloud, [0, 1, 2, 3])
+        new._with_boxes(cloud)
         new.grids = cloud.grids
         new.labels_x, new.labels_y = labels_x, labels_y
         return new

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,11 +17,9 @@ from epsot.arrays import (
     dtype_of_name,
     name_of_dtype,
     row_by_row,
-    to_numpy,
 )
 from epsot.communicator import Communicator, Share
 from epsot.costs import (
-    NAMED_COSTS,
     Array,
     Cost,
     Euclidean,
@@ -32,6 +29,7 @@ from epsot.costs import (
 )
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
+from epsot.geometry.boxes import Boxes
 from epsot.geometry.grid import (
     Grid,
     Shape,
@@ -41,6 +39,7 @@ from epsot.geometry.grid import (
     grid_parts,
     home_of,
     points_of,
+    without_grids,
 )
 from epsot.geometry.guests import as_guest
 from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
@@ -51,21 +50,8 @@ from epsot.lazy import cached_property
 SINGLE_RANGE = 1e15  # coordinates whose squares float32 holds
 FAR = 4.0  # times the radius of a cloud: from such a distance on its centre is worth knowing
 PROBED = (3, 4)  # points of the two clouds on which a cost of the user's own is tried
-LINE = 64  # points side by side in a reduction over all: lines of two or three numbers are 20 times as slow in NumPy
 BLOCK = 64  # points that the kernels give a common centre, about
 HOMOGENEOUS = ("square", "euclidean", "cityblock")  # families of costs with C(s x, s y) = s^p C(x, y)
-
-
-def corner(extreme: Callable[..., Array], cloud: Array, xp: Any) -> Array:
-    """extreme(cloud, axis=0), over lines of many points, then along the coordinates of one.  (n, d) -> (d,)"""
-    if type(cloud) is not np.ndarray:
-        return extreme(cloud, axis=0)
-    n, d = cloud.shape
-    lines = n // LINE
-    if lines > 1:
-        folded = extreme(xp.reshape(cloud[: lines * LINE, :], (lines, LINE * d)), axis=0)
-        cloud = xp.concat([xp.reshape(folded, (LINE, d)), cloud[lines * LINE :, :]], axis=0)
-    return extreme(np.ascontiguousarray(cloud.T), axis=1)
 
 
 def clouds_of(parts: dict[str, Any], place: Place) -> tuple[Array, Array]:
@@ -135,7 +121,7 @@ class PointCloud(Geometry):
     def __init__(self, x: Any, y: Any, *, p: float = 2, cost: str | Cost | None = None) -> None:
         given, same = ground_cost(p, cost), x is y
         self.grids = tuple(z if isinstance(z, Grid) else None for z in (x, y))  # type: ignore[assignment]
-        self.place: Place = common_place(**{name: z for name, z in (("x", x), ("y", y)) if not isinstance(z, Grid)})
+        self.place: Place = common_place(**without_grids(x=x, y=y))
         self.cost = as_guest(with_periods(given, common_periods(*self.grids)), self.place)
         xp = self.place.xp
         x, y = self._listed(x, y)
@@ -148,15 +134,12 @@ class PointCloud(Geometry):
         self._set(x, x if same else row_by_row(y, self.dtype, xp))
         if 0 in self.shape:  # of a rank that has none, beside others
             return
-        if not np.all(np.isfinite(self._corners)):  # as they are where any coordinate is
+        if not self._boxes.are_finite():
             for name, cloud in (("x", self.x), ("y", self.y)):
                 check_finite(name, cloud, "coordinates", self.place)
         self.cost.check("x", self.x)
         self.cost.check("y", self.y)
-        if not self.cost.degree > 0:
-            raise ValueError(f"`cost` must have a positive `degree`, got {self.cost.degree!r}")
-        if type(self.cost) not in (HalfSquare, *NAMED_COSTS.values()):
-            check_cost(self.cost, *(self._few(z, count) for z, count in zip((self.x, self.y), PROBED, strict=True)))
+        check_cost(self.cost, self._few)
 
     def written(self) -> dict[str, Any]:
         first, second = self.grids
@@ -198,28 +181,27 @@ class PointCloud(Geometry):
 
     def _listed(self, x: Any, y: Any) -> tuple[Array, Array]:
         """The points of both sides, checked but for their coordinates: those of a grid in the dtype of the others."""
-        found: dict[str, Array] = {}
-        for name, points, grid in zip("xy", (x, y), self.grids, strict=True):
-            if grid is None:
-                found[name] = (
-                    found["x"] if y is x and found else as_points(name, points, self.place, finite=False, some=False)
-                )
+        given = {"x": x} if y is x else {"x": x, "y": y}
+        found = {
+            name: as_points(name, z, self.place, finite=False, some=False) for name, z in without_grids(**given).items()
+        }
         dtype = next((points.dtype for points in found.values()), self.place.xp.float64)
-        for name, grid in zip("xy", self.grids, strict=True):
-            if grid is not None:
-                found[name] = found["x"] if y is x and found else grid.points_in(self.place, dtype)
-        return found["x"], found["y"]
+        found |= {name: z.points_in(self.place, dtype) for name, z in given.items() if isinstance(z, Grid)}
+        return found["x"], found.get("y", found["x"])
 
     def _set(self, x: Array, y: Array) -> None:
         self.x, self.y = x, y
         self.shape: tuple[int, int] = (x.shape[0], y.shape[0])
 
-    def _few(self, points: Array, count: int) -> Array:
-        """Some of the points in float64, evenly spaced."""
-        xp, n = self.place.xp, points.shape[0]
-        count = min(n, count)
-        rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
-        return xp.astype(xp.take(points, rows, axis=0), xp.float64)
+    def _few(self) -> tuple[Array, Array]:
+        """Some of the points of both sides in float64, evenly spaced."""
+        xp, found = self.place.xp, []
+        for points, count in zip((self.x, self.y), PROBED, strict=True):
+            n = points.shape[0]
+            count = min(n, count)
+            rows = xp.asarray([i * n // count for i in range(count)], dtype=xp.int64, device=self.place.device)
+            found.append(xp.astype(xp.take(points, rows, axis=0), xp.float64))
+        return found[0], found[1]
 
     def _derived(self, x: Array, y: Array) -> PointCloud:
         """The same cost between points that are checked already."""
@@ -268,27 +250,19 @@ class PointCloud(Geometry):
         """The diagonal of the joint bounding box, in the units of the points."""
         return self._diameter
 
-    def _with_corners(self, other: PointCloud, order: list[int]) -> PointCloud:
-        """The same cloud, which need not look for its corners where another knows them."""
-        if "_corners" in vars(other):
-            vars(self)["_corners"] = other._corners.take(order, axis=0)
+    def _with_boxes(self, other: PointCloud, first: int = 0, second: int = 1) -> PointCloud:
+        """The same clouds, which need not look for their corners where another one, of which these are sides, has."""
+        if "_boxes" in vars(other):
+            vars(self)["_boxes"] = other._boxes.sides(first, second)
         return self
 
     @cached_property
-    def _corners(self) -> np.ndarray:
-        """The lowest coordinates of x and of y, and the highest, on the host.  (4, d) float64"""
-        xp = self.place.xp
-        corners = xp.concat([corner(extreme, z, xp) for extreme in (xp.min, xp.max) for z in (self.x, self.y)])
-        return to_numpy(corners).reshape(4, -1).astype(np.float64)
+    def _boxes(self) -> Boxes:
+        return Boxes.around(self.x, self.y, self.place.xp)
 
     @cached_property
     def _diameter(self) -> float:
-        if 0 in self.shape:
-            return 0.0
-        x_low, y_low, x_high, y_high = self._corners / 2  # halves do not overflow
-        extent = np.maximum(x_high, y_high) - np.minimum(x_low, y_low)
-        largest = float(extent.max())
-        return 2 * largest * math.sqrt(float(((extent / largest) ** 2).sum())) if largest > 0 else 0.0
+        return 0.0 if 0 in self.shape else self._boxes.diameter()
 
     def scale(self) -> float:
         """The temperature at which annealing starts: diameter^p, or a bound of any other cost."""
@@ -381,14 +355,14 @@ class PointCloud(Geometry):
 
     @property
     def T(self) -> PointCloud:
-        return self._derived(self.y, self.x)._with_corners(self, [1, 0, 3, 2])._over(*self.grids[::-1])
+        return self._derived(self.y, self.x)._with_boxes(self, 1, 0)._over(*self.grids[::-1])
 
     def in_float64(self) -> PointCloud:
         """The same points in float64."""
         xp = self.place.xp
         x = xp.astype(self.x, xp.float64)
         new = self._derived(x, x if self.y is self.x else xp.astype(self.y, xp.float64))
-        new._with_corners(self, [0, 1, 2, 3])
+        new._with_boxes(self)
         new.dtype = xp.float64
         return new._over(*self.grids)
 
@@ -397,10 +371,11 @@ class PointCloud(Geometry):
         xp, same = self.place.xp, self.cost.family is self.cost
         if self.dtype == xp.float32 or kernels.backend_of(self.x, self.cost.family) == "tiled":
             return self
-        if not np.abs(self._corners).max() < SINGLE_RANGE:
+        if not self._boxes.largest() < SINGLE_RANGE:
             return self
-        low, high = self._corners[:2].min(axis=0), self._corners[2:].max(axis=0)
-        middle = (low + high) / 2 if same else 0 * low  # directions have an origin
+        middle = self._boxes.middle()
+        if not same:
+            middle = 0 * middle  # directions have an origin
         shift = xp.asarray(middle, dtype=xp.float64, device=self.place.device)
         x = xp.astype(self.x - shift, xp.float32)
         new = self._derived(x, x if self.y is self.x else xp.astype(self.y - shift, xp.float32))
@@ -413,9 +388,8 @@ class PointCloud(Geometry):
         With the centres x0 and y0 and t = y0 - x0, half of |x - y|^2 is half of |(x - x0) - (y - y0)|^2, less
         <t, x - x0>, and <t, y - y0> and half of |t|^2.  (n,), (m,)
         """
-        x_low, y_low, x_high, y_high = self._corners / 2
-        x_0, y_0 = x_low + x_high, y_low + y_high
-        t, radius = y_0 - x_0, float(max((x_high - x_low).max(), (y_high - y_low).max()))
+        x_0, y_0, radius = self._boxes.centres()
+        t = y_0 - x_0
         if self.cost.kind != "square" or not FAR * radius < float(np.abs(t).max()) < math.inf:
             return None
         xp, device = self.place.xp, self.place.device
@@ -430,7 +404,7 @@ class PointCloud(Geometry):
 
     def source(self) -> PointCloud:
         """The first cloud with itself, for the debiasing term."""
-        return self._derived(self.x, self.x)._with_corners(self, [0, 0, 2, 2])._over(*self.grids[:1] * 2)
+        return self._derived(self.x, self.x)._with_boxes(self, 0, 0)._over(*self.grids[:1] * 2)
 
     def source_kernel(self, kernel: PointsKernel) -> PointsKernel:
         """The kernel of `source()`, sharing what `kernel` prepared."""
@@ -510,7 +484,7 @@ def extent(x: Any, y: Any) -> float:
     >>> epsot.extent([[0.0, 0.0]], [[3.0, 1.0], [1.0, 4.0]])
     5.0
     """
-    listed = {name: z for name, z in (("x", x), ("y", y)) if not isinstance(z, Grid)}
+    listed = without_grids(x=x, y=y)
     place = common_place(**listed)
     found = {name: as_points(name, z, place) for name, z in listed.items()}  # one cloud each, no batch
     return PointCloud(found.get("x", x), found.get("y", y)).diameter()

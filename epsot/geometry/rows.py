@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
-from epsot.arrays import Place, to_numpy
+from epsot.arrays import Place, as_real, to_numpy
 from epsot.costs import Array
 from epsot.geometry.grid import Grid, grid_of, grid_parts
+from epsot.lists import Listed, is_ragged
 
 Shape = tuple[int, ...]
 
@@ -107,6 +108,42 @@ def offsets(sizes: np.ndarray) -> np.ndarray:
     """Where each of some arrays that lie one after the other begins."""
     flat = sizes.reshape(-1)
     return np.concatenate([[0], np.cumsum(flat)[:-1]]).astype(np.int64) if len(flat) else flat
+
+
+def vectors_of(name: str, given: Any, place: Place, what: str) -> Rows:
+    """Numbers of all items in float64, (..., n) or a list of (n,), checked but for how many there are of each."""
+    xp = place.xp
+    if is_ragged(given):
+        rows = Rows.listed(Listed(name, given).vectors(place, what), xp)
+    else:
+        array = as_real(name, given, place)
+        if array.ndim < 1:
+            raise ValueError(f"`{name}` must have one {what} a point, got one number")
+        rows = Rows.stacked(array, 1)
+    return replace(rows, values=xp.astype(rows.values, xp.float64))
+
+
+def fitted(name: str, rows: Rows, sizes: np.ndarray, what: str) -> Rows:
+    """Such vectors for items of these sizes, of the shape of the batch."""
+    shape = sizes.shape
+    try:
+        wide = rows.over(shape)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must have {what}s for a batch of shape {shape}, got those of {rows.shape}"
+        ) from None
+    if np.array_equal(wide.sizes, sizes):
+        return wide
+    if not rows.ragged and len(set(sizes.flat)) == 1:
+        raise ValueError(
+            f"`{name}` must have shape ({sizes.flat[0]},), one {what} a point, after the axes of the batch, "
+            f"got {(*rows.shape, rows.length)}"
+        )
+    k = int(np.flatnonzero((wide.sizes != sizes).reshape(-1))[0])
+    raise ValueError(
+        f"`{name_of(name, shape, k)}` must have shape ({sizes.flat[k]},), one {what} a point, "
+        f"got ({wide.sizes.flat[k]},)"
+    )
 
 
 def name_of(name: str, shape: Shape, k: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
-from epsot.arrays import Place, is_ragged
+from epsot.arrays import Place
 from epsot.costs import Cost
 from epsot.geometry.batches import Geometries, as_many
 from epsot.geometry.clouds import PointClouds
@@ -17,6 +17,7 @@ from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows, Shape
 from epsot.geometry.separable import Separable
 from epsot.libraries import as_numpy
+from epsot.lists import is_ragged
 
 
 class Separables(Geometries):

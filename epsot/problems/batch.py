@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from epsot.arrays import Place, as_real, check_finite, is_ragged, rounding_of
+from epsot.arrays import Place, check_finite, rounding_of, rounding_of_dtype
 from epsot.geometry.base import of_parts, parts_of
 from epsot.geometry.batches import Geometries
-from epsot.geometry.rows import Rows, Shape, name_of, offsets, reduced
+from epsot.geometry.rows import Rows, Shape, fitted, name_of, offsets, reduced, vectors_of
 from epsot.kernels.batches import Floats, Layout
+from epsot.lists import Listed, is_ragged, named
 from epsot.problems.instance import Instance, balancing, check_mass, check_workers, checked_weights, posed
 
 CHECKED = 0.1  # masses that are balanced already: what is left is rounding
@@ -121,45 +124,22 @@ class Batch:
 
 
 def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows:
-    """The weights of one side in float64, of the shape of the batch."""
-    xp, shape = place.xp, sizes.shape
+    """The weights of one side in float64, of the shape of the batch; None: uniform ones."""
     if weights is None:
-        distinct, where = np.unique(sizes, return_inverse=True)
-        parts = [xp.full((int(n),), 1 / n, dtype=xp.float64, device=place.device) for n in distinct]
-        first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
-        values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
-        return Rows(values, first, sizes, ragged=len(distinct) > 1)
-    array: Any = None
-    if is_ragged(weights):
-        arrays = [as_real(f"{name}[{k}]", item, place) for k, item in enumerate(weights)]
-        for k, array in enumerate(arrays):
-            if array.ndim != 1:
-                raise ValueError(f"`{name}[{k}]` must be a vector of weights, got shape {tuple(array.shape)}")
-        rows = Rows.listed([xp.astype(array, xp.float64) for array in arrays], xp)
-    else:
-        array = as_real(name, weights, place)
-        if array.ndim < 1:
-            raise ValueError(f"`{name}` must have one weight a point, got one number")
-        rows = Rows.stacked(xp.astype(array, xp.float64), 1)
-    try:
-        rows = rows.over(shape)
-    except ValueError:
-        raise ValueError(
-            f"`{name}` must have weights for a batch of shape {shape}, got those of {rows.shape}"
-        ) from None
-    if not (rows.ragged or np.array_equal(rows.sizes, sizes)) and len(set(sizes.flat)) == 1:
-        raise ValueError(
-            f"`{name}` must have shape ({sizes.flat[0]},), one weight a point, after the axes of the batch, "
-            f"got {tuple(array.shape)}"
-        )
-    if not np.array_equal(rows.sizes, sizes):
-        k = int(np.flatnonzero((rows.sizes != sizes).reshape(-1))[0])
-        raise ValueError(
-            f"`{name_of(name, shape, k)}` must have shape ({sizes.flat[k]},), one weight a point, "
-            f"got ({rows.sizes.flat[k]},)"
-        )
+        return uniform_weights(sizes, place)
+    rows = fitted(name, vectors_of(name, weights, place, "weight"), sizes, "weight")
     check_weights(name, rows, place)
     return rows
+
+
+def uniform_weights(sizes: np.ndarray, place: Place) -> Rows:
+    """Those that nobody has chosen, of sum one; items of one size share them."""
+    xp, shape = place.xp, sizes.shape
+    distinct, where = np.unique(sizes, return_inverse=True)
+    parts = [xp.full((int(n),), 1 / n, dtype=xp.float64, device=place.device) for n in distinct]
+    first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
+    values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
+    return Rows(values, first, sizes, ragged=len(distinct) > 1)
 
 
 def check_weights(name: str, rows: Rows, place: Place) -> None:
@@ -185,42 +165,60 @@ def pose_batch(
     """Check the weights of all items. `eps` and the strengths `rho` have the shape of the batch; inf is balanced."""
     place = geometry.place
     check_workers(workers)
-    for name, weights in (("a", a), ("b", b)):
-        listed = {f"{name}[{k}]": z for k, z in enumerate(weights)} if is_ragged(weights) else {name: weights}
-        place.admit("the geometry", **listed)
+    place.admit("the geometry", **named(a=a))
+    place.admit("the geometry", **named(b=b))
     n, m = geometry.sizes
     rows = weights_of("a", a, n, place), weights_of("b", b, m, place)
     shape = geometry.shape
     rho_a, rho_b = (np.broadcast_to(np.asarray(z, float), shape) for z in rho)
-    masses = [np.ones(shape) if z is None else masses_of(r, place) for z, r in zip((a, b), rows, strict=True)]
-    for name, given, mass, side, other in (("a", a, masses[0], rows[0], rho_b), ("b", b, masses[1], rows[1], rho_a)):
-        empty = np.flatnonzero(((mass == 0) & np.isinf(other)).reshape(-1))
-        if given is not None and len(empty):
-            k = int(empty[0])
-            check_mass(name_of(name, shape, k), side.item(k), None, rho_name, place)
-    bound, uniform = np.isinf(rho_a) & np.isinf(rho_b) & (masses[0] != masses[1]), (a is None, b is None)
-    if bool(np.any(bound)):
-        rounding = max(rounding_of_any(a), rounding_of_any(b))
-        factors = np.ones(shape)
-        for k in np.flatnonzero(bound.reshape(-1)).tolist():
-            try:
-                factors.flat[k] = balancing(float(masses[0].flat[k]), float(masses[1].flat[k]), rounding, rho_name)
-            except ValueError as error:
-                text = str(error).replace("`a` and `b`", f"`{name_of('a', shape, k)}` and `{name_of('b', shape, k)}`")
-                raise ValueError(text) from None
-        rows, uniform = (rows[0], scaled(rows[1], factors, place)), (a is None, ~bound if b is None else False)
+    mass_a = checked_masses("a", a, rows[0], rho_b, rho_name, place)
+    mass_b = checked_masses("b", b, rows[1], rho_a, rho_name, place)
+    rounding, uniform = max(rounding_of_any(a), rounding_of_any(b)), (a is None, b is None)
+    unequal = np.isinf(rho_a) & np.isinf(rho_b) & (mass_a != mass_b)
+    if bool(np.any(unequal)):
+        names = partial(name_of, "a", shape), partial(name_of, "b", shape)
+        factors = balancing_factors(mass_a, mass_b, unequal, rounding, rho_name, names)
+        rows, uniform = (rows[0], scaled(rows[1], factors, place)), (a is None, ~unequal if b is None else False)
     batch = Batch(geometry, *rows, uniform, eps, rho_a, rho_b, rho_name, workers)
     for k in geometry.forbidding():
         try:
-            batch.instance(k, max(rounding_of_any(a), rounding_of_any(b)))
+            batch.instance(k, rounding)
         except ValueError as error:
             raise ValueError(str(error).replace("`C`", f"`{name_of('C', shape, k)}`")) from None
     return batch
 
 
+def checked_masses(name: str, given: Any, rows: Rows, other_rho: Floats, rho_name: str, place: Place) -> Floats:
+    """The masses of one side; an error where there is none though that of the other side has to go somewhere."""
+    if given is None:
+        return np.ones(rows.shape)
+    masses = masses_of(rows, place)
+    for k in np.flatnonzero(((masses == 0) & np.isinf(other_rho)).reshape(-1))[:1].tolist():
+        check_mass(name_of(name, rows.shape, k), rows.item(k), None, rho_name, place)
+    return masses
+
+
+def balancing_factors(
+    mass_a: Floats, mass_b: Floats, unequal: np.ndarray, rounding: float, rho_name: str,
+    names: tuple[Callable[[int], str], Callable[[int], str]],
+) -> Floats:  # fmt: skip
+    """What makes the second masses the first, from which they differ by rounding; 1 where they are not unequal.
+
+    An error says how the user writes the two measures of an item.
+    """
+    factors = np.ones(unequal.shape)
+    for k in np.flatnonzero(unequal).tolist():
+        try:
+            factors.flat[k] = balancing(float(mass_a.flat[k]), float(mass_b.flat[k]), rounding, rho_name)
+        except ValueError as error:
+            one, other = (name(k) for name in names)
+            raise ValueError(str(error).replace("`a` and `b`", f"`{one}` and `{other}`")) from None
+    return factors
+
+
 def rounding_of_any(weights: Any) -> float:
     """The relative error that sums of weights may carry."""
-    return max(map(rounding_of, weights)) if is_ragged(weights) else rounding_of(weights)
+    return max(map(rounding_of_dtype, Listed("", weights).dtypes())) if is_ragged(weights) else rounding_of(weights)
 
 
 def scaled(rows: Rows, factors: Floats, place: Place) -> Rows:

@@ -11,9 +11,10 @@ from epsot.arrays import Place
 from epsot.costs import Array
 from epsot.devices import device_aware
 from epsot.problems.batch import Batch
-from epsot.results.batch import BatchResult, Results
+from epsot.results.batch import BatchResult
 from epsot.results.debiased import DivergenceResult
-from epsot.results.flat import at_points, batch_masses, beyond, spread, weighted
+from epsot.results.flat import batch_masses, beyond, spread, weighted
+from epsot.results.items import Results
 
 
 @device_aware
@@ -124,31 +125,3 @@ class BatchDivergence(Results):
     @property
     def grad_b(self) -> Any:
         return self._weight_gradient(self.yy, 1)
-
-    def potential(self, points: Any) -> Any:
-        """As `DivergenceResult.potential`, of every item.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import epsot
-        >>> x = np.random.default_rng(0).random((50, 2))
-        >>> batch = epsot.sinkhorn_divergence(x, np.stack([x + 1.0, x + 2.0]), blur=0.1)
-        >>> batch.potential([[0.5, 0.5]]).shape
-        (2, 1)
-        """
-        return at_points(self, "potential", points)
-
-    def transport(self, points: Any) -> Any:
-        """As `DivergenceResult.transport`, of every item.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import epsot
-        >>> x = np.random.default_rng(0).random((50, 2))
-        >>> batch = epsot.sinkhorn_divergence(x, np.stack([x + 1.0, x + 2.0]), blur=0.1)
-        >>> batch.transport([[0.5, 0.5]]).shape
-        (2, 1, 2)
-        """
-        return at_points(self, "transport", points)

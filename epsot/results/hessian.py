@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from epsot.arrays import Place, as_choice, as_count, as_number, as_real, in_dtype
 from epsot.costs import Array
 from epsot.devices import device_aware
-from epsot.geometry.guests import depth_of_caller
 from epsot.problems.instance import Instance
 from epsot.results.curvature import Effort
 from epsot.results.operators import linear_operator
-from epsot.status import ConvergenceWarning
+from epsot.status import ConvergenceWarning, warn
 
 Name = Literal["x", "y", "a", "b"]
 MISSED = 2.0  # times the residual asked for: what recurrence and rounding may make of it
@@ -183,11 +181,10 @@ class Products:
         xp = self.place.xp
         worst = float(xp.max(residual / xp.where(goal > 0, goal, xp.ones_like(goal))))
         if not worst <= MISSED:
-            warnings.warn(
+            warn(
                 f"a product with the Hessian ended after {steps} steps at {worst:.1e} times the residual that "
                 f"`tol`={self.tol:g} allows; raise `max_iter`, `tol` or the temperature (`blur`, `eps`)",
                 ConvergenceWarning,
-                stacklevel=depth_of_caller(),
             )
 
     def as_linear_operator(self) -> Any:
