@@ -93,7 +93,7 @@ def test_every_block_is_the_difference_of_a_gradient(debias: bool, rho: Any, p: 
 
 
 @pytest.mark.parametrize("cost", [Square(), Cosine(), Cityblock(), PseudoHuber()], ids=repr)
-def test_other_costs(cost: Cost, rng: np.random.Generator) -> None:
+def test_other_costs(cost: Cost, rng: np.random.Generator, any_path: None) -> None:
     check(parts(rng, 0.7), True, 0.7, cost, rng, 1e-5, 2e-6)
 
 
@@ -293,7 +293,7 @@ def test_a_product_that_has_not_converged_warns(rng: np.random.Generator) -> Non
         result.hessian("x", max_iter=3) @ np.ones(100)
 
 
-def test_more_coordinates_than_moments_are_kept_for(rng: np.random.Generator) -> None:
+def test_more_coordinates_than_moments_are_kept_for(rng: np.random.Generator, any_path: None) -> None:
     """Pair by pair, and by moments: padding with zeros changes nothing."""
     x, y, v = rng.random((20, 3)), rng.random((15, 3)), rng.normal(size=(20, 3))
     pad = ((0, 0), (0, 5))
