@@ -21,7 +21,7 @@ from epsot.drivers.padded import LARGEST, PaddedBatch, Side
 from epsot.drivers.starts import warm_start
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Solved, Warm
 from epsot.problems.batch import Batch
-from epsot.problems.instance import Instance
+from epsot.problems.instance import HOT, Instance
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
@@ -36,6 +36,7 @@ class ManyOptions:
     options: Options
     start: np.ndarray | None  # of the shape of the batch: where annealing starts; None: at the scale of what has weight
     slopes: bool = True  # whether derivatives in the points may be asked for
+    scale: np.ndarray | None = None  # of the costs of each item, where somebody knows it
 
     def of(self, k: int, instance: Instance) -> Options:
         """The options of one item."""
@@ -183,6 +184,8 @@ def solve_part(
         if init is not None and options.tol is not None:
             warm = starts(batch, asked, init, rows, columns, own=own)
         solved = engine.solve(told, start, RULES, warm, own=own)
+        hot = hot_items(batch, asked, told, start, solved)
+        solved = solved._replace(status=np.where(hot, UNSETTLED, solved.status))
     solve = choice.solve_self if own else choice.solve_transport
     observer = None if engine is not None or options.callback is None else OneByOne(batch, options.callback)
     for k in np.flatnonzero(solved.status == UNSETTLED).tolist():
@@ -191,6 +194,28 @@ def solve_part(
             alone = replace(asked.of(k, instance), callback=None if observer is None else observer.of(k))
             singles[k] = solve(instance.source() if own else instance, alone, item_of(init, k))
     return BatchResult(batch, engine, solved, singles, options.tol, own)
+
+
+def hot_items(batch: Batch, asked: ManyOptions, told: Asked, start: np.ndarray, solved: Solved) -> np.ndarray:
+    """Which items are so far above their costs that the single solver has to look.  -> (B,)
+
+    Of float32 points, where sums would lose the costs (`is_hot`), and of others where potentials would be off by more
+    than was asked (`sharpened`).
+    """
+    geometry, eps, tol = batch.geometry, batch.eps.reshape(-1), asked.options.tol
+    scale = solved.start if asked.scale is None else asked.scale.reshape(-1)
+    if asked.scale is None and told.fixed:
+        if start.any() and not np.any(eps > HOT * start):
+            return np.zeros(len(geometry), np.bool_)
+        scale = geometry.scale().reshape(-1)  # nobody has said where annealing starts, or a `diameter` has
+    hot: np.ndarray = eps > HOT * scale
+    if geometry.dtype == batch.place.xp.float32 and geometry.clouds is not None and not geometry.embeds():
+        return hot
+    if tol is None:
+        return np.zeros_like(hot)
+    hot &= np.isinf(batch.rho_a.reshape(-1)) & np.isinf(batch.rho_b.reshape(-1))
+    hot &= solved.error > choice.sharpened(tol, eps, scale)
+    return hot
 
 
 def where_to_start(batch: Batch, asked: ManyOptions, *, own: bool) -> tuple[Asked, np.ndarray]:
@@ -222,7 +247,7 @@ def solve_divergences(batch: Batch, asked: ManyOptions, init: Init) -> BatchDive
     xy = solve_part(batch, asked, parts[0], own=False, given=shared)
     if asked.start is None:  # all three start where the transport does
         known = np.where(xy.solved.status == UNSETTLED, math.inf, xy.solved.start)
-        silent = replace(silent, start=known.reshape(batch.shape))
+        silent = replace(silent, start=known.reshape(batch.shape), scale=xy.solved.start)
     xx = solve_part(batch, silent, parts[1], own=True, given=shared)
     yy = solve_part(batch.T, silent, parts[2], own=True, given=shared)
     return BatchDivergence(xy, xx, yy, same)

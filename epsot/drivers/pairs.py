@@ -138,7 +138,8 @@ def self_terms(
     numbers = np.arange(len(side.points.first))
     own = geometry.sides(side.points, side.points)
     batch = paired(own, side, side, numbers, numbers, eps, workers)
-    found = solve_part(batch, started(asked, batch, start), None, own=True)
+    told, scale = started(asked, batch, start), start_of(own.widest() if len(numbers) else 0.0, own.degree)  # of all
+    found = solve_part(batch, replace(told, scale=np.full(batch.shape, scale)), None, own=True)
     return Table(found.value64, found.marginal_error, found.status)
 
 
