@@ -362,6 +362,21 @@ def test_temperatures_far_above_all_costs(p: int, dtype: Any, rng: np.random.Gen
     checks.close(mixed.g[1], found.g, 1e-6)
 
 
+@pytest.mark.parametrize("mass", [1.0, 1.5])
+def test_penalties_far_below_the_temperature(mass: float, rng: np.random.Generator) -> None:
+    """To first order in C / eps f = rho / (rho + eps) (C b / m_b - eps log m_b), and so is g of a exp(f / eps)."""
+    x, y, a, b = rng.random((30, 2)), rng.random((25, 2)) + 0.3, np.full(30, 1 / 30), np.full(25, mass / 25)
+    C, eps, rho = checks.power_cost(x, y), 1e6, 1e-3
+    result = epsot.sinkhorn(x, y, a, b, blur=1e3, reach=rho**0.5)
+    batch = epsot.sinkhorn(x, y, a, b, blur=[1e3, 1e4], reach=rho**0.5)
+    f = rho / (rho + eps) * (C @ b / mass - eps * np.log(mass))
+    for found in (result, batch[0]):
+        assert found.success
+        checks.close(found.f / abs(f).max(), f / abs(f).max(), 1e-6)
+        g = rho / (rho + eps) * ((w := a * np.exp(f / eps)) @ C / w.sum() - eps * np.log(w.sum()))
+        checks.close(found.g / abs(g).max(), g / abs(g).max(), 1e-5)
+
+
 def test_grids_at_temperatures_far_above_all_costs(rng: np.random.Generator) -> None:
     grid, (a, b) = epsot.Grid((4, 5)), rng.random((2, 4, 5)).astype(np.float32)
     a, b = a / a.sum(), b / b.sum()

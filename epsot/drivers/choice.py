@@ -53,16 +53,20 @@ def solve_transport(instance: Instance, options: Options, init: Init) -> Sinkhor
 
 
 def is_far_above(instance: Instance, options: Options) -> bool:
-    """Whether mass has to match at a temperature far above all costs, at which annealing starts."""
-    return options.tol is not None and instance.problem.balanced and instance.eps > HOT * options.start
+    """Whether the temperature is far above all costs, at which annealing starts."""
+    return options.tol is not None and instance.eps > HOT * options.start
 
 
-def sharpened(tol: Any, eps: Any, scale: Any) -> Any:
-    """The marginal error at which potentials are known as a part of the costs, also where eps is far above these.
+def sharpened(tol: Any, share: Any, masses: tuple[Any, Any], balanced: Any) -> Any:
+    """The marginal error at which potentials are known as a part of what they are made of, where that is little of eps.
 
-    There every plan is nearly a b^T, and fits nearly, though potentials are zero: they are off by eps times the error.
+    There every plan is nearly a b^T, and fits nearly, though potentials are zero: before a penalty damps them, they are
+    off by eps times the error. `share` is that of the costs in eps; unbalanced, masses other than one count as these.
     """
-    return np.minimum(tol, np.maximum(tol * HOT * scale / eps, UNSEEABLE))
+    with np.errstate(divide="ignore"):
+        uneven = np.minimum(*(np.abs(np.log(mass)) for mass in masses))
+    share = np.where(balanced, share, np.maximum(share, uneven))
+    return np.minimum(tol, np.maximum(tol * HOT * share, UNSEEABLE))
 
 
 def wide(instance: Instance) -> bool:
@@ -126,7 +130,9 @@ def run(
         return result_of(instance, options, unmoved(instance, options))
     told = options
     if is_far_above(instance, options):  # but a `diameter` may be anything
-        told = replace(options, tol=float(sharpened(options.tol, instance.eps, instance.core.scale())))
+        problem, share = instance.problem, instance.core.scale() / instance.eps
+        tol = sharpened(options.tol, share, (problem.a.mass, problem.b.mass), problem.balanced)
+        told = replace(options, tol=float(tol))
     outcome = settle(make, instance, told if anneals else without_annealing(told), init)
     missed = outcome.status in (Status.MAX_ITER, Status.STALLED)
     if told.tol != options.tol and missed and float(outcome.dual.error) <= options.tol:  # type: ignore[arg-type,operator]

@@ -20,7 +20,7 @@ from epsot.drivers.options import Options
 from epsot.drivers.padded import LARGEST, PaddedBatch, Side
 from epsot.drivers.starts import warm_start
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Solved, Warm
-from epsot.problems.batch import Batch
+from epsot.problems.batch import Batch, masses_of
 from epsot.problems.instance import HOT, Instance
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
@@ -213,8 +213,10 @@ def hot_items(batch: Batch, asked: ManyOptions, told: Asked, start: np.ndarray, 
         return hot
     if tol is None:
         return np.zeros_like(hot)
-    hot &= np.isinf(batch.rho_a.reshape(-1)) & np.isinf(batch.rho_b.reshape(-1))
-    hot &= solved.error > choice.sharpened(tol, eps, scale)
+    if hot.any():
+        balanced = np.isinf(batch.rho_a.reshape(-1)) & np.isinf(batch.rho_b.reshape(-1))
+        masses = masses_of(batch.a, batch.place).reshape(-1), masses_of(batch.b, batch.place).reshape(-1)
+        hot &= solved.error > choice.sharpened(tol, scale / eps, masses, balanced)
     return hot
 
 
