@@ -53,8 +53,8 @@ def solve_transport(instance: Instance, options: Options, init: Init) -> Sinkhor
 
 
 def is_far_above(instance: Instance, options: Options) -> bool:
-    """Whether the temperature is far above all costs, at which annealing starts."""
-    return options.tol is not None and instance.eps > HOT * options.start
+    """Whether the temperature is far above all costs, at which annealing starts; zero costs have nothing to lose."""
+    return options.tol is not None and 0 < HOT * options.start < instance.eps
 
 
 def sharpened(tol: Any, share: Any, masses: tuple[Any, Any], balanced: Any) -> Any:

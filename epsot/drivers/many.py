@@ -213,6 +213,7 @@ def hot_items(batch: Batch, asked: ManyOptions, told: Asked, start: np.ndarray, 
         return hot
     if tol is None:
         return np.zeros_like(hot)
+    hot &= scale > 0
     if hot.any():
         balanced = np.isinf(batch.rho_a.reshape(-1)) & np.isinf(batch.rho_b.reshape(-1))
         masses = masses_of(batch.a, batch.place).reshape(-1), masses_of(batch.b, batch.place).reshape(-1)
