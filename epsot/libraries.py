@@ -66,8 +66,6 @@ def library_of(name: str, array: Array) -> Library:
         raise TypeError(f"`{name}` is a sparse array, which is not supported; pass `{name}.todense()`")
     if is_torch_array(array) and str(array.layout) != "torch.strided":
         raise TypeError(f"`{name}` is a sparse tensor, which is not supported; pass `{name}.to_dense()`")
-    if is_torch_array(array) and array.is_meta:
-        raise TypeError(f"`{name}` is a tensor on the device `meta`, which holds no numbers; make it on another")
     return Library(array_namespace(array), device(array))
 
 

@@ -155,10 +155,13 @@ def permutation_test(
     (n, m), labels = geometry.shape, np.arange(sum(geometry.shape))
     values, missed, step = [], 0, max(1, BLOCK_NUMBERS // (2 * len(labels)))
     orders = [labels, *(generator.permutation(labels) for _ in range(n_resamples))]
+    scale = geometry.scale()
     for begin in range(0, len(orders), step):
         some = orders[begin : begin + step]
         batch = relabelled(pooled, which[np.stack(some)], n, m, eps, rhos, workers)
-        found = solve_divergences(batch, ManyOptions(asked, np.full(batch.shape, hottest), slopes=False), None)
+        start, costs = (np.full(batch.shape, z) for z in (hottest, scale))
+        options = ManyOptions(asked, start, slopes=False, scale=costs)
+        found = solve_divergences(batch, options, None)
         values.append(found.value64)
         missed += int((found.status >= Status.MAX_ITER).sum())
     statistic, null = float(values[0][0]), np.concatenate(values)[1:]

@@ -493,8 +493,8 @@ def test_sparse_tensors_are_refused() -> None:
 
 def test_tensors_without_numbers_are_refused() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="`y` is a tensor on the device `meta`"):
-        epsot.sinkhorn(torch.asarray(X), torch.empty((3, X.shape[1]), dtype=torch.float64, device="meta"), blur=0.1)
+    with pytest.raises(TypeError, match="`x` is a tensor on the device `meta`"):
+        epsot.sinkhorn(torch.asarray(X, device="meta"), torch.asarray(X, device="meta"), blur=0.1)
 
 
 # JAX

@@ -262,7 +262,7 @@ class SinkhornResult(Result):
     def _plan_of(self, rows: slice) -> Plan:
         """The rows of this rank, with all columns, as an operator of this process alone."""
         whole, geometry, xp = self._whole_plan, self.instance.geometry, self.instance.place.xp
-        if self._sweeping is not self.instance.problem:
+        if self._sweeping.precision < geometry.precision:
             geometry = geometry.in_float64()
         geometry = geometry.part(rows)
         workers = ALONE.workers(int(self.instance.problem.kernel.workers or -1))
