@@ -189,12 +189,7 @@ class ManyScales(NamedTuple):
 def broadcast(geometry: Geometries, a: Any, b: Any, **scales: Any) -> tuple[int, ...]:
     """The shape of the batch that everything has together; an error names what does not fit."""
     shapes = [("the geometry", geometry.shape)]
-    for name, weights in (("a", a), ("b", b)):
-        if is_ragged(weights):
-            shapes.append((f"`{name}`", (len(weights),)))
-        elif weights is not None:
-            shape = weights.shape if hasattr(weights, "shape") else as_numpy(name, weights).shape
-            shapes.append((f"`{name}`", tuple(shape)[:-1]))
+    shapes += [(f"`{name}`", leading_axes(name, z)) for name, z in (("a", a), ("b", b)) if z is not None]
     for name, scale in scales.items():
         for z in scale if isinstance(scale, tuple) else (scale,):
             shapes.append((f"`{name}`", np.shape(z)))
@@ -204,6 +199,13 @@ def broadcast(geometry: Geometries, a: Any, b: Any, **scales: Any) -> tuple[int,
         listed = ", ".join(dict.fromkeys(f"{shape} of {name}" for name, shape in shapes if shape))
         cure = "" if a is None and b is None else "; weights have one axis, and those of the batch before it"
         raise ValueError(f"the leading axes must broadcast, got {listed}{cure}") from None
+
+
+def leading_axes(name: str, weights: Any) -> tuple[int, ...]:
+    """The axes of the batch of weights, before that of the points."""
+    if is_ragged(weights):
+        return (len(weights),)
+    return tuple(weights.shape if hasattr(weights, "shape") else as_numpy(name, weights).shape)[:-1]
 
 
 Weights = tuple[Any, Any]  # of both sides of many problems, over flat supports
