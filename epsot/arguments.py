@@ -29,7 +29,8 @@ from epsot.geometry.rows import name_of
 from epsot.geometry.separables import flat_weights, many_of
 from epsot.libraries import as_numpy
 from epsot.lists import Listed, axes_of, is_batch_of, is_ragged
-from epsot.problems.instance import check_workers, penalties
+from epsot.problems.instance import check_workers
+from epsot.problems.weights import penalties
 from epsot.results.plan import Plan
 from epsot.status import warn
 
