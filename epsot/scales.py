@@ -17,7 +17,6 @@ from epsot.geometry.rows import name_of
 from epsot.geometry.separables import flat_weights, many_of
 from epsot.libraries import as_numpy
 from epsot.lists import axes_of, is_ragged
-from epsot.pictures import warn_of_pictures
 from epsot.problems.weights import penalties
 from epsot.results.plan import Plan
 
@@ -105,7 +104,6 @@ def many_by_length(
     blurs, reaches = positive_numbers("blur", blur), strengths("reach", reach)
     if diameter is not None:
         diameter = as_diameters(diameter)
-    warn_of_pictures(x=x, y=y)
     geometry = many_of(x, y, a, b, p=p)
     a, b = (flat_weights(name, z, grid) for name, z, grid in zip("ab", (a, b), geometry.grids, strict=True))
     shape = broadcast(geometry, a, b, blur=blurs, reach=reaches, diameter=() if diameter is None else diameter)

@@ -388,12 +388,12 @@ def _by_length(
     """One problem or many, with scales as lengths."""
     axes, ranks = (axes_of_weights(x), axes_of_weights(y)), as_communicator(comm)
     with ranks.together():
+        warn_of_pictures(x=x, y=y)
         if are_many(x) or are_many(y) or is_batch(axes, a, b, (blur, diameter), reach):
             check_alone(ranks)
             clouds, weights, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
             found: AnyResult = _run_many(MANY[drive], clouds, weights, scales, init, workers, **options)
             return found
-        warn_of_pictures(x=x, y=y)
         check_options_equal(ranks, drive, init, blur=blur, p=p, reach=reach, diameter=diameter, **options)
         joining = Joining(ranks, a, b)
         geometry, one = by_length(x, y, blur, p, reach, diameter, joining)
