@@ -62,6 +62,7 @@ def images() -> None:
     both /= both.sum(axis=(1, 2), keepdims=True)
     for options in ({"tol": 1e-3}, {"tol": None}):
         use(epsot.sinkhorn_divergence(grid, grid, *both, blur=2.0, **options))
+    use(epsot.sinkhorn(grid, grid, *both, blur=2.0, p=1), points=False)
     _ = epsot.barycenter(grid, both, blur=2.0, tol=0.1).gap
 
 
@@ -71,16 +72,16 @@ def matrices(xp: Any = np) -> None:
         use(epsot.solve(epsot.CostMatrix(C), eps=0.05), points=False)
 
 
-PROBLEMS: dict[str, Callable[[], None]] = {
+PROBLEMS: dict[str, Callable[[], None]] = {  # those that take longest first
     "small clouds and batches, float64": partial(small, "float64"),
     "small clouds and batches, float32": partial(small, "float32"),
+    "images in 2-D, float32": images,
     "clouds in 2-D, float64": partial(large, 2, "float64"),
     "clouds in 3-D, float64": partial(large, 3, "float64"),
     "clouds in 3-D, float32": partial(large, 3, "float32"),
     "distances in 3-D, float64": partial(large, 3, "float64", 1),
     "clouds in 10-D, float64": partial(large, 10, "float64", n=MANY_COORDINATES),
     "clouds in 10-D, float32": partial(large, 10, "float32", n=MANY_COORDINATES),
-    "images in 2-D, float32": images,
     "cost matrices": matrices,
 }
 
@@ -127,12 +128,11 @@ def prepare(name: str, problem: Callable[[], None]) -> tuple[str, int, float]:
 
 
 def prepare_all(problems: dict[str, Callable[[], None]], processes: int) -> Iterator[tuple[str, int, float]]:
-    """All of them, each in a process of its own, or one after the other in this one."""
+    """All of them, shared among processes, or one after the other in this one."""
     if processes == 1:
         yield from (prepare(name, problem) for name, problem in problems.items())
         return
-    spawn = multiprocessing.get_context("spawn")  # each ends with its problem, and gives back its memory
-    with ProcessPoolExecutor(processes, mp_context=spawn, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(prepare, name, problem) for name, problem in problems.items()]):
             yield future.result()
 
@@ -163,8 +163,6 @@ def command(arguments: argparse.Namespace) -> int:
     for found in prepare_all(PROBLEMS, processes):
         total += told(*found)
     cupy, device = cupy_and_device()
-    if processes > 1:  # of two processes that compile the same kernel at once, one may forget what the other has kept
-        total += sum(told(*found) for found in prepare_all(PROBLEMS, 1) if found[1])
     for found in () if cupy is None else prepare_all(cuda_problems(cupy), 1):
         print(f"{found[0]:<36} on {device}, {found[2]:.1f} s", flush=True)
     print(f"compiled: {total}, in {time.perf_counter() - start:.0f} s" if total else "all were compiled already")

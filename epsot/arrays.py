@@ -131,6 +131,8 @@ def _admitted(name: str, array: Any, place: Place) -> Array:
     array = place.taken(name, array) if is_array_api_obj(array) else as_numpy(name, array)
     if is_torch_array(array):
         array = array.detach()  # gradients come from formulas: nothing is recorded
+        if array.is_meta:
+            raise TypeError(f"`{name}` is a tensor on the device `meta`, which holds no numbers; make it on another")
     if is_numpy_array(array):
         array = np.asarray(array)
         if not array.dtype.isnative:

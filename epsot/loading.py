@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from epsot import archives
 from epsot.arrays import NUMPY, Place, as_path
 from epsot.devices import on_array_device
@@ -94,7 +96,8 @@ def solved_batch(batch: Batch, parts: dict[str, Any]) -> BatchResult:
     engine = None if how is None else engine_of(batch, own=own, padded=how == "padded")
     solved = Solved(**parts["solved"])
     sizes = [layout.total for layout in batch.layouts()]
-    check_sizes(solved, len(batch.geometry), sizes[0], sizes[0] if own else sizes[1])
+    check_sizes(solved, len(batch.geometry), sizes, own=own)
+    check_histories(solved, parts["tol"])
     singles = {}
     for name, single in parts["singles"].items():
         k = int(name)
@@ -106,8 +109,9 @@ def solved_batch(batch: Batch, parts: dict[str, Any]) -> BatchResult:
     return BatchResult(batch, engine, solved, singles, parts["tol"], own)
 
 
-def check_sizes(solved: Solved, count: int, n: int, m: int) -> None:
+def check_sizes(solved: Solved, count: int, sizes: list[int], *, own: bool) -> None:
     """Raise where arrays are not of the sizes that kernels take for granted."""
+    n, m = sizes[0], sizes[0 if own else 1]
     numbers = (
         solved.status, solved.nit, solved.error, solved.logit_error, solved.mass, solved.value, solved.start,
         solved.first,
@@ -115,6 +119,21 @@ def check_sizes(solved: Solved, count: int, n: int, m: int) -> None:
     potentials = ((solved.f, n), (solved.f_more, n), (solved.g, m), (solved.g_more, m))
     if any(z.shape != (count,) for z in numbers) or any(z.shape != (size,) for z, size in potentials):
         raise ValueError("a batch of another size")
+    slopes = [(solved.f_slope, n)] if own else [(solved.f_slope, n), (solved.g_slope, m)]
+    if any(z is not None and z.shape[:1] + z.shape[2:] != (size,) for z, size in slopes):
+        raise ValueError("derivatives of a batch of another size")
+
+
+def check_histories(solved: Solved, tol: float | None) -> None:
+    """Raise where the errors of an item are said to be where there are none."""
+    if tol is None:
+        return
+    made, length = solved.status >= 0, len(solved.errors)
+    first, nit = solved.first[made], solved.nit[made]
+    if solved.errors.shape != (length,) or solved.temperatures.shape != (length,):
+        raise ValueError("errors without a temperature")
+    if np.any(first < 0) or np.any(nit < 0) or np.any(nit > length - first):
+        raise ValueError("a history beyond the errors that there are")
 
 
 READERS: dict[str, Callable[[dict[str, Any], Place], Any]] = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from epsot.archives import Savable
 from epsot.arguments import as_options
-from epsot.arrays import Place, as_count, start_of
+from epsot.arrays import Place, as_count, start_of, to_numpy
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
 from epsot.drivers.pairs import BLOCK_NUMBERS
@@ -147,18 +147,22 @@ def permutation_test(
     n_resamples, generator = as_count("n_resamples", n_resamples, 1), as_generator(rng)
     check_workers(workers)
     geometry = PointCloud(x, y, p=p)
+    geometry.check_whole()
     eps, rhos = scales_of_all(blur, reach, geometry.degree)
     length = as_diameter(diameter)
     hottest = start_of(geometry.diameter() if length is None else length, geometry.degree)
     asked = as_options(hottest, scaling, tol, max_iter, None, None)
-    pooled = pool(geometry)
+    pooled, which = pool(geometry)
     (n, m), labels = geometry.shape, np.arange(sum(geometry.shape))
     values, missed, step = [], 0, max(1, BLOCK_NUMBERS // (2 * len(labels)))
     orders = [labels, *(generator.permutation(labels) for _ in range(n_resamples))]
+    scale = geometry.scale()
     for begin in range(0, len(orders), step):
         some = orders[begin : begin + step]
-        batch = relabelled(pooled, np.stack(some), n, m, eps, rhos, workers)
-        found = solve_divergences(batch, ManyOptions(asked, np.full(batch.shape, hottest), slopes=False), None)
+        batch = relabelled(pooled, which[np.stack(some)], n, m, eps, rhos, workers)
+        start, costs = (np.full(batch.shape, z) for z in (hottest, scale))
+        options = ManyOptions(asked, start, slopes=False, scale=costs)
+        found = solve_divergences(batch, options, None)
         values.append(found.value64)
         missed += int((found.status >= Status.MAX_ITER).sum())
     statistic, null = float(values[0][0]), np.concatenate(values)[1:]
@@ -179,22 +183,34 @@ def as_generator(rng: Any) -> np.random.Generator:
         raise type(error)(f"`rng` must be None, a seed >= 0, or a numpy.random.Generator, got {rng!r}") from None
 
 
-def pool(geometry: PointCloud) -> PointClouds:
-    """All points of both samples against themselves."""
-    xp = geometry.place.xp
+def pool(geometry: PointCloud) -> tuple[PointClouds, np.ndarray]:
+    """The different points of both samples against themselves, and which of these each point is."""
+    place, xp = geometry.place, geometry.place.xp
     points = xp.concat([geometry.x, geometry.y], axis=0)
-    return PointClouds.of(geometry._derived(points, points))
+    _, first, which = np.unique(to_numpy(points), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # as they come
+    if len(first) < points.shape[0]:
+        points = xp.take(points, xp.asarray(first[order], device=place.device), axis=0)
+    return PointClouds.of(geometry._derived(points, points)), np.argsort(order)[which.reshape(-1)]
 
 
 def relabelled(
     pooled: PointClouds, orders: np.ndarray, n: int, m: int, eps: float, rhos: tuple[float, float], workers: int | None
 ) -> Batch:
-    """The batch of some permutations: the first n points of each are the first sample."""
-    place, (count, total) = pooled.place, orders.shape
-    weights = np.zeros((2, count, total))
+    """The batch of some permutations: the first n points of each are the first sample.
+
+    What is one pair of measures is so to the bit, that ties are ties whatever the tolerance of the solves: points that
+    coincide are one, and of two measures that may change places the one with more on the first points comes first.
+    """
+    place, count = pooled.place, len(orders)
+    weights = np.zeros((2, count, pooled.x.length))
     rows = np.arange(count)[:, None]
-    weights[0][rows, orders[:, :n]] = 1 / n
-    weights[1][rows, orders[:, n:]] = 1 / m
+    np.add.at(weights[0], (rows, orders[:, :n]), 1 / n)
+    np.add.at(weights[1], (rows, orders[:, n:]), 1 / m)
+    if n == m and rhos[0] == rhos[1]:
+        excess = weights[0] - weights[1]
+        later = excess[np.arange(count), (excess != 0).argmax(axis=1)] < 0
+        weights[:, later] = weights[::-1, later]
     a, b = (Rows.stacked(place.xp.asarray(z, device=place.device), 1) for z in weights)
     shape = (count,)
     full, rho_a, rho_b = (np.full(shape, number) for number in (eps, *rhos))

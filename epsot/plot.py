@@ -355,7 +355,8 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
     Returns
     -------
     matplotlib.axes.Axes
-        With a logarithmic error axis. A dot marks the first measurement at each temperature.
+        With a logarithmic error axis, on which an error of zero stands where the rounding of float64 is. A dot marks
+        the first measurement at each temperature.
 
     Raises
     ------
@@ -384,7 +385,16 @@ def convergence(result: Any, *, ax: Axes | None = None, label: str | None = None
     label = planar.text("label", label)
     ax = _axes(ax, "black" if color is None else color)
     cooled = np.flatnonzero(np.diff(eps, prepend=np.inf) != 0)
-    ax.semilogy(nit, error, label=label, color=color, marker="o", markersize=4, markevery=cooled.tolist())
+    least = min(2.0**-53, error[error > 0].min(initial=1.0))
+    ax.semilogy(
+        nit,
+        np.where(error == 0, least, error),
+        label=label,
+        color=color,
+        marker="o",
+        markersize=4,
+        markevery=cooled.tolist(),
+    )
     ax.set_xlabel("iteration")
     ax.set_ylabel("marginal error")
     ax.grid(True, which="major", color="0.9")

@@ -96,7 +96,7 @@ USUAL = Sizes()
 def checked(sizes: Sizes = USUAL, given: Callable[[Any], Any] = as_it_is) -> dict[str, Callable[[Any], Any]]:
     """Solves by name, each a function of the ranks; `given`: a block of numbers as arrays of another library."""
     x, y, a, b = clouds(*sizes.small)
-    large_x, large_y, _, _ = clouds(*sizes.large, 2)
+    large_x, large_y, _, _ = clouds(*sizes.large)
 
     def of_points(call: Any, x: Any, y: Any, a: Any = None, b: Any = None, dtype: Any = None, **options: Any) -> Any:
         def solve(comm: Any) -> Any:
@@ -127,7 +127,7 @@ def checked(sizes: Sizes = USUAL, given: Callable[[Any], Any] = as_it_is) -> dic
         "balanced": of_points(epsot.sinkhorn, x, y, a, b, blur=0.1),
         "schedule": of_points(epsot.sinkhorn, x, y, a, b, blur=0.1, tol=None),
         "unbalanced": of_points(epsot.sinkhorn_divergence, x, y, a, 2 * b, blur=0.1, reach=0.5),
-        "lengths": of_points(epsot.sinkhorn, x, y, dtype=np.float32, blur=0.1, p=1),
+        "lengths": of_points(epsot.sinkhorn, x, y, blur=0.1, p=1),
         "coarse": of_points(epsot.sinkhorn, large_x, large_y, blur=0.03),
         "debiased": of_points(epsot.sinkhorn_divergence, large_x, large_y, dtype=np.float32, blur=0.05),
         "small": of_points(epsot.sinkhorn, x[:AT_ONCE], y[:AT_ONCE], blur=0.1),

@@ -46,7 +46,7 @@ def objective(cloud: Any, w: np.ndarray, a: np.ndarray, t: Any, blur: float, deb
 
 @pytest.mark.parametrize("p", [2, 1])
 @pytest.mark.parametrize("debias", [True, False])
-def test_objective_is_least(cloud: np.ndarray, smooth: np.ndarray, debias: bool, p: int) -> None:
+def test_objective_is_least(cloud: np.ndarray, smooth: np.ndarray, debias: bool, p: int, any_path: None) -> None:
     """Its value, and no weights that have more: nearby, at random, or along any exchange of two points."""
     a = 2.5 * smooth
     result = epsot.barycenter(cloud, a, T, blur=BLUR, debias=debias, p=p, tol=1e-7, max_iter=20000)
@@ -96,7 +96,7 @@ def test_gap_sees_what_no_error_does(cloud: np.ndarray, smooth: np.ndarray) -> N
     assert float(result.gap) > 10 * float(epsot.barycenter(cloud, smooth, T, **TIGHT).gap)
 
 
-def test_float32_has_a_true_bound(cloud: np.ndarray, smooth: np.ndarray) -> None:
+def test_float32_has_a_true_bound(cloud: np.ndarray, smooth: np.ndarray, any_path: None) -> None:
     best = epsot.barycenter(cloud, smooth, T, **TIGHT)
     shifted = (cloud + 50.0).astype(np.float32)
     result = epsot.barycenter(shifted, smooth.astype(np.float32), T, blur=BLUR)

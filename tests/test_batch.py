@@ -127,7 +127,7 @@ def test_weights_over_one_matrix(rng: np.random.Generator) -> None:
         same(result, epsot.solve(geometry, a[k], b[0], eps=0.2), k, but=WITHOUT_POINTS)
 
 
-def test_temperatures(rng: np.random.Generator) -> None:
+def test_temperatures(rng: np.random.Generator, any_path: None) -> None:
     """`eps` and `rho` of the batch shape, and costs by name."""
     x, y = rng.normal(size=(7, 2)), rng.normal(size=(5, 2)) + 1
     for cost in ("sqeuclidean", "cityblock", "cosine"):

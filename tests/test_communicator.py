@@ -81,6 +81,17 @@ def test_the_plan_has_the_rows_of_a_rank_and_asks_nobody() -> None:
     assert [part[3][1] for part in found] == [1100] * 3
 
 
+def test_the_plan_of_a_rank_is_seen_as_that_of_one_process() -> None:
+    """Where float32 would show the rounding of its exponents, the rows of a rank are summed in float64, too."""
+    x, y = (z.astype(np.float32) for z in clouds(90, 100, 17)[:2])
+    options: dict[str, Any] = {"blur": 0.05, "tol": 1e-6, "max_iter": 3000}
+    sums = epsot.sinkhorn(x, y, **options).plan.sum(axis=1)
+    found = Threads.run(
+        2, lambda comm: epsot.sinkhorn(block(x, comm), block(y, comm), comm=comm, **options).plan.sum(1)
+    )
+    assert np.abs(np.concatenate(found).astype(float) - sums).sum() < 2.0**-23
+
+
 def test_other_points_and_second_derivatives() -> None:
     """Points of a rank are moved with those of all; vectors of second derivatives are whole."""
     x, y, _, _ = clouds(500, 600)

@@ -26,7 +26,7 @@ def test_values_are_those_of_scipy(awkward: Measures, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMED_COSTS)
 @pytest.mark.parametrize("rho", [None, (0.5, 2.0)])
-def test_named_costs_are_their_matrices(awkward: Measures, name: str, rho: Any) -> None:
+def test_named_costs_are_their_matrices(awkward: Measures, name: str, rho: Any, any_path: None) -> None:
     problem = awkward.balanced
     x, y, a, b = problem
     C, C_xx, C_yy = cdist(x, y, name), cdist(x, x, name), cdist(y, y, name)
@@ -125,7 +125,7 @@ class Distance(Cost):
         return np.sqrt(np.sum((x - y) ** 2, axis=-1))
 
 
-def test_a_cost_without_a_gradient(awkward: Measures) -> None:
+def test_a_cost_without_a_gradient(awkward: Measures, any_path: None) -> None:
     """Whatever does not differentiate in the points does without."""
     x, y, a, b = awkward.balanced
     own, named = (

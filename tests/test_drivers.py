@@ -15,7 +15,7 @@ from tests.checks import close
 N, M = 5, 5000
 
 
-def measures(rng: np.random.Generator, d: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def measures(rng: np.random.Generator, d: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Few points and many, with weights that are not uniform; one of each side is zero."""
     x, y = rng.random((N, d)), 0.8 * rng.random((M, d)) + 0.1
     a, b = rng.dirichlet(np.ones(N)), rng.dirichlet(np.ones(M))
@@ -100,7 +100,7 @@ def test_warm_starts(rng: np.random.Generator) -> None:
     assert warm.nit <= 2
     close(warm.f, cold.f, 1e-6)
     # From other points, of which there may be other numbers, and from an iteration on the posed side.
-    other = epsot.sinkhorn(rng.random((7, 2)), y[:4500], blur=0.1)
+    other = epsot.sinkhorn(rng.random((7, 3)), y[:4500], blur=0.1)
     even = epsot.sinkhorn(y[:40], y[:50], blur=0.1)
     for init in (other, even, epsot.sinkhorn(x, y, a, b, blur=0.1, tol=None)):
         moved = epsot.sinkhorn(x, y, a, b, blur=0.1, tol=1e-8, init=init)

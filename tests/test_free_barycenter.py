@@ -43,7 +43,7 @@ def test_translates(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25])
-def test_deviations_of_gaussians_are_averaged(share: float) -> None:
+def test_deviations_of_gaussians_are_averaged(share: float, any_path: None) -> None:
     """On a line quantiles are averaged: of quantiles of two Gaussians they are those of a third."""
     from scipy.special import ndtri
 

@@ -82,7 +82,7 @@ def test_every_block_is_the_difference_of_a_gradient(debias: bool, rho: Any, p: 
 
 
 @pytest.mark.parametrize("cost", [Square(), Cosine(), Cityblock(), PseudoHuber()], ids=repr)
-def test_other_costs(cost: Cost, rng: np.random.Generator) -> None:
+def test_other_costs(cost: Cost, rng: np.random.Generator, any_path: None) -> None:
     check(parts(rng, 0.7), True, 0.7, cost, rng, 1e-5, 2e-6)
 
 
@@ -234,6 +234,17 @@ def test_a_tiny_temperature(rng: np.random.Generator) -> None:
     close(result.hessian("y", "x") @ v, -v[::-1] / 10, 1e-9)
 
 
+@pytest.mark.parametrize("mass", [1e-250, 1e149])
+@pytest.mark.parametrize("debias", [False, True])
+def test_balanced_blocks_are_proportional_to_the_mass(mass: float, debias: bool, rng: np.random.Generator) -> None:
+    """As the gradients are, where squares of the mass are beyond float64."""
+    z = parts(rng, None)
+    one, many = (solved({**z, "a": z["a"] * k, "b": z["b"] * k}, debias, None, {"p": 2}) for k in (1.0, mass))
+    for along in "xy":
+        v = rng.normal(size=z[along].size)
+        close(many.hessian("x", along) @ v / mass, one.hessian("x", along) @ v, 1e-8)
+
+
 def test_float32_points_and_offsets(rng: np.random.Generator) -> None:
     """Rounded coordinates, and a common offset, change little; what comes back is float32."""
     x, y = (rng.random((60, 2)) for _ in range(2))
@@ -271,7 +282,7 @@ def test_a_product_that_has_not_converged_warns(rng: np.random.Generator) -> Non
         result.hessian("x", max_iter=3) @ np.ones(100)
 
 
-def test_more_coordinates_than_moments_are_kept_for(rng: np.random.Generator) -> None:
+def test_more_coordinates_than_moments_are_kept_for(rng: np.random.Generator, any_path: None) -> None:
     """Pair by pair, and by moments: padding with zeros changes nothing."""
     x, y, v = rng.random((20, 3)), rng.random((15, 3)), rng.normal(size=(20, 3))
     pad = ((0, 0), (0, 5))

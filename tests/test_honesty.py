@@ -222,7 +222,7 @@ def test_a_float32_matrix_ends_where_its_float64_twin_does(
 
 
 @pytest.mark.usefixtures("step_by_step")
-def test_the_gap_beside_an_outlier(rng: np.random.Generator) -> None:
+def test_the_gap_beside_an_outlier(rng: np.random.Generator, any_path: None) -> None:
     x, y = rng.random((200, 1)).astype(np.float32), rng.random((200, 1)).astype(np.float32)
     y[0] = 1e4
     with pytest.warns(epsot.ConvergenceWarning):
@@ -309,3 +309,76 @@ def test_no_float64_is_advised_where_it_is_computed_with(rng: np.random.Generato
     with pytest.warns(epsot.ConvergenceWarning, match="STALLED") as said:
         epsot.solve(epsot.CostMatrix(C), eps=0.01)
     assert "float64" not in str(said[0].message)
+
+
+@pytest.mark.parametrize(("blur", "p"), [(0.05, 2), (0.003, 1)])
+def test_a_plan_of_float32_shows_the_error_that_was_measured(blur: float, p: int, rng: np.random.Generator) -> None:
+    """Exponents of thousands in float32 would show a plan whose marginals are a hundred times as far off."""
+    x, y = rng.random((90, 17)).astype(np.float32), (0.8 * rng.random((80, 17)) + 0.3).astype(np.float32)
+    result = epsot.sinkhorn(x, y, blur=blur, p=p, tol=1e-6, max_iter=3000)
+    sums = result.plan.sum(axis=1).astype(float), result.plan.sum(axis=0).astype(float)
+    shown = max(float(np.abs(z - 1 / len(z)).sum()) for z in sums)
+    assert result.success
+    assert shown <= result.marginal_error + 2.0**-23
+    C = checks.power_cost(x, y, p)
+    P = checks.plan(
+        result.source.potential, result.target.potential, C, np.full(90, 1 / 90), np.full(80, 1 / 80), result.eps
+    )
+    step = (x[:, None].astype(float) - y) * (1 if p == 2 else 1 / C[:, :, None])
+    assert np.abs(result.grad_x - (P[:, :, None] * step).sum(axis=1)).sum() <= 4e-6 * np.abs(step).max()
+    checks.close(result.transport_cost, (P * C).sum(), 2e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("p", [1, 2])
+def test_temperatures_far_above_all_costs(p: int, dtype: Any, rng: np.random.Generator) -> None:
+    """The plan is a b^T, and the value the mean cost, less about its square over 1e8.
+
+    Any potentials make such a plan, nearly, and in float32 all exponents are zero.
+    """
+    x, y, a = rng.random((30, 2)).astype(dtype), rng.random((25, 2)).astype(dtype) + dtype(0.3), rng.random(30)
+    a[3] = 0
+    a, b, others, blur = a / a.sum(), np.full(25, 1 / 25), y[:9] + dtype(0.1), 1e8 ** (1 / p)
+    C, c = checks.power_cost(x, y, p), np.full(9, 1 / 9)
+    mean = a @ C @ b
+    result = epsot.sinkhorn(x, y, a, blur=blur, p=p)
+    assert result.success and result.f.dtype == dtype
+    checks.close(result.value, mean, 1e-6)
+    checks.close(result.f, C @ b - mean / 2, 1e-6)
+    checks.close(result.g, a @ C - mean / 2, 1e-6)
+    checks.close(result.potential(x[:5]), result.f[:5], 1e-6)
+    xx, yy, zz = ((w @ checks.power_cost(z, z, p) @ w) / 2 for z, w in ((x, a), (y, b), (others, c)))
+    expected = [mean - xx - yy, a @ checks.power_cost(x, others, p) @ c - xx - zz]
+    found = epsot.sinkhorn_divergence(x, y, a, blur=blur, p=p)
+    checks.close(found.value, expected[0], 1e-6)
+    assert expected[0] - 1e-4 < found.dual < expected[0] + 1e-6
+    checks.close(found.grad_b - found.grad_b.mean(), (z := a @ C - checks.power_cost(y, y, p) @ b) - z.mean(), 1e-6)
+    batch = epsot.sinkhorn_divergence(x, [y, others], a, blur=blur, p=p)
+    checks.close(batch.value, expected, 1e-6)
+    checks.close(batch.g[0], found.g, 1e-6)
+    checks.close(epsot.pairwise([x], [y, others], [a], blur=blur, p=p).value[0], expected, 1e-6)
+    mixed = epsot.sinkhorn_divergence(x, y, a, blur=np.array([0.3, blur]), p=p)  # one of two is
+    checks.close(mixed.value, [epsot.sinkhorn_divergence(x, y, a, blur=0.3, p=p).value, expected[0]], 1e-6)
+    checks.close(mixed.g[1], found.g, 1e-6)
+
+
+@pytest.mark.parametrize("mass", [1.0, 1.5])
+def test_penalties_far_below_the_temperature(mass: float, rng: np.random.Generator) -> None:
+    """To first order in C / eps f = rho / (rho + eps) (C b / m_b - eps log m_b), and so is g of a exp(f / eps)."""
+    x, y, a, b = rng.random((30, 2)), rng.random((25, 2)) + 0.3, np.full(30, 1 / 30), np.full(25, mass / 25)
+    C, eps, rho = checks.power_cost(x, y), 1e6, 1e-3
+    result = epsot.sinkhorn(x, y, a, b, blur=1e3, reach=rho**0.5)
+    batch = epsot.sinkhorn(x, y, a, b, blur=[1e3, 1e4], reach=rho**0.5)
+    f = rho / (rho + eps) * (C @ b / mass - eps * np.log(mass))
+    for found in (result, batch[0]):
+        assert found.success
+        checks.close(found.f / abs(f).max(), f / abs(f).max(), 1e-6)
+        g = rho / (rho + eps) * ((w := a * np.exp(f / eps)) @ C / w.sum() - eps * np.log(w.sum()))
+        checks.close(found.g / abs(g).max(), g / abs(g).max(), 1e-5)
+
+
+def test_grids_at_temperatures_far_above_all_costs(rng: np.random.Generator) -> None:
+    grid, (a, b) = epsot.Grid((4, 5)), rng.random((2, 4, 5)).astype(np.float32)
+    a, b = a / a.sum(), b / b.sum()
+    u, v = ((z.ravel() / z.sum(dtype=float)) @ grid.points for z in (a, b))
+    checks.close(epsot.sinkhorn_divergence(grid, grid, a, b, blur=1e4).value, ((u - v) ** 2).sum() / 2, 1e-6)

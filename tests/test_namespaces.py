@@ -482,6 +482,12 @@ def test_sparse_tensors_are_refused() -> None:
         epsot.CostMatrix(torch.asarray(C_XX).to_sparse())
 
 
+def test_tensors_without_numbers_are_refused() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="`x` is a tensor on the device `meta`"):
+        epsot.sinkhorn(torch.asarray(X, device="meta"), torch.asarray(X, device="meta"), blur=0.1)
+
+
 # JAX
 
 

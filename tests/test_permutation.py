@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,25 @@ def test_ties_count(rng: np.random.Generator) -> None:
     assert one.null_distribution.shape == (19,)
 
 
+INTEGERS = np.asarray([[0.0], [0.0], [1.0], [3.0]]), np.asarray([[2.0], [3.0], [3.0]])
+FEW = np.asarray([[0.3, 1.0], [0.9, 0.2], [1.7, 0.5]]), np.asarray([[2.0, 2.1], [1.1, 2.9], [3.1, 2.4]])
+
+
+@pytest.mark.parametrize(("x", "y"), [INTEGERS, FEW, (FEW[0], FEW[0] + [0.1, 0.0])])
+def test_ties_are_ties_at_any_tolerance(x: np.ndarray, y: np.ndarray) -> None:
+    """All partitions of few points, or of integers: those that are one pair of measures, in either order, have one
+    divergence, and the p-value is that of all partitions up to four deviations of a sample of them."""
+    pooled, n = np.concatenate([x, y]), len(x)
+    parts = [list(part) for part in itertools.combinations(range(len(pooled)), n)]
+    pairs_of = [(pooled[part], np.delete(pooled, part, axis=0)) for part in parts]
+    known = np.array([float(epsot.sinkhorn_divergence(*pair, blur=0.5, **FINE).value) for pair in pairs_of])
+    different = len(np.unique(known.round(8)))
+    exact = float(np.mean(known >= known[0] - 1e-7))
+    result = epsot.permutation_test(x, y, blur=0.5, n_resamples=1999, rng=0)
+    assert len(np.unique([*result.null_distribution, result.statistic])) == different < len(parts)
+    assert abs(result.pvalue - exact) < 4 * np.sqrt(exact * (1 - exact) / 1999) + 1 / 2000
+
+
 def test_missed(rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(20, 2)), rng.normal(1, 1, size=(15, 2))
     with pytest.warns(ConvergenceWarning, match="10 of 10 divergences have missed `tol`") as caught:
@@ -101,6 +121,8 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": X[:, 0]}, ValueError, r"`x` must be an \(n, d\) array of points, .* pass `x\[:, None\]`"),
     ({"y": Y * np.nan}, ValueError, "`y` must have finite coordinates"),
     ({"y": np.ones((3, 3))}, ValueError, "same dimension"),
+    ({"x": X[:0]}, ValueError, "`x` must hold at least one point"),
+    ({"y": Y[:0]}, ValueError, "`y` must hold at least one point"),
     ({"n_resamples": 0}, ValueError, "`n_resamples` must be at least 1, got 0"),
     ({"n_resamples": 99.0}, TypeError, "`n_resamples` must be an integer, got 99.0"),
     ({"rng": "one"}, TypeError, "`rng` must be None, a seed >= 0, or a numpy.random.Generator, got 'one'"),

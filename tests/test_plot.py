@@ -219,6 +219,15 @@ def test_convergence_draws_the_history(clouds: Any) -> None:
     assert line.get_label() == "here"
 
 
+def test_convergence_draws_errors_of_zero() -> None:
+    """A logarithmic axis has no place for them, and Matplotlib warns where there is nothing else."""
+    x = np.zeros((3, 2))
+    ax = plot.convergence(epsot.sinkhorn(x, x, blur=0.1))
+    ax.figure.draw_without_rendering()
+    mixed = plot.convergence([(1, 1.0, 0.5), (2, 1.0, 1e-18), (3, 1.0, 0.0)])
+    np.testing.assert_array_equal(mixed.lines[0].get_ydata(), [0.5, 1e-18, 1e-18])
+
+
 def test_convergence_marks_where_a_temperature_begins() -> None:
     ax = plot.convergence([(1, 4.0, 0.5), (2, 4.0, 0.2), (3, 1.0, 0.4), (4, 1.0, 0.1), (5, 1.0, 0.05)])
     (line,) = ax.lines

@@ -103,7 +103,7 @@ def singles() -> dict[str, Any]:
         "schedule": lambda: epsot.sinkhorn(x, y, a, blur=0.3, tol=None),
         "float32": lambda: epsot.sinkhorn(*single, blur=0.3, p=1),
         "cosine": lambda: epsot.solve(epsot.PointCloud(x, y, cost="cosine"), eps=0.3),
-        "cityblock": lambda: epsot.divergence(epsot.PointCloud(*deep, cost="cityblock"), eps=0.3),
+        "cityblock": lambda: epsot.divergence(epsot.PointCloud(x, y, cost="cityblock"), eps=0.3),
         "five dimensions": lambda: epsot.sinkhorn_divergence(*deep, blur=0.3),
         "one cloud twice": lambda: epsot.sinkhorn(deep[0], deep[0], rng.random(8), np.ones(8), blur=0.3, reach=1.0),
         "divergence": lambda: epsot.sinkhorn_divergence(x, y, a, blur=0.3, reach=2.0),
@@ -536,9 +536,17 @@ def test_batches_of_other_contents(tmp_path: Path) -> None:
         ("parts.solved.f", None),
         ("parts.solved.nit", None),
         ("parts.batch.eps", None),
+        ("parts.solved.nit", 10**6),
+        ("parts.solved.first", -(10**6)),
+        ("parts.solved.errors", None),
+        ("parts.solved.temperatures", None),
+        ("parts.solved.f_slope", None),
+        ("parts.solved.g_slope", None),
     ]
+    result = epsot.sinkhorn(*rng_of(3).random((2, 6, 2)), blur=[0.3, 0.4])
+    assert result.solved.f_slope is not None and result.solved.g_slope is not None
     for name, step in changes:
-        SOLVED["many stacked"].save(path)
+        result.save(path)
 
         def change(head: Any, arrays: Any, name: str = name, step: int | None = step) -> None:
             reference = at(head, *name.split("."))

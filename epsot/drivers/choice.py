@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from epsot.costs import Array
 from epsot.drivers import coarse_to_fine
@@ -11,7 +14,7 @@ from epsot.drivers.at_once import selves_at_once, solve_at_once
 from epsot.drivers.options import Options
 from epsot.drivers.stages import Stage, run_stage
 from epsot.drivers.starts import Given, Start, check_start, warm_start
-from epsot.problems.instance import Instance
+from epsot.problems.instance import HOT, Instance
 from epsot.problems.problem import Problem
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
@@ -20,6 +23,7 @@ from epsot.solver.loop import Outcome
 from epsot.solver.updates import Alternating, Dual, SelfTransport, Symmetric, Update
 from epsot.status import Status
 
+UNSEEABLE = 2.0**-46  # marginal error that rounding may leave in float64, of any sums
 WIDE, LONG = 4, 4096  # columns for each row, and columns: from so many of both on, a solve goes from the other side
 
 Init = Start
@@ -48,6 +52,23 @@ def solve_transport(instance: Instance, options: Options, init: Init) -> Sinkhor
     return turned(result, instance)
 
 
+def is_far_above(instance: Instance, options: Options) -> bool:
+    """Whether the temperature is far above all costs, at which annealing starts; zero costs have nothing to lose."""
+    return options.tol is not None and 0 < HOT * options.start < instance.eps
+
+
+def sharpened(tol: Any, share: Any, masses: tuple[Any, Any], balanced: Any) -> Any:
+    """The marginal error at which potentials are known as a part of what they are made of, where that is little of eps.
+
+    There every plan is nearly a b^T, and fits nearly, though potentials are zero: before a penalty damps them, they are
+    off by eps times the error. `share` is that of the costs in eps; unbalanced, masses other than one count as these.
+    """
+    with np.errstate(divide="ignore"):
+        uneven = np.minimum(*(np.abs(np.log(mass)) for mass in masses))
+    share = np.where(balanced, share, np.maximum(share, uneven))
+    return np.minimum(tol, np.maximum(tol * HOT * share, UNSEEABLE))
+
+
 def wide(instance: Instance) -> bool:
     """Whether there are far more columns than rows."""
     n, m = instance.core.shape
@@ -65,7 +86,7 @@ def solve_self(instance: Instance, options: Options, init: SinkhornResult | None
     def update(problem: Problem) -> Update:
         return SelfTransport(problem, extrapolate=options.tol is None)
 
-    return run(update, instance, without_annealing(options), init)
+    return run(update, instance, options, init, anneals=options.tol is None)
 
 
 def without_annealing(options: Options) -> Options:
@@ -89,10 +110,11 @@ def solve_selves(
     sources: tuple[Instance, Instance], options: Options, warm: DivergenceResult | None
 ) -> tuple[SinkhornResult, SinkhornResult]:
     """Two measures, each with itself: from no potentials in one call, where that is possible."""
-    (x, y), asked = sources, without_annealing(options)
-    if warm is not None:
-        return solve_self(x, options, warm.xx), solve_self(y, options, warm.yy)
-    xx, yy = selves_at_once(x, y, asked)
+    x, y = sources
+    if warm is not None or is_far_above(x, options):
+        past = (None, None) if warm is None else (warm.xx, warm.yy)
+        return solve_self(x, options, past[0]), solve_self(y, options, past[1])
+    xx, yy = selves_at_once(x, y, without_annealing(options))
     return (
         solve_self(x, options, None) if xx is None else result_of(x, options, xx),
         solve_self(y, options, None) if yy is None else result_of(y, options, yy),
@@ -100,13 +122,21 @@ def solve_selves(
 
 
 def run(
-    make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | Given | None
-) -> SinkhornResult:
+    make: Callable[[Problem], Update], instance: Instance, options: Options, init: SinkhornResult | Given | None,
+    *, anneals: bool = True,
+) -> SinkhornResult:  # fmt: skip
     """The result of one problem."""
     if 0 in instance.core.shape:
-        outcome = unmoved(instance, options)
-    else:
-        outcome = settle(make, instance, options, init)
+        return result_of(instance, options, unmoved(instance, options))
+    told = options
+    if is_far_above(instance, options):  # but a `diameter` may be anything
+        problem, share = instance.problem, instance.core.scale() / instance.eps
+        tol = sharpened(options.tol, share, (problem.a.mass, problem.b.mass), problem.balanced)
+        told = replace(options, tol=float(tol))
+    outcome = settle(make, instance, told if anneals else without_annealing(told), init)
+    missed = outcome.status in (Status.MAX_ITER, Status.STALLED)
+    if told.tol != options.tol and missed and float(outcome.dual.error) <= options.tol:  # type: ignore[arg-type,operator]
+        outcome = replace(outcome, status=Status.CONVERGED)  # as was asked
     return result_of(instance, options, outcome)
 
 

@@ -20,8 +20,8 @@ from epsot.drivers.options import Options
 from epsot.drivers.padded import LARGEST, PaddedBatch, Side
 from epsot.drivers.starts import warm_start
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Solved, Warm
-from epsot.problems.batch import Batch
-from epsot.problems.instance import Instance
+from epsot.problems.batch import Batch, masses_of
+from epsot.problems.instance import HOT, Instance
 from epsot.results.batch import BatchResult
 from epsot.results.batch_debiased import BatchDivergence
 from epsot.results.debiased import DivergenceResult
@@ -36,6 +36,7 @@ class ManyOptions:
     options: Options
     start: np.ndarray | None  # of the shape of the batch: where annealing starts; None: at the scale of what has weight
     slopes: bool = True  # whether derivatives in the points may be asked for
+    scale: np.ndarray | None = None  # of the costs of each item, where somebody knows it
 
     def of(self, k: int, instance: Instance) -> Options:
         """The options of one item."""
@@ -208,7 +209,34 @@ def at_once(
     told, start = where_to_start(batch, asked, own=own)
     start[list(known)] = math.inf  # they are solved
     begins = init is not None and asked.options.tol is not None
-    return engine.solve(told, start, RULES, starts(batch, asked, init, own=own) if begins else None, own=own)
+    solved = engine.solve(told, start, RULES, starts(batch, asked, init, own=own) if begins else None, own=own)
+    hot = hot_items(batch, asked, told, start, solved)
+    return solved._replace(status=np.where(hot, UNSETTLED, solved.status))
+
+
+def hot_items(batch: Batch, asked: ManyOptions, told: Asked, start: np.ndarray, solved: Solved) -> np.ndarray:
+    """Which items are so far above their costs that the single solver has to look.  -> (B,)
+
+    Of float32 points, where sums would lose the costs (`is_hot`), and of others where potentials would be off by more
+    than was asked (`sharpened`).
+    """
+    geometry, eps, tol = batch.geometry, batch.eps.reshape(-1), asked.options.tol
+    scale = solved.start if asked.scale is None else asked.scale.reshape(-1)
+    if asked.scale is None and told.fixed:
+        if start.any() and not np.any(eps > HOT * start):
+            return np.zeros(len(geometry), np.bool_)
+        scale = geometry.scale().reshape(-1)  # nobody has said where annealing starts, or a `diameter` has
+    hot: np.ndarray = eps > HOT * scale
+    if geometry.dtype == batch.place.xp.float32 and geometry.clouds is not None and not geometry.embeds():
+        return hot
+    if tol is None:
+        return np.zeros_like(hot)
+    hot &= scale > 0
+    if hot.any():
+        balanced = np.isinf(batch.rho_a.reshape(-1)) & np.isinf(batch.rho_b.reshape(-1))
+        masses = masses_of(batch.a, batch.place).reshape(-1), masses_of(batch.b, batch.place).reshape(-1)
+        hot &= solved.error > choice.sharpened(tol, scale / eps, masses, balanced)
+    return hot
 
 
 def where_to_start(batch: Batch, asked: ManyOptions, *, own: bool) -> tuple[Asked, np.ndarray]:
@@ -240,7 +268,7 @@ def solve_divergences(batch: Batch, asked: ManyOptions, init: Init) -> BatchDive
     xy = solve_part(batch, asked, parts[0], own=False, given=shared)
     if asked.start is None:  # all three start where the transport does
         known = np.where(xy.solved.status == UNSETTLED, math.inf, xy.solved.start)
-        silent = replace(silent, start=known.reshape(batch.shape))
+        silent = replace(silent, start=known.reshape(batch.shape), scale=xy.solved.start)
     xx = solve_part(batch, silent, parts[1], own=True, given=shared)
     yy = solve_part(batch.T, silent, parts[2], own=True, given=shared)
     return BatchDivergence(xy, xx, yy, same)

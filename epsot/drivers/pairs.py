@@ -73,16 +73,17 @@ class Question:
         weights = left.weights.at(rows), right.weights.at(columns)
         return Batch(clouds, *weights, (left.uniform, right.uniform), full, *strengths, "reach", self.workers)
 
-    def solve(self, batch: Batch, *, own: bool) -> Table:
-        """What is found of each pair of a batch.  -> (B,) arrays"""
-        start = None if self.start is None else np.full(batch.shape, self.start)
-        found = solve_part(batch, replace(self.asked, start=start, slopes=False), None, own=own)
+    def solve(self, batch: Batch, *, own: bool, scale: float | None = None) -> Table:
+        """What is found of each pair of a batch; `scale`: that of all its costs, where it is known.  -> (B,) arrays"""
+        start, known = (None if z is None else np.full(batch.shape, z) for z in (self.start, scale))
+        found = solve_part(batch, replace(self.asked, start=start, scale=known, slopes=False), None, own=own)
         return Table(found.value64, found.marginal_error, found.status)
 
     def self_terms(self, side: Measures) -> Table:
         """Each measure with itself.  -> (K,) arrays"""
-        numbers = np.arange(len(side.points.first))
-        return self.solve(self.batch(side, side, numbers, numbers), own=True)
+        numbers, geometry = np.arange(len(side.points.first)), self.geometry.sides(side.points, side.points)
+        scale = start_of(geometry.widest() if len(numbers) else 0.0, geometry.degree)
+        return self.solve(self.batch(side, side, numbers, numbers), own=True, scale=scale)
 
 
 def blocks(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> Iterator[slice]:

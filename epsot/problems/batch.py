@@ -71,6 +71,8 @@ class Batch:
         if not eps.shape == rho_a.shape == rho_b.shape == geometry.shape:
             raise ValueError(f"a batch of shape {geometry.shape} with scales of {eps.shape}")
         uniform = tuple(z if isinstance(z, np.ndarray) else bool(z) for z in parts["uniform"])
+        if any(np.shape(z) not in ((), geometry.shape) for z in uniform):
+            raise ValueError(f"a batch of shape {geometry.shape} with weights for another")
         return cls(geometry, a, b, (uniform[0], uniform[1]), eps, rho_a, rho_b, str(parts["rho_name"]), None)
 
     @property

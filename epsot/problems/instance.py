@@ -23,6 +23,7 @@ from epsot.problems.problem import SEEN, ULPS, Problem
 from epsot.problems.support import Support
 from epsot.problems.weights import balancing, check_mass, checked_weights, mass_of
 
+HOT = 16  # times the scale of the costs: a temperature at which float32 has lost a digit of them and more
 Here = tuple[slice | None, slice | None]  # the points of this rank, of both sides; None: all
 ROUNDING = 2.0**-48  # of a sum of weights, relative to the whole mass
 
@@ -107,7 +108,8 @@ class Instance(Lean):
         """The geometry from the points of weight zero of the first side to the second, and its kernel."""
         geometry, problem = self.geometry.scattered(self.side_a.dropped, self.side_b.kept), self.problem
         assert geometry is not None  # points were set aside
-        if ULPS * problem.precision * geometry.rounded() >= SEEN * self.eps:  # they may be far, and too far for float32
+        exact = problem.precision < geometry.precision  # as those that the solver sees are computed with
+        if exact or ULPS * problem.precision * geometry.rounded() >= SEEN * self.eps:  # or far, and too far for float32
             geometry, problem = geometry.in_float64(), self.exact
         return geometry, geometry.rows_kernel(problem.kernel)
 
@@ -252,6 +254,8 @@ def assemble(
         side_a, a = side_a.without(rows, a, place)
         side_b, b = side_b.without(columns, b, place)
         core, _ = restricted(geometry, (side_a, side_b))
+    if is_hot(core, eps):
+        core = core.in_float64()
     if weights[0] is weights[1]:
         side_b, b = side_a, a
     source, target = (
@@ -263,6 +267,14 @@ def assemble(
     )  # fmt: skip
     problem = Problem(core.kernel(workers), source, target, core.precision, core.rounded)
     return Instance(geometry, side_a, side_b, core, problem, eps, rho)
+
+
+def is_hot(core: Geometry, eps: float) -> bool:
+    """Whether exponents are so small that float32 sums would show the temperature times their rounding.
+
+    A softmin is -eps log of a sum near one: what is rounded there is soon more than all costs.
+    """
+    return core.precision > DOUBLE and eps > HOT * core.scale()
 
 
 def restricted(geometry: Geometry, sides: tuple[Support, Support]) -> tuple[Geometry, tuple[Support, Support]]:

@@ -23,10 +23,19 @@ from epsot.lazy import Lean, cached_property
 from epsot.problems.measure import Measure
 
 ULPS = 8  # errors of exponents that a sum may show, at most ...
-SEEN = 1e-2  # relative error of the plan by rounding that a number nobody has asked to be small may have
+SEEN = 1e-2  # relative error of the plan by rounding that a number nobody has asked to be small may have ...
+LEAST_SEEN = 1e-4  # ... and any: bounds are a hundred times what they bound, and float32 holds no more
 UNSEEN = 4  # ... and that one in float64 was found to hide, of exponents up to 1e12
 
 Made = TypeVar("Made")
+
+
+def seen(error: float | None) -> float:
+    """The error by rounding that the numbers of a plan may have whose marginal error, if it was measured, is this.
+
+    They would show more than the result says of them.
+    """
+    return SEEN if error is None else min(SEEN, max(LEAST_SEEN, error))
 
 
 @dataclass(frozen=True)

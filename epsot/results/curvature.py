@@ -233,9 +233,9 @@ class Curvature:
         return self if coarse is None or float(self.place.xp.min(coarse.replaced)) < RESOLVED else coarse
 
     def norm(self, z: Array) -> Array:
-        """Of residuals.  (m, q) -> (q,)"""
+        """Of residuals, of the order of the mass, whose square may be no number of float64.  (m, q) -> (q,)"""
         xp = self.place.xp
-        return xp.sqrt(xp.sum(self.T.inverse[:, None] * z**2, axis=0))
+        return xp.sqrt(xp.sum((self.T.inverse[:, None] * z) * z, axis=0))
 
     def rounding(self, *terms: Array) -> Array:
         """What rounding may leave of their sum.  -> (q,)"""

@@ -19,7 +19,7 @@ from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
 from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
-from epsot.problems.problem import SEEN, ULPS
+from epsot.problems.problem import ULPS, seen
 from epsot.solver.updates import Dual
 
 
@@ -32,11 +32,13 @@ class Potential(Lean):
     extension: Array  # next_f(g) there: f up to the error of the solve
     g: Array  # the potential of the other side that extends f
     logit_error: float = 0.0  # of the exponents in which they were found, if that is known
+    marginal_error: float | None = None  # of the plan, if it was measured
 
     @classmethod
     def source(cls, instance: Instance, dual: Dual) -> Potential:
         """The side of f, of a solved instance."""
-        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)), dual.logit_error)
+        reached = None if dual.error is None else float(dual.error)
+        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)), dual.logit_error, reached)
 
     @classmethod
     def target(cls, instance: Instance, dual: Dual) -> Potential:
@@ -100,7 +102,7 @@ class Potential(Lean):
         instance, problem = self.instance, self.instance.problem
         exact = problem.precision <= DOUBLE
         error = 0.0 if exact else self.logit_error or problem.logit_error(self.f, self.g, instance.eps)
-        if exact or ULPS * problem.exponent_error(error, instance.eps) < SEEN:
+        if exact or ULPS * problem.exponent_error(error, instance.eps) < seen(self.marginal_error):
             return instance.core, problem.kernel, self.extension
         return instance.exact_core, instance.exact.kernel, instance.exact.next_f(self.g, instance.eps)
 

@@ -20,7 +20,7 @@ from epsot.geometry.grid import points_of, support_of
 from epsot.kernels import PlanKernel
 from epsot.lazy import cached_property
 from epsot.problems.instance import Instance
-from epsot.problems.problem import SEEN, UNSEEN, Problem
+from epsot.problems.problem import SEEN, UNSEEN, Problem, seen
 from epsot.results import certificates, stored
 from epsot.results.certificates import Certificate
 from epsot.results.curvature import Curvature, Effort
@@ -130,8 +130,12 @@ class SinkhornResult(Result):
     @cached_property
     def _sweeping(self) -> Problem:
         """The problem whose kernels see what is asked of the plan: in float64, where float32 would see its rounding."""
+        return self._seen_to(seen(self._reached))
+
+    def _seen_to(self, error: float) -> Problem:
+        """The problem whose kernels see the plan up to such a relative error by rounding."""
         pair, problem = self.dual_pair, self.instance.problem
-        return problem if problem.rounding(pair.f, pair.g, self.eps) < SEEN else self.instance.exact
+        return problem if problem.rounding(pair.f, pair.g, self.eps) < error else self.instance.exact
 
     @cached_property
     def _next_pair(self) -> tuple[Array, Array]:
@@ -257,7 +261,10 @@ class SinkhornResult(Result):
 
     def _plan_of(self, rows: slice) -> Plan:
         """The rows of this rank, with all columns, as an operator of this process alone."""
-        whole, geometry, xp = self._whole_plan, self.instance.geometry.part(rows), self.instance.place.xp
+        whole, geometry, xp = self._whole_plan, self.instance.geometry, self.instance.place.xp
+        if self._sweeping.precision < geometry.precision:
+            geometry = geometry.in_float64()
+        geometry = geometry.part(rows)
         workers = ALONE.workers(int(self.instance.problem.kernel.workers or -1))
         return replace(
             whole, kernel=geometry.kernel(workers), k=whole.k[rows], f=whole.f[rows],
@@ -277,7 +284,7 @@ class SinkhornResult(Result):
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, geometry.points or (None, None))
 
     def _curved(self, kind: type[Curvature]) -> Curvature:
-        instance, problem = self.instance, self._sweeping
+        instance, problem = self.instance, self._seen_to(SEEN)
         core = instance.core if problem is instance.problem else instance.exact_core
         potentials = self.source, self.target
         curved = kind(instance, problem, core, potentials)

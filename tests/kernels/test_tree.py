@@ -83,7 +83,14 @@ def test_left_out_is_bounded(make, limit):
 
 @pytest.mark.parametrize(
     ("cost", "d"),
-    [(HalfSquare(), 1), (HalfSquare(), 2), (Euclidean(), 2), (Euclidean(), 3), (Cityblock(), 1), (Cityblock(), 3)],
+    [
+        (HalfSquare(), 1),
+        (HalfSquare(), 2),
+        (Euclidean(), 2),
+        (Euclidean(), 3),
+        pytest.param(Cityblock(), 1, marks=pytest.mark.every),
+        pytest.param(Cityblock(), 3, marks=pytest.mark.every),
+    ],
     ids=str,
 )
 def test_costs_and_dimensions(cost, d):

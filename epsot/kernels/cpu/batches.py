@@ -139,12 +139,12 @@ class Batch:
         self, x: Array, y: Array | None, cost: Cost | None, rows: Layout, columns: Layout, a: Array, b: Array,
         eps: Array, rho_a: Array, rho_b: Array, workers: int | None = None,
     ) -> None:  # fmt: skip
-        self.x, self.y, self.cost = writable(x), NO_POINTS.astype(x.dtype) if y is None else writable(y), cost
+        # Stored costs may hold constants of rows and columns, of which float32 would leave nothing else.
+        self.dtype = np.dtype(np.float64) if cost is None else x.dtype
+        self.x, self.y, self.cost = writable(x, self.dtype), NO_POINTS if y is None else writable(y), cost
         self.rows, self.columns, self.a, self.b = rows, columns, writable(a), writable(b)
         self.eps, self.rho = writable(eps), np.array([rho_a, rho_b])
         self.workers = usable_workers(workers)
-        # Stored costs may hold constants of rows and columns, of which float32 would leave nothing else.
-        self.dtype = np.dtype(np.float64) if cost is None else self.x.dtype
 
     @property
     def T(self) -> Batch:

@@ -88,7 +88,7 @@ def _open_block(
             frame[2 + k] = 0.5 * (low + high)
         # The image: where the plan sends the centre, roughly. With the second origin there, the logits that matter are
         # small, and float32 resolves them.
-        best, image = -np.inf, -1
+        best, image = -np.inf, np.int64(-1)  # of -1 as it stands Numba makes a type, and compiles `peak` for it, too
         for j in range(0, len(weights), 1 + len(weights) // SAMPLES):
             length = 0.0
             for k in range(d):

@@ -100,7 +100,7 @@ class Cloud(Lean):
     def __init__(self, points: Array, centre: Array | None) -> None:
         self.points = points
         self.near = points.shape[1] <= NEAR_DIMENSIONS
-        self.centre = np.zeros(1) if centre is None else centre
+        self.centre = np.zeros(1) if centre is None else writable(centre)  # memory-mapped files are not
 
     @cached_property
     def order(self) -> NDArray[np.int64]:

@@ -31,17 +31,48 @@ def sources_stamp() -> str:
     return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
 
 
+class Files:
+    """What is kept of a kernel: for each of its types an index and the machine code, in files with a name of their own.
+
+    Numba has one index of all types, with a number for the machine code of each. Of two processes that save at once,
+    one forgets what the other has kept, or finds the machine code of other types under its own.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.folder, self.stamp = function.locator.get_cache_path(), function.locator.get_source_stamp()
+        self.name = function.filename_base
+
+    def of(self, key: Any) -> Any:
+        """Those of one entry."""
+        types = zlib.crc32(repr(key).encode())
+        return caching.IndexDataCacheFile(self.folder, f"{self.name}-{types:08x}", self.stamp)
+
+    def load(self, key: Any) -> Any:
+        """An entry, None where there is none or where its files are damaged."""
+        try:
+            return self.of(key).load(key)
+        except Exception:  # whatever unpickling makes of damaged bytes
+            with suppress(OSError):
+                self.of(key).flush()  # what is saved next begins a new index
+            return None
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep an entry."""
+        self.of(key).save(key, data)
+
+
 class Cache(FunctionCache):  # type: ignore[misc]
     """Numba's, which takes every file for a whole one: a truncated file would end each solve from then on."""
+
+    def __init__(self, function: Kernel) -> None:
+        super().__init__(function)
+        self._cache_file: Any = Files(self._impl)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The machine code for some types, None where there is none that can be read: then it is made."""
         found = None
-        try:
+        with suppress(Exception):  # whatever linking makes of damaged bytes
             found = super().load_overload(sig, target_context)
-        except Exception:  # whatever unpickling and linking make of damaged bytes
-            with suppress(OSError):
-                self.flush()  # what is saved next begins a new index
         if found is None:
             logger.info("compiling %s, once per machine", self._py_func.__name__.strip("_"))
         return found

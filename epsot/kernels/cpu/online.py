@@ -83,12 +83,12 @@ def online(form: int, kind: int, dim: int, mode: int) -> Kernel:
                             plain[i, c] = x[index[first + i], c] - frame[2 + dim + c]
                 level = raise_level(form, kind, dim, rows, depth, count, frame)
                 found, left_out = candidates(form, kind, dim, tree, tops, frame, level, bar, least, most, groups)
-                start = 0
+                start = np.int64(0)
                 for p in range(found if form == NEAR and image >= 0 else 0):
                     if groups[p] <= image // GROUP:
                         start = p  # the groups near the image come first: they show what the others can add
                 for around in range(2):
-                    cursor, stop = (start, found) if around == 0 else (0, start)
+                    cursor, stop = (start, found) if around == 0 else (np.int64(0), start)
                     while cursor < stop:
                         cursor, filled, _, left_out = fill(
                             form, kind, dim, lines, weights, frame, columns, starts, groups, cursor, stop,

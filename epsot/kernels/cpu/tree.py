@@ -122,7 +122,7 @@ def gap(value, low, high):
 def peak(metric, d, tree, tops, lines, weights, scale, centre, at, best, image):
     """The column j of the largest weights[j] - cost of centre[at:], if that is more than `best`.  -> (value, j)"""
     first, skip, boxes = tree
-    node = 0
+    node = np.int64(0)
     while node < len(first):
         length = 0.0
         for k in range(d):
@@ -208,7 +208,7 @@ def gather(metric, d, tree, tops, frame, level, limit, least, most, groups):
     """
     first, skip, boxes = tree
     found, left_out, budget = 0, 0.0, 2.0**limit
-    node = 0
+    node = np.int64(0)  # of 0 as it stands Numba makes a type, and compiles the parts once more for it
     while node < len(first) and first[node] < most:
         leaf = skip[node] == node + 1
         following = skip[node]
