@@ -116,6 +116,18 @@ def as_real(name: str, array: Any, place: Place) -> Array:
             f"`{name}` is a masked array, which is not supported; fill it (forbidden pairs of a cost matrix with inf), "
             "or give masked points weight zero"
         )
+    array = _admitted(name, array, place)
+    if array.dtype in (xp.float32, xp.float64):
+        return array
+    if _name(array.dtype) in HALF:
+        return xp.astype(array, xp.float32)
+    if getattr(array.dtype, "kind", "") != "V" and xp.isdtype(array.dtype, ("integral", "bool")):
+        return xp.astype(array, xp.float64)
+    raise TypeError(f"`{name}` must be real, float32 or float64, got {array.dtype}; convert it first")
+
+
+def _admitted(name: str, array: Any, place: Place) -> Array:
+    """An array of the user, or what NumPy makes one of, as one of `xp`, in the byte order of the machine."""
     array = place.taken(name, array) if is_array_api_obj(array) else as_numpy(name, array)
     if is_torch_array(array):
         array = array.detach()  # gradients come from formulas: nothing is recorded
@@ -125,15 +137,9 @@ def as_real(name: str, array: Any, place: Place) -> Array:
         array = np.asarray(array)
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
-    if array_namespace(array) is not xp:
-        array = xp.asarray(array.tolist(), device=place.device)
-    if array.dtype in (xp.float32, xp.float64):
-        return array
-    if _name(array.dtype) in HALF:
-        return xp.astype(array, xp.float32)
-    if getattr(array.dtype, "kind", "") != "V" and xp.isdtype(array.dtype, ("integral", "bool")):
-        return xp.astype(array, xp.float64)
-    raise TypeError(f"`{name}` must be real, float32 or float64, got {array.dtype}; convert it first")
+    if array_namespace(array) is not place.xp:
+        array = place.xp.asarray(array.tolist(), device=place.device)
+    return array
 
 
 def is_usual(dtype: np.dtype[Any]) -> bool:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from importlib import import_module
-from inspect import Signature, signature
+from inspect import signature
 from operator import add
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -107,30 +107,12 @@ def is_followed() -> bool:
     return bool(torch.is_grad_enabled() or transformed or forward_ad._current_level >= 0)
 
 
-class Bound(NamedTuple):
-    """Arguments as they were given."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def apply_defaults(self) -> None:
-        """There are none."""
-
-
-class AsGiven(Signature):
-    """The signature of a `forward` without defaults: PyTorch binds it anew in each call, which takes 0.01 ms."""
-
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        return Bound(args, kwargs)
-
-
 class Loss(torch.autograd.Function):
     """What all functions here have in common: they keep the solve, and the measures for the functions that follow."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        known = signature(cls.forward)  # PyTorch asks for it in each call, which takes 0.03 ms
-        cls.forward.__signature__ = AsGiven([*known.parameters.values()])
+        cls.forward.__signature__ = signature(cls.forward)  # PyTorch asks for it in each call, which takes 0.03 ms
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

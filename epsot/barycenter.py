@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from epsot.arguments import as_options, as_shares, by_length
+from epsot.arguments import as_options, as_shares
 from epsot.arrays import as_flag, as_points, common_place
 from epsot.devices import on_array_device
 from epsot.drivers.barycenter import solve_barycenter
@@ -16,6 +16,7 @@ from epsot.libraries import as_numpy
 from epsot.lists import axes_of
 from epsot.problems.barycenter import pose_barycenter
 from epsot.results.barycenter import BarycenterResult
+from epsot.scales import by_length
 from epsot.status import ConvergenceWarning, Status, warn
 
 

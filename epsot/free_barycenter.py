@@ -14,7 +14,8 @@ from epsot.drivers.options import until_the_end
 from epsot.geometry import Grid, PointCloud
 from epsot.lists import axes_of, is_ragged
 from epsot.problems.barycenter import of_one_mass
-from epsot.problems.instance import check_workers, checked_weights
+from epsot.problems.instance import check_workers
+from epsot.problems.weights import checked_weights
 from epsot.results.free_barycenter import FreeBarycenterResult
 from epsot.status import ConvergenceWarning, Status, warn
 

@@ -8,7 +8,7 @@ from array_api_compat import is_cupy_namespace, is_numpy_namespace
 
 from epsot.arrays import Place
 from epsot.communicator import Communicator, Nccl
-from epsot.problems.instance import joined_weights
+from epsot.problems.weights import joined_weights
 
 
 def serving(comm: Communicator, place: Place) -> Communicator:

@@ -116,14 +116,20 @@ def as_numpy(name: str, array: Any) -> np.ndarray:
     except RuntimeError as error:  # a list of tensors that require grad, for one
         raise TypeError(f"`{name}` must be an array of real numbers: {error}") from None
     if dense.dtype == object and hasattr(array, "to_numpy"):
-        types = getattr(array, "dtypes", None)
-        types = [array.dtype] if types is None else list(np.atleast_1d(np.asarray(types, dtype=object)))
-        if not all(getattr(dtype, "kind", "O") in "biuf" for dtype in types):
-            raise TypeError(
-                f"`{name}` must be an array of real numbers, got columns of other types; choose those of numbers, "
-                f"and pass `{name}.to_numpy(float)`"
-            )
-        dense = array.to_numpy(dtype=float)  # columns of pandas that may lack values, which become NaN
+        dense = numbers_of_frame(name, array)
     if dense.dtype == object or dense.dtype.kind in "SUMm":
         raise TypeError(f"`{name}` must be an array of real numbers, got {dense.dtype}")
     return dense
+
+
+def numbers_of_frame(name: str, frame: Any) -> np.ndarray:
+    """Columns of pandas that may lack values, which become NaN."""
+    types = getattr(frame, "dtypes", None)
+    types = [frame.dtype] if types is None else list(np.atleast_1d(np.asarray(types, dtype=object)))
+    if not all(getattr(dtype, "kind", "O") in "biuf" for dtype in types):
+        raise TypeError(
+            f"`{name}` must be an array of real numbers, got columns of other types; choose those of numbers, "
+            f"and pass `{name}.to_numpy(float)`"
+        )
+    found: np.ndarray = frame.to_numpy(dtype=float)
+    return found

@@ -27,7 +27,7 @@ from epsot.devices import device_aware
 from epsot.geometry.grid import Grid, support_of, without_grids
 from epsot.joining import serving
 from epsot.lists import rows_of
-from epsot.problems.instance import balancing, check_mass, checked_weights, joined_weights, penalties
+from epsot.problems.weights import balancing, check_mass, checked_weights, joined_weights, penalties
 from epsot.results.debiased import DivergenceResult
 from epsot.results.hessian import Products
 from epsot.results.result import SinkhornResult

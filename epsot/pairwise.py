@@ -12,7 +12,7 @@ import numpy as np
 from array_api_compat import is_array_api_obj
 
 from epsot.archives import Savable
-from epsot.arguments import as_diameter, as_options, check_callback, scales_of_all, warn_of_pictures
+from epsot.arguments import as_options, check_callback
 from epsot.arrays import Place, as_flag, dtype_of_name, in_dtype, name_of_dtype, to_numpy
 from epsot.communicator import Communicator, as_communicator
 from epsot.costs import Array
@@ -25,9 +25,11 @@ from epsot.geometry.grid import Grid
 from epsot.geometry.rows import Rows, name_of
 from epsot.geometry.separables import flat_weights, many_of
 from epsot.lists import is_batch_of, is_ragged
+from epsot.pictures import warn_of_pictures
 from epsot.problems.batch import balancing_factors, checked_masses, masses_of, rounding_of_any, scaled, weights_of
 from epsot.problems.instance import check_workers
 from epsot.results.shown import Shown
+from epsot.scales import as_diameter, scales_of_all
 from epsot.status import STATUSES, ConvergenceWarning, Status, warn
 
 

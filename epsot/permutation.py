@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from epsot.archives import Savable
-from epsot.arguments import as_diameter, as_options, scales_of_all
+from epsot.arguments import as_options
 from epsot.arrays import Place, as_count, start_of, to_numpy
 from epsot.devices import on_array_device
 from epsot.drivers.many import ManyOptions, solve_divergences
@@ -21,6 +21,7 @@ from epsot.lists import is_batch_of
 from epsot.problems.batch import Batch
 from epsot.problems.instance import check_workers
 from epsot.results.shown import Shown
+from epsot.scales import as_diameter, scales_of_all
 from epsot.status import ConvergenceWarning, Status, warn
 
 EQUAL = 1e-9  # of the statistic: values that differ by less are one

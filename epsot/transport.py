@@ -8,17 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from epsot.arguments import (
-    ManyScales,
-    Scales,
-    as_options,
-    by_length,
-    by_temperature,
-    is_batch,
-    many_by_length,
-    many_by_temperature,
-    warn_of_pictures,
-)
+from epsot.arguments import as_options, is_batch
 from epsot.communicator import Communicator, as_communicator
 from epsot.devices import on_array_device
 from epsot.drivers.choice import Init, solve_divergence, solve_transport
@@ -29,10 +19,12 @@ from epsot.geometry import Geometry
 from epsot.geometry.batches import Geometries
 from epsot.geometry.grid import are_many, axes_of_weights
 from epsot.joining import Joining
+from epsot.pictures import warn_of_pictures
 from epsot.problems.batch import pose_batch
 from epsot.problems.instance import Instance, check_workers, pose
 from epsot.results.debiased import DivergenceResult
 from epsot.results.result import SinkhornResult
+from epsot.scales import ManyScales, Scales, by_length, by_temperature, many_by_length, many_by_temperature
 from epsot.status import ConvergenceWarning, Status, warn
 
 NAMED = 10  # items that a warning lists
@@ -396,12 +388,12 @@ def _by_length(
     """One problem or many, with scales as lengths."""
     axes, ranks = (axes_of_weights(x), axes_of_weights(y)), as_communicator(comm)
     with ranks.together():
+        warn_of_pictures(x=x, y=y)
         if are_many(x) or are_many(y) or is_batch(axes, a, b, (blur, diameter), reach):
             check_alone(ranks)
             clouds, weights, scales = many_by_length(x, y, a, b, blur, p, reach, diameter)
             found: AnyResult = _run_many(MANY[drive], clouds, weights, scales, init, workers, **options)
             return found
-        warn_of_pictures(x=x, y=y)
         check_options_equal(ranks, drive, init, blur=blur, p=p, reach=reach, diameter=diameter, **options)
         joining = Joining(ranks, a, b)
         geometry, one = by_length(x, y, blur, p, reach, diameter, joining)

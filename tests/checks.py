@@ -20,6 +20,11 @@ def pair(rho: Any) -> tuple[Any, Any]:
     return tuple(rho) if isinstance(rho, tuple) else (rho, rho)
 
 
+def posed(problem: Any, rho: Any) -> Any:
+    """Measures of the fixtures, of equal masses where these need to be."""
+    return problem.balanced if rho is None else problem
+
+
 def power_cost(x: np.ndarray, y: np.ndarray, p: int = 2) -> np.ndarray:
     """|x - y|^p / p.  (n, d), (m, d) -> (n, m)"""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)

@@ -67,6 +67,16 @@ class Counting(Threads):
         return super().gather(mine, counts)
 
 
+def raising(error: BaseException) -> Callable[[Any], None]:
+    """A callback that fails in the third iteration."""
+
+    def call(record: Any) -> None:
+        if record.nit == 3:
+            raise error
+
+    return call
+
+
 class Sizes(NamedTuple):
     """How large the problems are."""
 

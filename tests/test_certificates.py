@@ -10,17 +10,13 @@ import pytest
 import epsot
 from epsot.results import certificates
 from tests import checks
-from tests.checks import TIGHT
+from tests.checks import TIGHT, posed
 from tests.conftest import Measures
 
 RHOS = [None, 0.8, (0.5, 2.0), (None, 0.7), (0.7, None), 1e-3, 1e3]
 ROUGH = [{"tol": None}, {"tol": None, "scaling": 0.1}, {"tol": 1e-9, "max_iter": 1}, {"tol": 1e-9, "max_iter": 3}]
 pytestmark = pytest.mark.filterwarnings("ignore::epsot.ConvergenceWarning")
 ROUNDING = 1e-9
-
-
-def posed(problem: Measures, rho: Any) -> Measures:
-    return problem.balanced if rho is None else problem
 
 
 def bracketed(rough: Any, exact: Any) -> None:

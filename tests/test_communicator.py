@@ -11,7 +11,7 @@ import pytest
 
 import epsot
 from epsot.communicator import ALONE, Communicator, Threads, as_communicator
-from tests.ranks import Counting, block, check_same, checked, clouds, everything
+from tests.ranks import Counting, block, check_same, checked, clouds, everything, raising
 
 SIZES = [2, 3, 4]
 
@@ -118,14 +118,6 @@ def failing(comm: Threads, cloud: Any, y: Any, rank: int, changes: dict[str, Any
         return epsot.sinkhorn(points, block(y, comm), comm=comm, **options)
     except Exception as error:
         return type(error), str(error)
-
-
-def raising(error: BaseException) -> Any:
-    def call(record: Any) -> None:
-        if record.nit == 3:
-            raise error
-
-    return call
 
 
 @pytest.mark.parametrize(

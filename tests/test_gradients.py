@@ -11,8 +11,9 @@ import epsot
 from epsot.costs import NAMED_COSTS
 from epsot.geometry import base
 from tests import checks
-from tests.checks import TIGHT, close, has_slopes, slopes, up_to_constant
+from tests.checks import TIGHT, close, has_slopes, posed, slopes, up_to_constant
 from tests.conftest import Measures, measures
+from tests.own_costs import PseudoHuber
 
 pytestmark = pytest.mark.usefixtures("any_path")
 
@@ -21,16 +22,6 @@ EPS = 0.25
 # the error of a value is quadratic in tol; a difference over 1e-5 of values that round at 1e-15 is good to 1e-9
 EXACT: dict[str, Any] = {"eps": EPS, "tol": 1e-11, "max_iter": 100_000}
 TOLERANCE = 2e-8
-
-
-class PseudoHuber(epsot.Cost):
-    """sqrt(1 + |x - y|^2) - 1."""
-
-    def value(self, x: Any, y: Any) -> Any:
-        return np.sqrt(1 + np.sum((x - y) ** 2, axis=-1)) - 1
-
-    def gradient(self, x: Any, y: Any) -> Any:
-        return (x - y) / (self.value(x, y) + 1)[..., None]
 
 
 COSTS = ["sqeuclidean", "euclidean", "cityblock", "cosine", PseudoHuber()]
@@ -45,10 +36,6 @@ def call(request: pytest.FixtureRequest) -> Any:
 def small() -> Measures:
     """Small enough for finite differences in everything."""
     return measures(4, 5, 2)
-
-
-def posed(problem: Measures, rho: Any) -> Measures:
-    return problem.balanced if rho is None else problem
 
 
 @pytest.mark.parametrize("rho", RHOS)

@@ -13,22 +13,11 @@ import epsot
 from epsot.costs import Cityblock, Cosine, Cost, Euclidean, Square
 from epsot.results import curvature
 from tests.checks import TIGHT, close
+from tests.own_costs import PseudoHuber
 
 NAMES = "xyab"
 BLOCKS = [(of, along) for of in NAMES for along in NAMES]
 EPS = 0.2
-
-
-class PseudoHuber(Cost):
-    """With a gradient, and second derivatives by differences of it."""
-
-    degree = 1.0
-
-    def value(self, x: Any, y: Any) -> Any:
-        return np.sqrt(1 + np.sum((x - y) ** 2, axis=-1)) - 1
-
-    def gradient(self, x: Any, y: Any) -> Any:
-        return (x - y) / (self.value(x, y) + 1)[..., None]
 
 
 Parts = dict[str, np.ndarray]

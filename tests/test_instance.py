@@ -17,8 +17,9 @@ import epsot
 from epsot.arrays import as_number as real
 from epsot.arrays import as_positive as positive
 from epsot.arrays import common_place
-from epsot.problems.instance import balancing, checked_weights, penalties, pose
+from epsot.problems.instance import pose
 from epsot.problems.support import Support
+from epsot.problems.weights import balancing, checked_weights, penalties
 
 NUMPY = common_place()
 DEVICE = strict.Device("device1")

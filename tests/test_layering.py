@@ -26,7 +26,7 @@ LAYERS = [
     ["objective", "loading", "progress"],
     ["barycenter", "free_barycenter", "pairwise", "permutation"],
     ["transport"],
-    ["arguments", "joining", "variables"],
+    ["arguments", "scales", "pictures", "joining", "variables"],
     ["drivers"],
     ["results"],
     ["solver"],

@@ -17,6 +17,7 @@ import epsot
 from epsot import kernels
 from epsot.geometry import Multiscale
 from tests.conftest import give_memory_back
+from tests.own_costs import PseudoHuber
 
 rng = np.random.default_rng(2)
 X, Y = rng.normal(size=(8, 2)), rng.normal(size=(6, 2)) + 0.5
@@ -268,16 +269,6 @@ def test_callback(home: Home) -> None:
 
 def test_a_cost_in_array_api_code(home: Home) -> None:
     """A cost of the user's own runs in the library of the points, NumPy's included."""
-
-    class PseudoHuber(epsot.Cost):
-        degree = 1.0
-
-        def value(self, x: Any, y: Any) -> Any:
-            xp = __import__("array_api_compat").array_namespace(x, y)
-            return xp.sqrt(1 + xp.sum((x - y) ** 2, axis=-1)) - 1
-
-        def gradient(self, x: Any, y: Any) -> Any:
-            return (x - y) / (self.value(x, y) + 1)[..., None]
 
     ours = epsot.divergence(epsot.PointCloud(X, Y, cost=PseudoHuber()), A, B, eps=0.1, **EXACT)
     geometry = epsot.PointCloud(home.array(X), home.array(Y), cost=PseudoHuber())

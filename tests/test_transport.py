@@ -10,14 +10,10 @@ import pytest
 
 import epsot
 from tests import checks, closed_forms
-from tests.checks import TIGHT, close, power_cost
+from tests.checks import TIGHT, close, posed, power_cost
 from tests.conftest import Measures
 
 RHOS = [None, 0.8, (0.5, 2.0), (None, 0.7), (0.7, None), 1e-3, 1e3, (1e3, 1e-3)]
-
-
-def posed(problem: Measures, rho: Any) -> Measures:
-    return problem.balanced if rho is None else problem
 
 
 # Closed forms

@@ -108,13 +108,9 @@ def all_pairs(
     comm: Communicator = ALONE,
 ) -> Table:
     """The table of all pairs. Ranks do some of the pairs each, and know all at the end."""
-    count_left, count_right = len(left.points.first), len(right.points.first)
-    table = Table.empty((count_left, count_right))
-    if symmetric:
-        rows, columns = np.triu_indices(count_left, k=1)
-    else:
-        rows, columns = (z.reshape(-1) for z in np.indices((count_left, count_right)))
-    selves = []
+    table = Table.empty((len(left.points.first), len(right.points.first)))
+    rows, columns = pairs_of(table, symmetric=symmetric)
+    selves: list[Table] = []
     if debias or symmetric:
         selves = [question.self_terms(left)]
         selves.append(selves[0] if symmetric else question.self_terms(right))
@@ -137,6 +133,14 @@ def all_pairs(
         if is_stopped(observe, part.stop, len(rows), table):
             break
     return together(table, comm)
+
+
+def pairs_of(table: Table, *, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and columns of all pairs; of a symmetric table those above the diagonal."""
+    if symmetric:
+        return np.triu_indices(len(table.value), k=1)
+    rows, columns = np.indices(table.value.shape)
+    return rows.reshape(-1), columns.reshape(-1)
 
 
 def debiased(xy: Table, xx: Table, yy: Table, shift: np.ndarray, same: np.ndarray) -> Table:

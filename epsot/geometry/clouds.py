@@ -19,11 +19,11 @@ from epsot.arrays import (
     name_of_dtype,
     row_by_row,
 )
-from epsot.costs import Array, Cost, check_cost, ground_cost
+from epsot.costs import Array, Cost, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.batches import Geometries
 from epsot.geometry.grid import Grid, check_dimensions, common_periods, without_grids
-from epsot.geometry.guests import as_guest
+from epsot.geometry.guests import as_guest, check_cost
 from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
 from epsot.geometry.points import PointCloud
 from epsot.geometry.rows import Rows, Shape, name_of, reduced, shape_of

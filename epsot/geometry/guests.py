@@ -1,16 +1,20 @@
-"""Costs of the user's own where the user has another library than the one that computes."""
+"""Costs of the user's own: tried on a few points, and called with the user's arrays where another library computes."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj
+from array_api_compat import array_namespace, is_array_api_obj
 
 from epsot.arrays import Place
-from epsot.costs import Array, Cost
+from epsot.costs import WRITTEN_COSTS, Array, Cost, check_shape
 from epsot.libraries import view
 from epsot.status import warn
+
+SYMMETRIC = 1e-8  # relative to the largest cost: far above the rounding of float64, far below what is meant
 
 
 class Guest(Cost):
@@ -80,3 +84,44 @@ def as_guest(cost: Cost, place: Place) -> Cost:
     """The cost for arrays of `place.xp`: those of the package are written for all libraries."""
     own = type(cost).__module__.startswith("epsot.")
     return cost if place.home is None or own or cost.kind is not None else Guest(cost, place)
+
+
+def check_cost(cost: Cost, few: Callable[[], tuple[Array, Array]]) -> None:
+    """Try a cost of the user's own on a few points, (r, d) and (s, d) in float64: an error names what it returns."""
+    if type(cost) in WRITTEN_COSTS.values():
+        return
+    x, y = few()
+    xp = array_namespace(x, y)
+    r, s = x.shape[0], y.shape[0]
+    across, back = (x[:, None, :], y[None, :, :]), (y[:, None, :], x[None, :, :])
+    value, other = _tried(cost, *across, (r, s)), _tried(cost, *back, (s, r)).T
+    largest = float(xp.max(xp.abs(value)))
+    if largest < float("inf") and not bool(xp.all(xp.abs(value - other) <= SYMMETRIC * largest)):
+        worst = float(xp.max(xp.abs(value - other)))
+        raise ValueError(
+            f"`cost` must be symmetric, value(x, y) = value(y, x), got values that differ by {worst:g} from {cost!r}"
+        )
+
+
+def _tried(cost: Cost, x: Array, y: Array, shape: tuple[int, int]) -> Array:
+    """value(x, y), an array of this shape without NaN."""
+    shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+    try:
+        inspect.signature(cost.value).bind(x, y)
+    except TypeError as error:
+        raise TypeError(f"`cost` must have a method value(x, y), got one of another signature: {error}") from None
+    try:
+        value = cost.value(x, y)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"`cost`: value(x, y) failed for arrays of shapes {shapes}: {error}") from error
+    if not is_array_api_obj(value):
+        raise TypeError(f"`cost`: value(x, y) must return an array, got {type(value).__name__}")
+    check_shape("value", value, shape, shapes)
+    xp: Any = array_namespace(value)
+    if not xp.isdtype(value.dtype, ("real floating", "integral")):
+        raise TypeError(f"`cost`: value(x, y) must return real numbers, got {value.dtype}")
+    value = xp.astype(value, xp.float64)
+    if bool(xp.any(xp.isnan(value))):
+        raise ValueError("`cost`: value(x, y) must return numbers, got NaN for some of the points")
+    return value

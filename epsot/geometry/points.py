@@ -19,14 +19,7 @@ from epsot.arrays import (
     row_by_row,
 )
 from epsot.communicator import Communicator, Share
-from epsot.costs import (
-    Array,
-    Cost,
-    Euclidean,
-    HalfSquare,
-    check_cost,
-    ground_cost,
-)
+from epsot.costs import Array, Cost, Euclidean, HalfSquare, ground_cost
 from epsot.devices import device_aware
 from epsot.geometry.base import DOUBLE, SINGLE, Geometry
 from epsot.geometry.boxes import Boxes
@@ -41,7 +34,7 @@ from epsot.geometry.grid import (
     points_of,
     without_grids,
 )
-from epsot.geometry.guests import as_guest
+from epsot.geometry.guests import as_guest, check_cost
 from epsot.geometry.periodic import cost_of_parts, cost_parts, with_periods
 from epsot.geometry.tangents import MOMENTS, EmbeddedTangents, SquareTangents, Tangents, pairwise_tangents
 from epsot.kernels import PointsKernel

@@ -18,9 +18,10 @@ from epsot.kernels import Kernel
 from epsot.kernels.reference import logsumexp
 from epsot.kernels.vectors import Directions, Vectors
 from epsot.lazy import Lean, cached_property
-from epsot.problems.instance import Instance, check_workers, checked_weights, posed
+from epsot.problems.instance import Instance, check_workers, posed
 from epsot.problems.measure import Measure
 from epsot.problems.problem import ULPS
+from epsot.problems.weights import checked_weights
 
 SELF_SHARE = 2.0  # weight of the self-transport in the norm of the mixing, beside one of all plans together
 

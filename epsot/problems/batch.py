@@ -16,7 +16,8 @@ from epsot.geometry.batches import Geometries
 from epsot.geometry.rows import Rows, Shape, fitted, name_of, offsets, reduced, vectors_of
 from epsot.kernels.batches import Floats, Layout
 from epsot.lists import Listed, is_ragged, named
-from epsot.problems.instance import Instance, balancing, check_mass, check_workers, checked_weights, posed
+from epsot.problems.instance import Instance, check_workers, posed
+from epsot.problems.weights import balancing, check_mass, checked_weights
 
 CHECKED = 0.1  # masses that are balanced already: what is left is rounding
 

@@ -198,7 +198,6 @@ def _pairs(plan: Rows, i: Array, j: Array, xp: Any) -> Array:
 
 def as_index(name: str, index: Any, size: int, what: str, place: Place) -> Any:
     """A slice as it is, an integer or a vector of integers from 0 to size - 1."""
-    xp = place.xp
     if isinstance(index, slice):
         return index
     if not isinstance(index, list | tuple | range) and getattr(index, "ndim", 0) == 0:
@@ -206,6 +205,15 @@ def as_index(name: str, index: Any, size: int, what: str, place: Place) -> Any:
         if not -size <= number < size:
             raise IndexError(f"{what} {number} is out of range for a plan with {size} {what}s")
         return number % size
+    vector = as_integers(name, index, place)
+    if bool(place.xp.any((vector < -size) | (vector >= size))):
+        raise IndexError(f"a {what} is out of range for a plan with {size} {what}s")
+    return place.xp.where(vector < 0, vector + size, vector)
+
+
+def as_integers(name: str, index: Any, place: Place) -> Array:
+    """A vector of integers."""
+    xp = place.xp
     try:
         vector = xp.asarray(list(index) if isinstance(index, range) else index, device=place.device)
     except ValueError:  # rows of unequal lengths
@@ -214,6 +222,4 @@ def as_index(name: str, index: Any, size: int, what: str, place: Place) -> Any:
         vector = xp.astype(vector, xp.int64)
     if vector.ndim != 1 or not xp.isdtype(vector.dtype, "integral"):
         raise TypeError(f"`{name}` must be an integer, a slice or a vector of integers, got {index!r}")
-    if bool(xp.any((vector < -size) | (vector >= size))):
-        raise IndexError(f"a {what} is out of range for a plan with {size} {what}s")
-    return xp.where(vector < 0, vector + size, vector)
+    return vector

@@ -7,7 +7,8 @@ from typing import Any
 from epsot.arrays import Place, as_number
 from epsot.costs import Array
 from epsot.geometry.base import of_parts, parts_of
-from epsot.problems.instance import Instance, checked_weights, posed_again
+from epsot.problems.instance import Instance, posed_again
+from epsot.problems.weights import checked_weights
 from epsot.solver.updates import Dual
 
 

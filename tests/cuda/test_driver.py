@@ -24,6 +24,7 @@ from epsot.kernels import reference
 from epsot.kernels.cuda import shapes
 from tests.cuda import bridge, emulation, fake_cupy
 from tests.cuda.instantiations import NAMES
+from tests.own_costs import PseudoHuber
 from tests.test_namespaces import C_XX, C_YY, EXACT, POINTS, A, B, C, X, Y, of_any, of_clouds
 
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
@@ -141,15 +142,6 @@ def test_sparse_plans_are_scipy_s(cap: int | None, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_cost_in_array_api_code_runs_on_the_portable_path() -> None:
-    class PseudoHuber(epsot.Cost):
-        degree = 1.0
-
-        def value(self, x: Any, y: Any) -> Any:
-            return (1 + ((x - y) ** 2).sum(axis=-1)) ** 0.5 - 1
-
-        def gradient(self, x: Any, y: Any) -> Any:
-            return (x - y) / (self.value(x, y) + 1)[..., None]
-
     ours = epsot.solve(epsot.PointCloud(X, Y, cost=PseudoHuber()), A, B, eps=0.1, **EXACT)
     geometry = epsot.PointCloud(on_device(X), on_device(Y), cost=PseudoHuber())
     theirs = epsot.solve(geometry, on_device(A), on_device(B), eps=0.1, **EXACT)

@@ -17,7 +17,7 @@ from epsot.geometry import multiscale
 from epsot.joining import serving
 from epsot.kernels.cuda import modules, shapes
 from tests.cuda import emulation, fake_cupy, fake_nccl
-from tests.ranks import Counting, Sizes, block, check_same, checked, clouds, everything
+from tests.ranks import Counting, Sizes, block, check_same, checked, clouds, everything, raising
 
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
 
@@ -268,14 +268,6 @@ def failing(comm: Threads, changes: dict[str, Any]) -> Any:
         return epsot.sinkhorn(on_device(points), on_device(block(y, comm)), comm=comm, **options)
     except Exception as error:
         return type(error), str(error)
-
-
-def raising(error: BaseException) -> Any:
-    def call(record: Any) -> None:
-        if record.nit == 3:
-            raise error
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,11 @@ def test_weights_over_ten_decades(d: int, dtype: Any, cost: Cost, rng: np.random
 @pytest.mark.parametrize(("d", "dtype", "cost"), [(2, f4, HalfSquare()), (17, f8, Euclidean())])
 def test_nothing_to_sum(d: int, dtype: Any, cost: Cost, rng: np.random.Generator) -> None:
     """All weights are zero."""
-    kernel = cpu.Points(*clouds(65, 7, d, dtype, rng), cost)
+    check_nothing_to_sum(cpu.Points(*clouds(65, 7, d, dtype, rng), cost), d, rng)
+
+
+def check_nothing_to_sum(kernel: Any, d: int, rng: np.random.Generator) -> None:
+    """Of 65 points with 7 of weight zero."""
     k, h = rng.normal(size=65), np.full(7, LOG_ZERO)
     for out in (kernel.softmin(h, 0.1), kernel.softmin(h, 0.1, k), kernel.softmin_pair(k, h, 0.1)[0]):
         np.testing.assert_array_equal(out, np.full(65, np.inf))
@@ -315,9 +319,13 @@ def test_no_points(n: int, m: int, d: int | None, cost: Cost | None) -> None:
         dtype = f4 if d == 2 else f8  # the kernels that other tests compile
         x, y = np.zeros((n, d), dtype), np.zeros((m, d), dtype)
         ours, theirs = cpu.Points(x, y, cost), reference.Points(x, y, cost)
-        np.testing.assert_array_equal(ours.cost_gradient(np.zeros(n), np.zeros(m), 0.1), np.zeros((n, d)))
-        assert ours.source().softmin_self(np.zeros(n), 0.1).shape == (n,)
         assert ours.at(np.zeros((2, d), dtype)).softmin(np.zeros(m), 0.1).shape == (2,)
+    check_no_points(ours, theirs, d)
+
+
+def check_no_points(ours: Any, theirs: Any, d: int | None) -> None:
+    """On either side, or both; without `d` of a matrix."""
+    n, m = ours.shape
     k, h = np.zeros(n), np.zeros(m)
     np.testing.assert_array_equal(ours.softmin(h, 0.1), theirs.softmin(h, 0.1))
     np.testing.assert_array_equal(ours.softmin(h, 0.1, k), theirs.softmin(h, 0.1))
@@ -326,6 +334,9 @@ def test_no_points(n: int, m: int, d: int | None, cost: Cost | None) -> None:
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(ours.apply(k, h, 0.1, np.ones((m, 3))), np.zeros((n, 3)))
     np.testing.assert_array_equal(ours.cost_apply(h), np.zeros(n))
+    if d is not None:
+        np.testing.assert_array_equal(ours.cost_gradient(k, h, 0.1), np.zeros((n, d)))
+        assert ours.source().softmin_self(np.zeros(n), 0.1).shape == (n,)
 
 
 def strided(array: np.ndarray) -> np.ndarray:

@@ -16,7 +16,19 @@ from epsot.costs import Cityblock, Cost, Euclidean, HalfSquare, Square
 from epsot.kernels import reference
 from tests.checks import close
 from tests.cuda import bridge, emulation, fake_cupy
-from tests.kernels.test_cpu import ALL, CHECKS, LOG_ZERO, Case, clouds, f4, f8, make_case, within
+from tests.kernels.test_cpu import (
+    ALL,
+    CHECKS,
+    LOG_ZERO,
+    Case,
+    check_no_points,
+    check_nothing_to_sum,
+    clouds,
+    f4,
+    f8,
+    make_case,
+    within,
+)  # fmt: skip
 from tests.kernels.test_cpu import LAYOUTS as ALL_LAYOUTS
 
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
@@ -75,13 +87,7 @@ def test_points(
 @pytest.mark.parametrize(("d", "dtype", "cost"), [(2, f4, HalfSquare()), (17, f8, Euclidean())])
 def test_nothing_to_sum(d: int, dtype: Any, cost: Cost, rng: np.random.Generator) -> None:
     """All weights are zero."""
-    kernel = bridge.points(*clouds(65, 7, d, dtype, rng), cost)
-    k, h = rng.normal(size=65), np.full(7, LOG_ZERO)
-    for out in (kernel.softmin(h, 0.1), kernel.softmin(h, 0.1, k), kernel.softmin_pair(k, h, 0.1)[0]):
-        np.testing.assert_array_equal(out, np.full(65, np.inf))
-    np.testing.assert_array_equal(kernel.source().softmin_self(np.full(65, LOG_ZERO), 0.1), np.full(65, np.inf))
-    np.testing.assert_array_equal(kernel.apply(k, h, 0.1, np.ones((7, 3))), np.zeros((65, 3)))
-    np.testing.assert_array_equal(kernel.cost_gradient(k, h, 0.1), np.zeros((65, d)))
+    check_nothing_to_sum(bridge.points(*clouds(65, 7, d, dtype, rng), cost), d, rng)
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 3), (3, 0), (0, 0)])
@@ -94,15 +100,7 @@ def test_no_points(n: int, m: int, d: int | None, cost: Cost | None) -> None:
     else:
         x, y = np.zeros((n, d)), np.zeros((m, d))  # type: ignore[arg-type]
         ours, theirs = bridge.points(x, y, cost), reference.Points(x, y, cost)
-        np.testing.assert_array_equal(ours.cost_gradient(np.zeros(n), np.zeros(m), 0.1), np.zeros((n, d)))
-        assert ours.source().softmin_self(np.zeros(n), 0.1).shape == (n,)
-    k, h = np.zeros(n), np.zeros(m)
-    np.testing.assert_array_equal(ours.softmin(h, 0.1), theirs.softmin(h, 0.1))
-    np.testing.assert_array_equal(ours.softmin(h, 0.1, k), theirs.softmin(h, 0.1))
-    for one, other in zip(ours.softmin_pair(k, h, 0.1), theirs.softmin_pair(k, h, 0.1), strict=True):
-        np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(ours.apply(k, h, 0.1, np.ones((m, 3))), np.zeros((n, 3)))
-    np.testing.assert_array_equal(ours.cost_apply(h), np.zeros(n))
+    check_no_points(ours, theirs, d)
 
 
 LAYOUTS = [layout for layout in ALL_LAYOUTS if layout.__name__ != "read_only"]  # CuPy has none

@@ -118,10 +118,15 @@ def anneal(
             with np.errstate(all="ignore"):
                 ended.extend(retire(update, crowd, courses, done))
     kept = in_order(np.concatenate([piece.ids for piece in ended]), [piece.kept for piece in ended], problems)
-    errors = np.empty(problems.count)
+    return kept, errors_of(ended, problems.count)
+
+
+def errors_of(ended: list[Ended], count: int) -> np.ndarray:
+    """Those of all problems, in their order."""
+    errors = np.empty(count)
     for piece in ended:
         errors[piece.ids] = piece.errors
-    return kept, errors
+    return errors
 
 
 def advanced(
