@@ -357,6 +357,8 @@ def flat_of(array: Array) -> np.ndarray:
 def numbers(name: str, vector: Any) -> np.ndarray:
     """A vector of an optimiser, copied, in float64."""
     try:
+        if np.iscomplexobj(vector):
+            raise TypeError
         return np.array(vector, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"`{name}` must be an array of real numbers, got a {type(vector).__name__}") from None

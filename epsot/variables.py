@@ -95,7 +95,16 @@ class ScaledWeights(FixedMass):
     """u = mass z / sum(z)."""
 
     def at(self, z: Array) -> Array:
-        return self.scaled(self.checked(z))
+        xp, z = self.place.xp, self.checked(z)
+        if bool(xp.any(z < 0)):
+            raise ValueError(
+                f"`z` must not be negative, got a smallest weight of {float(xp.min(z)):g}; "
+                "pass `bounds=objective.bounds` to the optimiser"
+            )
+        total = float(xp.sum(z))
+        if not (total > 0 and self.mass / total < math.inf):
+            raise ValueError(f"`z` must have a positive sum, got {total:g}")
+        return self.scaled(z)
 
     def gradient(self, z: np.ndarray, u: np.ndarray, slope: np.ndarray) -> np.ndarray:
         return np.asarray(centred(slope, u) * (u.sum() / z.sum()))

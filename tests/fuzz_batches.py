@@ -252,13 +252,16 @@ def rounding(company: Company, item: Any, name: str) -> float:
         with np.errstate(all="ignore"):
             truth = Truth.of(posed, part.source.potential, part.target.potential)
             case = Case(problem, part, {}, [], truth)
-            potentials = np.abs(np.concatenate([z[np.isfinite(z)] for z in (truth.f, truth.g)]).astype(float))
+            ends = [z[np.isfinite(z)].astype(float) for z in (truth.f, truth.g)]
+            potentials = np.abs(np.concatenate(ends))
             exponents = 16 * unit * (1 + posed.largest / eps) + 2.0**11 * truth.noise  # relative error of the plan
             size = float(potentials.max(initial=0)) + eps
             if name in ("f", "g"):
                 limit += exponents * eps + 64 * unit * size
             elif name in ("grad_a", "grad_b"):
-                limit += 1e6 * (exponents * eps + 64 * unit * size)
+                strengths = zip(ends, posed.rho, strict=True)  # a slope of (rho + eps) exp(-f / rho) / rho
+                steep = max((1 + eps / rho) * np.exp(min(700, -z.min(initial=0) / rho)) for z, rho in strengths)
+                limit += max(1e6, float(steep)) * (exponents * eps + 64 * unit * size)
             elif name == "value":
                 limit += case.rounding + 64 * unit * abs(float(part.value64)) + exponents * eps * float(posed.a.sum())
             elif name == "marginal_error":

@@ -234,6 +234,16 @@ def test_a_tiny_temperature(rng: np.random.Generator) -> None:
     close(result.hessian("y", "x") @ v, -v[::-1] / 10, 1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-250, 1e250])
+def test_products_are_linear_in_directions_of_any_size(size: float, rng: np.random.Generator) -> None:
+    """Beside one of usual size, too: squares of the others are beyond float64."""
+    operator = solved(parts(rng, None), False, None, {"p": 2}).hessian("x")
+    v, w = rng.normal(size=(2, operator.shape[1]))
+    found = operator @ np.stack([size * v, w], axis=1)
+    close(found[:, 0] / size, operator @ v)
+    close(found[:, 1], operator @ w)
+
+
 @pytest.mark.parametrize("mass", [1e-250, 1e149])
 @pytest.mark.parametrize("debias", [False, True])
 def test_balanced_blocks_are_proportional_to_the_mass(mass: float, debias: bool, rng: np.random.Generator) -> None:

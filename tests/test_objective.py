@@ -233,6 +233,15 @@ def test_bad_vectors(clouds):
     weights = epsot.Objective(y, b, wrt="a", x=x, blur=0.4)
     with pytest.raises(ValueError, match="one number for each point"):
         weights(np.zeros(5))
+    with pytest.raises(TypeError, match="`z` must be an array of real numbers"):
+        obj(x.ravel() + 0j)
+    bounded = epsot.Objective(y, b, wrt="a", x=x, blur=0.4, parametrization="bounds")
+    for z, word in (
+        (0 * x[:, 0], "`z` must have a positive sum, got 0"),
+        (-np.ones(len(x)), "`z` must not be negative"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            bounded(z)
 
 
 @pytest.mark.parametrize("parametrization", ["softmax", "bounds"])

@@ -130,7 +130,7 @@ def run(
         return result_of(instance, options, unmoved(instance, options))
     told = options
     if is_far_above(instance, options):  # but a `diameter` may be anything
-        problem, share = instance.problem, instance.core.scale() / instance.eps
+        problem, share = instance.problem, max(options.start, instance.core.scale()) / instance.eps
         tol = sharpened(options.tol, share, (problem.a.mass, problem.b.mass), problem.balanced)
         told = replace(options, tol=float(tol))
     outcome = settle(make, instance, told if anneals else without_annealing(told), init)

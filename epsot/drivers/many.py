@@ -218,24 +218,24 @@ def hot_items(batch: Batch, asked: ManyOptions, told: Asked, start: np.ndarray, 
     """Which items are so far above their costs that the single solver has to look.  -> (B,)
 
     Of float32 points, where sums would lose the costs (`is_hot`), and of others where potentials would be off by more
-    than was asked (`sharpened`).
+    than was asked (`sharpened`). `start` is zero where annealing starts at the scale of the item.
     """
     geometry, eps, tol = batch.geometry, batch.eps.reshape(-1), asked.options.tol
-    scale = solved.start if asked.scale is None else asked.scale.reshape(-1)
-    if asked.scale is None and told.fixed:
-        if start.any() and not np.any(eps > HOT * start):
-            return np.zeros(len(geometry), np.bool_)
-        scale = geometry.scale().reshape(-1)  # nobody has said where annealing starts, or a `diameter` has
-    hot: np.ndarray = eps > HOT * scale
-    if geometry.dtype == batch.place.xp.float32 and geometry.clouds is not None and not geometry.embeds():
+    single = geometry.dtype == batch.place.xp.float32 and geometry.clouds is not None and not geometry.embeds()
+    if not single and (tol is None or not np.any(eps > HOT * start)):
+        return np.zeros(len(geometry), np.bool_)
+    if asked.scale is not None:
+        scale = asked.scale.reshape(-1)
+    else:
+        scale = geometry.scale().reshape(-1) if told.fixed else solved.start
+    if not single:
+        scale = np.maximum(start, scale)
+    hot: np.ndarray = (eps > HOT * scale) & (scale > 0)
+    if single or not np.any(hot):
         return hot
-    if tol is None:
-        return np.zeros_like(hot)
-    hot &= scale > 0
-    if hot.any():
-        balanced = np.isinf(batch.rho_a.reshape(-1)) & np.isinf(batch.rho_b.reshape(-1))
-        masses = masses_of(batch.a, batch.place).reshape(-1), masses_of(batch.b, batch.place).reshape(-1)
-        hot &= solved.error > choice.sharpened(tol, scale / eps, masses, balanced)
+    balanced = np.isinf(batch.rho_a.reshape(-1)) & np.isinf(batch.rho_b.reshape(-1))
+    masses = masses_of(batch.a, batch.place).reshape(-1), masses_of(batch.b, batch.place).reshape(-1)
+    hot &= solved.error > choice.sharpened(tol, scale / eps, masses, balanced)
     return hot
 
 

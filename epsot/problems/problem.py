@@ -30,12 +30,12 @@ UNSEEN = 4  # ... and that one in float64 was found to hide, of exponents up to 
 Made = TypeVar("Made")
 
 
-def seen(error: float | None) -> float:
+def seen(error: Array | float | None) -> float:
     """The error by rounding that the numbers of a plan may have whose marginal error, if it was measured, is this.
 
     They would show more than the result says of them.
     """
-    return SEEN if error is None else min(SEEN, max(LEAST_SEEN, error))
+    return SEEN if error is None else min(SEEN, max(LEAST_SEEN, float(error)))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from epsot.status import ConvergenceWarning, warn
 
 Name = Literal["x", "y", "a", "b"]
 MISSED = 2.0  # times the residual asked for: what recurrence and rounding may make of it
+LARGE = 1e100  # of directions that need no unit
 
 
 class TwiceDifferentiable:
@@ -160,10 +161,18 @@ class Products:
 
     def product(self, V: Array) -> Array:
         """In float64, of columns, where balance is kept.  (size, q) -> (size, q)"""
+        unit = self._unit(V)
         out = self.result.second_product(
-            self.of, self.along, self._kept(self.along, V, 0), Effort(self.tol, self.most, self.report)
+            self.of, self.along, self._kept(self.along, V / unit, 0), Effort(self.tol, self.most, self.report)
         )
-        return self._kept(self.of, out, 1)
+        return self._kept(self.of, out * unit, 1)
+
+    def _unit(self, V: Array) -> Array:
+        """The size of columns whose squares are beyond float64, for residuals are squared; of others 1.  -> (q,)"""
+        xp = self.place.xp
+        size = xp.max(xp.abs(V), axis=0)
+        usual = (size == 0) | ((size > 1 / LARGE) & (size < LARGE)) | ~xp.isfinite(size)
+        return xp.where(usual, xp.ones_like(size), size)
 
     def _kept(self, name: str, V: Array, gradient: int) -> Array:
         """Directions of balanced weights without their mass, gradients without their mean; others as they are."""

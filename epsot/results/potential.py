@@ -32,13 +32,12 @@ class Potential(Lean):
     extension: Array  # next_f(g) there: f up to the error of the solve
     g: Array  # the potential of the other side that extends f
     logit_error: float = 0.0  # of the exponents in which they were found, if that is known
-    marginal_error: float | None = None  # of the plan, if it was measured
+    marginal_error: Array | None = None  # of the plan, 0-d, if it was measured
 
     @classmethod
     def source(cls, instance: Instance, dual: Dual) -> Potential:
         """The side of f, of a solved instance."""
-        reached = None if dual.error is None else float(dual.error)
-        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)), dual.logit_error, reached)
+        return cls(instance, dual.f, *(dual.f_map or (dual.f, dual.g)), dual.logit_error, dual.error)
 
     @classmethod
     def target(cls, instance: Instance, dual: Dual) -> Potential:
