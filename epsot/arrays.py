@@ -238,14 +238,18 @@ def row_by_row(points: Array, dtype: Any, xp: Any) -> Array:
     return xp.astype(points, dtype)
 
 
-def list_of_points(name: str, clouds: Any, place: Place) -> list[Array]:
-    """`as_points` of each of a list, whether they are finite not checked."""
+def list_of_points(name: str, clouds: Any, place: Place) -> tuple[list[Array], list[Any], set[Any]]:
+    """`as_points` of each of a list, whether they are finite not checked.  -> with all shapes, and the data types
+
+    To go through a long list of small arrays takes as long as to look at their numbers: it is done once.
+    """
     if place.xp is NUMPY.xp and all_numpy(clouds):
-        shapes, dtypes = set(map(_SHAPE, clouds)), set(map(_DTYPE, clouds))
-        usual = all(len(shape) == 2 and 0 not in shape for shape in shapes)
+        shapes, dtypes = list(map(_SHAPE, clouds)), set(map(_DTYPE, clouds))
+        usual = all(len(shape) == 2 and 0 not in shape for shape in set(shapes))
         if usual and all(dtype in FLOATS and dtype.isnative for dtype in dtypes):
-            return list(clouds)
-    return [as_points(f"{name}[{k}]", cloud, place, finite=False) for k, cloud in enumerate(clouds)]
+            return list(clouds), shapes, dtypes
+    found = [as_points(f"{name}[{k}]", cloud, place, finite=False) for k, cloud in enumerate(clouds)]
+    return found, [tuple(cloud.shape) for cloud in found], {cloud.dtype for cloud in found}
 
 
 def check_some(name: str, points: Array) -> None:

@@ -80,21 +80,21 @@ class PointClouds(Geometries):
         if isinstance(points, Grid):
             return Rows.of_grid(points, points.points_in(self.place, self.place.xp.float64))
         if is_ragged(points):
-            clouds = list_of_points(name, points, self.place)
+            xp = self.place.xp
+            clouds, shapes, dtypes = list_of_points(name, points, self.place)
             if not clouds:
                 raise ValueError(f"`{name}` must hold at least one cloud, got an empty list")
-            widths = [cloud.shape[1] for cloud in clouds]
-            if len(set(widths)) > 1:
-                k = next(k for k, d in enumerate(widths) if d != widths[0])
+            d = shapes[0][1]
+            if len({shape[1] for shape in set(shapes)}) > 1:
+                k = next(k for k, shape in enumerate(shapes) if shape[1] != d)
                 raise ValueError(
-                    f"`{name}[{k}]` must have points of the dimension of `{name}[0]`, got {widths[k]} and "
-                    f"{widths[0]} coordinates"
+                    f"`{name}[{k}]` must have points of the dimension of `{name}[0]`, got {shapes[k][1]} and "
+                    f"{d} coordinates"
                 )
-            xp, dtypes = self.place.xp, {cloud.dtype for cloud in clouds}
             if len(dtypes) > 1:
                 dtype = xp.result_type(*dtypes)
                 clouds = [xp.astype(cloud, dtype, copy=False) for cloud in clouds]
-            return Rows.listed(clouds, xp)
+            return Rows.listed(clouds, xp, np.array([shape[0] for shape in shapes], np.int64))
         array = as_real(name, points, self.place)
         if array.ndim < 2:
             array = as_points(name, array, self.place)

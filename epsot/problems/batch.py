@@ -123,9 +123,8 @@ def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows
     xp, shape = place.xp, sizes.shape
     if weights is None:
         distinct, where = np.unique(sizes, return_inverse=True)
-        parts = [xp.full((int(n),), 1 / n, dtype=xp.float64, device=place.device) for n in distinct]
         first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
-        values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
+        values = xp.asarray(np.repeat(1 / distinct, distinct), device=place.device)
         return Rows(values, first, sizes, ragged=len(distinct) > 1)
     array: Any = None
     if is_ragged(weights):
