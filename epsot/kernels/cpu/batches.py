@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from epsot.costs import Cost
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Rules, Solved, Warm
 from epsot.kernels.cpu import item_slopes, item_solves
-from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES
+from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES, totals_of
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import writable
 from epsot.kernels.cpu.dense import WIDTH
@@ -87,9 +87,10 @@ class Workplace:
             zeros((n, d)), zeros((d, m)), zeros(d), zeros(n, np.int64), zeros(m, np.int64),
             zeros((2, n)), zeros((2, m)),
         )  # fmt: skip
+        partial = zeros((STAGES - 1, 1, VALUES))
         self.memory = Memory(
             zeros((1, ROWS, m)), zeros((1, ROWS, m)), zeros((2, 1, 2, m)), zeros(m), zeros(m),
-            zeros((STAGES - 1, 1, VALUES)), zeros((STAGES - 1, VALUES)), zeros(5), zeros(5, np.int64),
+            partial, totals_of(partial), zeros(5), zeros(5, np.int64),
             zeros(2), zeros((2, m)), zeros(ROWS, np.int64), zeros((2, ROWS)),
         )  # fmt: skip
         self.ends = Ends(
