@@ -84,7 +84,7 @@ class Workplace:
             zeros(2),
         )  # fmt: skip
         self.place = Place(
-            zeros((n, d)), zeros((d, m)), zeros(d), zeros(n, np.int64), zeros(m, np.int64),
+            zeros((d, n)), zeros((d, m)), zeros(d), zeros(n, np.int64), zeros(m, np.int64),
             zeros((2, n)), zeros((2, m)),
         )  # fmt: skip
         partial = zeros((STAGES - 1, 1, VALUES))
