@@ -53,21 +53,21 @@ class Listed:
             raise ValueError(f"`{self.name}[{k}]` must be a vector of {what}s, got shape {tuple(arrays[k].shape)}")
         return arrays
 
-    def points(self, place: Place) -> list[Array]:
-        """Clouds of points of one dimension, checked but for their coordinates."""
+    def points(self, place: Place) -> tuple[list[Array], np.ndarray]:
+        """Clouds of points of one dimension, checked but for their coordinates, and of how many points each is."""
         clouds = self.real(place)
-        shapes = set(map(SHAPE, clouds))
-        if not all(len(shape) == 2 and 0 not in shape for shape in shapes):
+        shapes = list(map(SHAPE, clouds))
+        if not all(len(shape) == 2 and 0 not in shape for shape in set(shapes)):
             for k, cloud in enumerate(clouds):
                 check_cloud(f"{self.name}[{k}]", cloud)
-        if len({shape[1] for shape in shapes}) > 1:
-            d = clouds[0].shape[1]
-            k = next(k for k, cloud in enumerate(clouds) if cloud.shape[1] != d)
+        d = shapes[0][1]
+        if any(shape[1] != d for shape in set(shapes)):
+            k = next(k for k, shape in enumerate(shapes) if shape[1] != d)
             raise ValueError(
-                f"`{self.name}[{k}]` must have points of the dimension of `{self.name}[0]`, got {clouds[k].shape[1]} "
-                f"and {d} coordinates"
+                f"`{self.name}[{k}]` must have points of the dimension of `{self.name}[0]`, got {shapes[k][1]} and "
+                f"{d} coordinates"
             )
-        return clouds
+        return clouds, np.array([shape[0] for shape in shapes], np.int64)
 
 
 def is_ragged(value: Any) -> bool:

@@ -73,7 +73,8 @@ class PointClouds(Geometries):
         if isinstance(points, Grid):
             return Rows.of_grid(points, points.points_in(self.place, self.place.xp.float64))
         if is_ragged(points):
-            return Rows.listed(Listed(name, points).points(self.place), self.place.xp)
+            clouds, sizes = Listed(name, points).points(self.place)
+            return Rows.listed(clouds, self.place.xp, sizes)
         array = as_real(name, points, self.place)
         if array.ndim < 2:
             array = as_points(name, array, self.place)

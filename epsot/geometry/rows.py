@@ -39,9 +39,10 @@ class Rows:
         return cls(values, first, np.full(shape, n, np.int64), False, n)
 
     @classmethod
-    def listed(cls, arrays: Sequence[Array], xp: Any) -> Rows:
-        """Of a list of arrays."""
-        sizes = np.array([array.shape[0] for array in arrays], np.int64)
+    def listed(cls, arrays: Sequence[Array], xp: Any, sizes: np.ndarray | None = None) -> Rows:
+        """Of a list of arrays, whose lengths may be known."""
+        if sizes is None:
+            sizes = np.array([array.shape[0] for array in arrays], np.int64)
         values = arrays[0] if len(arrays) == 1 else xp.concat(list(arrays), axis=0)
         return cls(values, offsets(sizes), sizes, ragged=True)
 

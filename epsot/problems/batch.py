@@ -135,11 +135,9 @@ def weights_of(name: str, weights: Any, sizes: np.ndarray, place: Place) -> Rows
 
 def uniform_weights(sizes: np.ndarray, place: Place) -> Rows:
     """Those that nobody has chosen, of sum one; items of one size share them."""
-    xp, shape = place.xp, sizes.shape
     distinct, where = np.unique(sizes, return_inverse=True)
-    parts = [xp.full((int(n),), 1 / n, dtype=xp.float64, device=place.device) for n in distinct]
-    first = offsets(distinct)[where].reshape(shape) if len(distinct) else np.zeros(shape, np.int64)
-    values = xp.concat(parts) if parts else xp.empty(0, dtype=xp.float64, device=place.device)
+    first = offsets(distinct)[where].reshape(sizes.shape) if len(distinct) else np.zeros(sizes.shape, np.int64)
+    values = place.xp.asarray(np.repeat(1 / distinct, distinct), device=place.device)
     return Rows(values, first, sizes, ragged=len(distinct) > 1)
 
 

@@ -13,7 +13,7 @@ from epsot.devices import device_aware
 from epsot.kernels.batches import Solved
 from epsot.lazy import cached_property
 from epsot.problems.batch import Batch
-from epsot.results.flat import batch_masses, flat_weights, spread, weighted
+from epsot.results.flat import batch_masses, flat_weights, gradient, spread
 from epsot.results.items import Results
 from epsot.results.result import SinkhornResult
 from epsot.results.solved import Engine, checks_of, dual_of
@@ -225,11 +225,11 @@ class BatchResult(Results):
 
     @property
     def grad_x(self) -> Any:
-        return self._given(weighted(self.weights[0], self.source_slope, self.place), 0)
+        return gradient(self.batch, self.weights[0], self.source_slope, None, 0)
 
     @property
     def grad_y(self) -> Any:
-        return self._given(weighted(self.weights[1], self.target_slope, self.place), 0 if self.own else 1)
+        return gradient(self.batch, self.weights[1], self.target_slope, None, 0 if self.own else 1)
 
     @property
     def grad_a(self) -> Any:

@@ -13,7 +13,7 @@ from epsot.devices import device_aware
 from epsot.problems.batch import Batch
 from epsot.results.batch import BatchResult
 from epsot.results.debiased import DivergenceResult
-from epsot.results.flat import batch_masses, beyond, spread, weighted
+from epsot.results.flat import batch_masses, beyond, gradient, spread
 from epsot.results.items import Results
 
 
@@ -101,11 +101,11 @@ class BatchDivergence(Results):
 
     @property
     def grad_x(self) -> Any:
-        return self._given(weighted(self.xy.weights[0], self.xy.source_slope - self.xx.source_slope, self.place), 0)
+        return gradient(self.batch, self.xy.weights[0], self.xy.source_slope, self.xx.source_slope, 0)
 
     @property
     def grad_y(self) -> Any:
-        return self._given(weighted(self.xy.weights[1], self.xy.target_slope - self.yy.source_slope, self.place), 1)
+        return gradient(self.batch, self.xy.weights[1], self.xy.target_slope, self.yy.source_slope, 1)
 
     @property
     def displacement(self) -> Any:

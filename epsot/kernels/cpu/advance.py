@@ -11,8 +11,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from epsot.kernels.cpu.chunks import ERROR, compare, compare_weights, extent, put_aside, settle_comparison
+from epsot.kernels.cpu.chunks import ERROR, MEAN, compare, compare_step, extent, put_aside, settle_comparison
 from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
 from epsot.kernels.cpu.lines import products
 from epsot.kernels.cpu.passes import lengthened, mean, new_direction, residues, stepped
@@ -22,15 +23,14 @@ ROWS = WINDOW + 1  # where the next direction goes no other lies, so that it can
 SUMS, SIZES, LENGTH, PEAK, STEP = range(5)  # the stages
 STAGES = 5
 VALUES = 1 + 2 * ROWS  # of a chunk, at most
-MEAN = 4  # beside what belongs to the comparison
 LINES = 10  # of working memory: two of the stages, and eight of what is not padded
 
 
 def _settle(partial, totals, stage):
-    """totals[stage] from the lines of all chunks."""
+    """totals[stage] from the lines of all chunks. A chunk alone has its line there: `totals_of`."""
     out, lines = totals[stage], partial[stage]
     count = lines.shape[1] if stage == SIZES else MEAN + 1 if stage == SUMS else 2
-    for k in range(count):
+    for k in range(count if len(lines) > 1 else 0):
         value = 0.0
         for chunk in range(len(lines)):
             value = max(value, lines[chunk, k]) if stage == PEAK else value + lines[chunk, k]
@@ -40,6 +40,11 @@ def _settle(partial, totals, stage):
 
 
 settle = compiled(_settle, _nrt=False, forceinline=True)
+
+
+def totals_of(partial: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where the lines of chunks, (stages, chunks, values), are added up; that of one chunk is its total as it is."""
+    return partial[:, 0] if partial.shape[1] == 1 else np.zeros((partial.shape[0], partial.shape[2]))
 
 
 def _verdict(totals, rows, oldest, moved, past_size, expected, stage):
@@ -167,11 +172,13 @@ def _run_stage(step, now, begin, end, aside, size, share, norm, gained, known):
             here, new, there, way = lines[6], lines[7], lines[8], lines[9]
         if now == SUMS:
             if alone:
-                compare_weights(plain, logs, here, new, step.slope, step.rho, width, lines[0], lines[1], line)
+                compare_step(
+                    plain, logs, here, new, there, step.slope, step.rho, step.eps, width, lines[0], lines[1], residual,
+                    line,
+                )  # fmt: skip
             else:
                 compare(logs, here, new, step.slope, step.rho, first, width, lines[0], lines[1], line)
-            if step.balanced:
-                line[MEAN] = mean(plain, here, there, step.eps, first, width)
+                line[MEAN] = mean(plain, here, there, step.eps, first, width, residual)
         elif now == SIZES:
             shift = step.totals[SUMS, MEAN] / step.mass if step.balanced else 0.0
             line[0] = residues(

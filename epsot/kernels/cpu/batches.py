@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from epsot.costs import Cost
 from epsot.kernels.batches import UNSETTLED, Asked, Layout, Rules, Solved, Warm
 from epsot.kernels.cpu import item_slopes, item_solves
-from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES
+from epsot.kernels.cpu.advance import ROWS, STAGES, VALUES, totals_of
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import writable
 from epsot.kernels.cpu.dense import WIDTH
@@ -44,7 +44,8 @@ from epsot.kernels.cpu.threads import MOST_THREADS, run, usable_workers
 Array = NDArray[Any]
 
 LARGEST = CHUNK  # points of one side: the arithmetic of the acceleration takes one piece
-STEP_WORK = 2.0e7  # pairs that are met in a step, about: a few milliseconds, after which an interrupt is heard
+STEP_WORK = 1.0e8  # pairs that are met in a step, about: some ten milliseconds, after which an interrupt is heard
+NOTES = 2**24  # errors of iterations for which a step makes room: of small problems it would be more
 SWEEPS = 40  # of an item, about
 LEVELS = 64  # of a schedule: room for most
 LONGEST = 4096  # iterations: the solver goes on where an item needs more, and an interrupt is heard
@@ -83,12 +84,13 @@ class Workplace:
             zeros(2),
         )  # fmt: skip
         self.place = Place(
-            zeros((n, d)), zeros((d, m)), zeros(d), zeros(n, np.int64), zeros(m, np.int64),
+            zeros((d, n)), zeros((d, m)), zeros(d), zeros(n, np.int64), zeros(m, np.int64),
             zeros((2, n)), zeros((2, m)),
         )  # fmt: skip
+        partial = zeros((STAGES - 1, 1, VALUES))
         self.memory = Memory(
             zeros((1, ROWS, m)), zeros((1, ROWS, m)), zeros((2, 1, 2, m)), zeros(m), zeros(m),
-            zeros((STAGES - 1, 1, VALUES)), zeros((STAGES - 1, VALUES)), zeros(5), zeros(5, np.int64),
+            partial, totals_of(partial), zeros(5), zeros(5, np.int64),
             zeros(2), zeros((2, m)), zeros(ROWS, np.int64), zeros((2, ROWS)),
         )  # fmt: skip
         self.ends = Ends(
@@ -186,14 +188,17 @@ class Batch:
             own, known, *past,
         )  # fmt: skip
 
-    def over_items(self, items: Items, work: Callable[[Workplace, int, int], object], levels: int, sweeps: int) -> None:
-        """work(workplace, begin, end) over all items, on the threads of the batch."""
+    def over_items(
+        self, items: Items, work: Callable[[Workplace, int, int], object], levels: int, sweeps: int, notes: int = 1
+    ) -> None:
+        """work(workplace, begin, end) over all items, each with room for some notes, on the threads of the batch."""
         count = len(self.eps)
         if count == 0:
             return
         n, m = items.sizes.max(axis=1).tolist()
         shape = width(n), width(m), 1 if self.cost is None else self.x.shape[1], max(LEVELS, levels), self.dtype.str
         step = count if self.workers == 1 else -(-count // (4 * self.workers))
+        step = max(1, min(step, NOTES // notes))
         if step * (n * m + 100.0) * sweeps > STEP_WORK:  # of items as large as the largest
             pairs = float((items.sizes[0] * items.sizes[1]).sum()) / count + 100.0
             step = max(1, min(int(STEP_WORK / (pairs * sweeps)), step))
@@ -214,7 +219,7 @@ class Batch:
         slopes, most = NO_SLOPES, min(asked.max_iter, LONGEST)
         if self.slopes_at_once(asked):
             d = self.x.shape[1]
-            slopes = np.zeros((n, d)), np.zeros((0 if own else m, d))
+            slopes = np.empty((n, d)), np.empty((0 if own else m, d))  # a settled item leaves them all
         told = Request(asked.degree, asked.scaling, asked.tol or 0.0, most, asked.fixed, slopes is not NO_SLOPES)
         kernel = item_solves.self_items if own else item_solves.transport_items
         if asked.tol is None:
@@ -232,13 +237,17 @@ class Batch:
             )  # fmt: skip
             chunks.append((begin, end, found[:used].copy(), eps_of[:used].copy()))
 
-        self.over_items(items, work, levels, SWEEPS)
+        self.over_items(items, work, levels, SWEEPS, most)
         lines = numbers.T.copy()
         first, status, nit = (lines[k].astype(np.int64) for k in (FIRST, STATUS, NIT))
         error, rounding, mass = lines[ERROR], lines[LOGIT_ERROR], lines[MASS]
         value, started = lines[VALUE], lines[START]
         if asked.max_iter > most:
             status[nit >= most] = UNSETTLED
+        if slopes is not NO_SLOPES:
+            for k in np.flatnonzero(status == UNSETTLED).tolist():
+                slopes[0][self.rows.of(k)] = 0.0
+                slopes[1][slice(0) if own else self.columns.of(k)] = 0.0
         found, eps_of = joined(chunks, first)
         made = (None, None) if slopes is NO_SLOPES else slopes
         return Solved(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from epsot.kernels import vectors
 from epsot.kernels.cpu import chunks
-from epsot.kernels.cpu.advance import LINES, ROWS, STAGES, STEP, SUMS, VALUES, advance, settle
+from epsot.kernels.cpu.advance import LINES, ROWS, STAGES, STEP, SUMS, VALUES, advance, settle, totals_of
 from epsot.kernels.cpu.chunks import CHUNK
 from epsot.kernels.cpu.clouds import padded, writable
 from epsot.kernels.cpu.threads import run, usable_workers
@@ -62,7 +62,7 @@ class Directions(vectors.Directions):
         self.plain = self.b / mass
         self.pairs = np.zeros((count, 2, length)), np.zeros((count, 2, length))  # in turn
         self.partial = np.zeros((STAGES - 1, count, VALUES))
-        self.totals, self.numbers = np.zeros((STAGES - 1, VALUES)), np.zeros(5)
+        self.totals, self.numbers = totals_of(self.partial), np.zeros(5)
         self.rescale(None)
 
     def keep(self, window: int) -> None:

@@ -11,12 +11,19 @@ import math
 import numpy as np
 
 from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
-from epsot.kernels.cpu.lines import LINE, largest, misses, misses_of_weights, sum_of_exponentials
-from epsot.kernels.cpu.passes import exponents
+from epsot.kernels.cpu.lines import (
+    LINE,
+    largest,
+    misses,
+    misses_of_step,
+    misses_of_weights,
+    sum_of_exponentials,
+)
+from epsot.kernels.cpu.passes import exponents, mean
 from epsot.kernels.reference import MAX_EXPONENT
 
 CHUNK = 1024  # points: the three lines that a kernel needs stay in the L1 cache
-TOP, MISSED, OF_PLAN, CALLED_FOR = range(4)  # of a comparison of p and m
+TOP, MISSED, OF_PLAN, CALLED_FOR, MEAN = range(5)  # of a comparison of p and m, and of the residual of a step
 ERROR, MASS = range(2)  # what follows from these
 MODERATE, HEAVIEST = 100.0, 1e200  # exponents and masses whose powers and products are float64
 
@@ -65,16 +72,37 @@ def _compare(log_a, f, next_f, slope, rho, first, width, exponent, larger, line)
 compare = spliced(_compare)
 
 
+def _moderate(furthest, line):
+    """Whether sums of weights and their products are right: of exponents at most so large, and masses in the range."""
+    return furthest <= MODERATE and 1.0 / HEAVIEST < line[CALLED_FOR] < HEAVIEST
+
+
+moderate = spliced(_moderate)
+
+
 def _compare_weights(weights, log_a, f, next_f, slope, rho, width, exponent, larger, line):
     """`compare` of one chunk whose weights are at hand: in balanced transport one exponential then serves both."""
     furthest = np.inf
     if rho == np.inf:
         furthest = misses_of_weights(weights, f, next_f, slope, width, line, TOP)
-    if furthest > MODERATE or not 1.0 / HEAVIEST < line[CALLED_FOR] < HEAVIEST:
+    if not moderate(furthest, line):
         compare(log_a, f, next_f, slope, rho, 0, width, exponent, larger, line)
 
 
 compare_weights = spliced(_compare_weights)
+
+
+def _compare_step(weights, log_a, f, next_f, result, slope, rho, eps, width, exponent, larger, change, line):
+    """The same, and of a step to `result`: change = (result - f) / eps and line[MEAN] = sum weights change."""
+    furthest = np.inf
+    if rho == np.inf:
+        furthest = misses_of_step(weights, f, next_f, result, slope, eps, width, change, line, TOP)
+    if not moderate(furthest, line):
+        compare(log_a, f, next_f, slope, rho, 0, width, exponent, larger, line)
+        line[MEAN] = mean(weights, f, result, eps, 0, width, change)
+
+
+compare_step = spliced(_compare_step)
 
 
 def _settle_comparison(partial, out):

@@ -8,6 +8,7 @@ their power is taken. Lines are padded to a multiple of `WIDTH`: what pads them 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -23,40 +24,47 @@ WIDTH = LINE  # numbers: one vector of float32, or two of float64
 ABREAST_NUMBERS = 32  # of a row, and of a line of either type
 ROWS_OF_PRODUCTS = VECTOR_BYTES // 8  # whose sums are a vector
 COLUMNS_OF_PRODUCTS = 4  # vectors, each a chain of additions
+ROWS_OF_COSTS = 2
 ABREAST_ROWS = 4  # rows whose products share what is loaded of the other side
 
 
 @intrinsic(prefer_literal=True)
-def costs_of(typing: Any, kind: Any, x: Any, i: Any, lines: Any, factor: Any, width: Any, costs: Any) -> Any:
-    """costs[i, j] = C(x[i], y[j]), `lines` (d, width) holding the coordinates of y; all float64."""
+def costs_of(typing: Any, kind: Any, x: Any, count: Any, lines: Any, factor: Any, width: Any, costs: Any) -> Any:
+    """costs[i, j] = C(x[i], y[j]), x and `lines` (d, width) holding the coordinates of both; all float64.
+
+    Of the first `count` rows and one behind them where that is odd: two rows share what is loaded of the columns.
+    """
     metric = constant(kind)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
-        d, row = a.width(1), a.values[2]
-        factor = v.splat(a.values[4])
-        sums = slots(v, ABREAST)
+        d, factor = builder.extract_value(a.values[3].shape, 0), v.splat(a.values[4])
+        sums = [slots(v, ABREAST) for _ in range(ROWS_OF_COSTS)]
+        with steps(builder, a.values[2], ROWS_OF_COSTS) as first:
+            rows = [builder.add(first, INDEX(ahead)) for ahead in range(ROWS_OF_COSTS)]
 
-        @stretches(v, a.values[5])
-        def sum_up(places: list[Value]) -> None:
-            for slot in sums:
-                builder.store(v.constant(0.0), slot)
-            with steps(builder, d, 1) as k:
-                here = v.splat(a.item(1, builder.mul(row, d), k))
-                line = builder.mul(k, a.width(3))
-                for slot, j in zip(sums, places, strict=False):
-                    there = v.load(a.at(3, line, j))
-                    how = CITYBLOCK if metric == CITYBLOCK else EUCLIDEAN
-                    builder.store(accumulate(v, how, builder.load(slot), here, there), slot)
-            for slot, j in zip(sums, places, strict=False):
-                value = builder.load(slot)
-                value = builder.fmul(v.sqrt(value) if metric == EUCLIDEAN else value, factor)
-                v.store(value, a.at(6, builder.mul(row, a.width(6)), j))
+            @stretches(v, a.values[5])
+            def sum_up(places: list[Value], rows: list[Value] = rows) -> None:
+                for slot in itertools.chain(*sums):
+                    builder.store(v.constant(0.0), slot)
+                with steps(builder, d, 1) as k:
+                    line, other = (builder.mul(k, a.width(side)) for side in (1, 3))
+                    here = [v.splat(a.item(1, line, row)) for row in rows]
+                    for part, j in enumerate(places):
+                        there = v.load(a.at(3, other, j))
+                        for own, found in zip(here, sums, strict=True):
+                            how = CITYBLOCK if metric == CITYBLOCK else EUCLIDEAN
+                            builder.store(accumulate(v, how, builder.load(found[part]), own, there), found[part])
+                for row, found in zip(rows, sums, strict=True):
+                    for slot, j in zip(found, places, strict=False):
+                        value = builder.load(slot)
+                        value = builder.fmul(v.sqrt(value) if metric == EUCLIDEAN else value, factor)
+                        v.store(value, a.at(6, builder.mul(row, a.width(6)), j))
 
         return context.get_dummy_value()
 
     assert metric in (SQUARE, EUCLIDEAN, CITYBLOCK)
-    return types.void(kind, x, i, lines, factor, width, costs), codegen
+    return types.void(kind, x, count, lines, factor, width, costs), codegen
 
 
 @intrinsic
@@ -325,3 +333,56 @@ def powers(typing: Any, z: Any, width: Any, out: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(z, width, out), codegen
+
+
+@intrinsic
+def powers_around(typing: Any, z: Any, scale: Any, reference: Any, width: Any, out: Any) -> Any:
+    """out[j] = 2^(z[j] scale - reference[j]) in float64, at most 2^1023."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        scale = v.splat(a.values[1])
+
+        @stretches(v, a.values[3])
+        def take(places: list[Value]) -> None:
+            exponents = [builder.fsub(builder.fmul(v.load(a.at(0, j)), scale), v.load(a.at(2, j))) for j in places]
+            for j, value in zip(places, v.exp2(exponents, True), strict=True):
+                v.store(value, a.at(4, j))
+
+        return context.get_dummy_value()
+
+    return types.void(z, scale, reference, width, out), codegen
+
+
+@intrinsic
+def scaled_line(typing: Any, factors: Any, z: Any, width: Any, out: Any) -> Any:
+    """out[j] = factors[j] z[j] by way of float64, in the type of out."""
+    real, kind = out.dtype, factors.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        given, narrow = Vectors(builder, kind, v.lanes), Vectors(builder, real, v.lanes)
+        with steps(builder, a.values[2], v.lanes) as j:
+            value = builder.fmul(v.widened(given.load(a.at(0, j))), v.load(a.at(1, j)))
+            narrow.store(narrow.narrowed(value), a.at(3, j))
+        return context.get_dummy_value()
+
+    return types.void(factors, z, width, out), codegen
+
+
+@intrinsic
+def slope_line(typing: Any, x: Any, sums: Any, moments: Any, factor: Any, powers: Any, width: Any, out: Any) -> Any:
+    """out[i] = factor powers[i] (x[i] sums[i] - moments[i]) in float64, of sums and moments in either type."""
+    kinds = sums.dtype, moments.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        of_sums, of_moments = (Vectors(builder, kind, v.lanes) for kind in kinds)
+        factor = v.splat(a.values[3])
+        with steps(builder, a.values[5], v.lanes) as i:
+            whole = builder.fmul(v.load(a.at(0, i)), v.widened(of_sums.load(a.at(1, i))))
+            rest = builder.fsub(whole, v.widened(of_moments.load(a.at(2, i))))
+            v.store(builder.fmul(builder.fmul(factor, v.load(a.at(4, i))), rest), a.at(6, i))
+        return context.get_dummy_value()
+
+    return types.void(x, sums, moments, factor, powers, width, out), codegen

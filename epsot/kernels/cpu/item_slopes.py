@@ -10,21 +10,32 @@ import math
 import numpy as np
 
 from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
-from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns, powers, powers_of_rows, row_products
+from epsot.kernels.cpu.dense import (
+    ABREAST_ROWS,
+    add_columns,
+    factors_around,
+    powers,
+    powers_around,
+    powers_of_rows,
+    row_products,
+    scaled_line,
+    slope_line,
+)
 from epsot.kernels.cpu.items import STORED, read_costs, read_side
 from epsot.kernels.cpu.lines import product
 from epsot.kernels.cpu.resident import (
-    BLOCK,
     LEAST_32,
     LEAST_64,
     LOG_2,
     MOST_32,
     MOST_64,
     Side,
+    block_of,
     columns_ahead,
     padded,
     rows_ahead,
 )
+from epsot.kernels.cpu.solves import copy
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE
 
 CLEAR = 64.0  # times its weight, what a row may have for its sums to show a difference of points and no rounding
@@ -99,9 +110,9 @@ def _spread_out(place, items, a, b):
     """Coordinates from the mean of the columns, where differences of sums lose least."""
     for k in range(items.x.shape[1]):
         centre = product(b.weights, place.lines[k], b.width) / b.mass
-        for i in range(a.size):
-            place.x[i, k] -= centre
-        for j in range(b.size):
+        for i in range(a.width):
+            place.x[k, i] -= centre
+        for j in range(b.width):
             place.lines[k, j] -= centre
 
 
@@ -113,23 +124,20 @@ def _row_slopes(items, p, room, place, a, b, f, g, extension, eps, out):
 
     The matrix serves as it is, or is made anew. What the columns are weighted with is left for `column_slopes`.
     """
-    scale, sums, z, v = 1.0 / (LOG_2 * eps), room.lines[0], room.lines[1], room.lines[2]
+    scale, sums, line, v = 1.0 / (LOG_2 * eps), room.lines[0], room.lines[1], room.lines[2]
     least, most = (LEAST_32, MOST_32) if room.matrix.itemsize == 4 else (LEAST_64, MOST_64)
     anew, reach = columns_ahead(room, a, b, f, g, scale)
-    for first in range(0, padded(a.size), BLOCK):
-        rows_ahead(room, a, b, first, min(first + BLOCK, padded(a.size)), anew, least * reach * b.mass, most, scale)
-    for i in range(padded(a.size)):
-        z[i] = extension[i] * scale - room.row_reference[i] if i < a.size else 0.0
-    powers(z, padded(a.size), v)
+    block = block_of(b.width)
+    for first in range(0, a.width, block):
+        rows_ahead(room, a, b, first, min(first + block, a.width), anew, least * reach * b.mass, most, scale)
+    powers_around(extension, scale, room.row_reference, a.width, v)
     first = items.first[4, p]
     for k in range(items.x.shape[1]):
-        for j in range(b.size):
-            room.row_weights_of_columns[j] = room.column_weights[j] * place.lines[k, j]
-        for j in range(b.size, b.width):
-            room.row_weights_of_columns[j] = 0.0
+        scaled_line(room.column_weights, place.lines[k], b.width, room.row_weights_of_columns)
         row_products(room.matrix, 0, a.size, room.row_weights_of_columns, b.width, sums)
+        slope_line(place.x[k], room.row_sums, sums, items.factor, v, a.width, line)
         for i in range(a.size):
-            out[first + i, k] = items.factor * v[i] * (place.x[i, k] * room.row_sums[i] - sums[i])
+            out[first + i, k] = line[i]
 
 
 row_slopes = spliced(_row_slopes)
@@ -137,28 +145,24 @@ row_slopes = spliced(_row_slopes)
 
 def _column_slopes(items, p, room, place, a, b, f, extension, eps, out):
     """The same of the second side, by the matrix that `row_slopes` has left."""
-    scale, z, v, factors, sums = 1.0 / (LOG_2 * eps), room.lines[1], room.lines[2], room.row_weights, room.column_sums
-    whole, first = room.lines[0], items.first[5, p]
-    for i in range(padded(a.size)):
-        z[i] = f[i] * scale - room.row_reference[i] if i < a.size else 0.0
-    powers(z, padded(a.size), v)
-    weights = room.lines[3]
-    for i in range(padded(a.size)):
-        weights[i] = a.weights[i] * v[i] if i < a.size else 0.0
-    for j in range(b.width):
-        z[j] = extension[j] * scale - room.column_reference[j] if j < b.size else 0.0
-    powers(z, b.width, v)
+    scale, first, factors, sums = 1.0 / (LOG_2 * eps), items.first[5, p], room.row_weights, room.column_sums
+    whole, line, v, weights = room.lines[0], room.lines[1], room.lines[2], room.lines[3]
+    factors_around(f, scale, room.row_reference, a.weights, 0, a.width, room.ends, weights)
+    powers_around(extension, scale, room.column_reference, b.width, v)
     for k in range(-1, items.x.shape[1]):
-        for i in range(padded(a.size)):
-            factors[i] = weights[i] if k < 0 else weights[i] * place.x[i, k]
+        if k < 0:
+            copy(weights, a.width, factors)
+        else:
+            scaled_line(weights, place.x[k], a.width, factors)
         for j in range(b.width):
             sums[j] = 0.0
         add_columns(False, room.matrix, 0, a.size, factors, b.width, sums)
+        if k < 0:
+            copy(sums, b.width, whole)
+            continue
+        slope_line(place.lines[k], whole, sums, items.factor, v, b.width, line)
         for j in range(b.size):
-            if k < 0:
-                whole[j] = sums[j]
-            else:
-                out[first + j, k] = items.factor * v[j] * (place.lines[k, j] * whole[j] - sums[j])
+            out[first + j, k] = line[j]
 
 
 column_slopes = spliced(_column_slopes)
@@ -167,7 +171,7 @@ column_slopes = spliced(_column_slopes)
 def _slope_of_row(items, i, row, place, b, costs, matrix, out, at):
     """out[at] = sum_j matrix[row, j] b[j] grad_1 C, of the costs that are no squares."""
     for k in range(out.shape[1]):
-        total, here = 0.0, place.x[row, k]
+        total, here = 0.0, place.x[k, row]
         for j in range(b.size):
             move = here - place.lines[k, j]
             part = np.float64(matrix[row, j]) * b.weights[j]
@@ -188,7 +192,7 @@ def _slope_exactly(items, row, place, b, costs, scale, height, lifts, out, at):
     for j in range(b.size):
         part = b.weights[j] * 2.0 ** (height + lifts[j] - scale * costs[row, j]) * items.factor
         for k in range(out.shape[1]):
-            move = place.x[row, k] - place.lines[k, j]
+            move = place.x[k, row] - place.lines[k, j]
             if items.kind == CITYBLOCK:
                 out[at, k] += part if move > 0.0 else (-part if move < 0.0 else 0.0)
             elif items.kind == SQUARE:
@@ -230,7 +234,7 @@ def _slope_items(items, room, place, begin, end, extension, base, out):
         b = Side(place.b[0], place.b[1], m, padded(m), mass, np.inf)
         for i in range(n):
             place.kept_a[i] = i
-        read_costs(items, p, n, m, place, room)
+        read_costs(items, p, n, m, place, room, False)
         for j in range(m):
             room.column_reference[j] = base[of_g + place.kept_b[j]] * scale
         for j in range(m, b.width):
@@ -254,7 +258,7 @@ def _slope_items(items, room, place, begin, end, extension, base, out):
                 room.column_weights[j] = b.weights[j] * (place.lines[k, j] - centre[k])
             row_products(room.matrix, 0, n, room.column_weights, b.width, sums)
             for i in range(n):
-                out[of_f + i, k] = items.factor * ((place.x[i, k] - centre[k]) * room.row_sums[i] - sums[i])
+                out[of_f + i, k] = items.factor * ((place.x[k, i] - centre[k]) * room.row_sums[i] - sums[i])
         for i in range(n):
             if not room.row_sums[i] <= most:
                 slope_exactly(

@@ -60,8 +60,8 @@ class Request(NamedTuple):
 class Place(NamedTuple):
     """The memory of one thread, beside the `Room`."""
 
-    x: Any  # (n, d) coordinates of the rows
-    lines: Any  # (d, m) and of the columns, padded by the first
+    x: Any  # (d, n) coordinates of the rows, padded by the first
+    lines: Any  # (d, m) and of the columns
     centre: Any  # (d,) numbers, one a coordinate
     kept_a: Any  # int64: the points with weight
     kept_b: Any
@@ -71,14 +71,20 @@ class Place(NamedTuple):
 
 def _read_side(weights, first, size, kept, lines):
     """The points with weight, their weights and logarithms.  -> how many, the mass, the least weight"""
-    count, mass, least = 0, 0.0, np.inf
-    for i in range(size):
+    count, mass, least = size, 0.0, np.inf
+    for i in range(size):  # all of them, as a rule: nothing then waits for how many there are
         weight = weights[first + i]
-        if weight > 0.0:
-            kept[count], lines[0, count] = i, weight
-            count += 1
-            mass += weight
-            least = min(least, weight)
+        kept[i], lines[0, i] = i, weight
+        mass += weight
+        least = min(least, weight)
+    if not least > 0.0:
+        count, least = 0, np.inf
+        for i in range(size):
+            weight = lines[0, i]
+            if weight > 0.0:
+                kept[count], lines[0, count] = i, weight
+                count += 1
+                least = min(least, weight)
     width = padded(count)
     for i in range(count, width):
         lines[0, i] = 1.0
@@ -91,8 +97,20 @@ def _read_side(weights, first, size, kept, lines):
 read_side = spliced(_read_side)
 
 
-def _read_costs(items, p, n, m, place, room):
-    """The costs between the points with weight.  -> whether all of them are finite"""
+def _read_points(points, first, kept, count, lines):
+    """The coordinates of points, in lines that the first of them pads."""
+    for k in range(len(lines)):
+        for i in range(count):
+            lines[k, i] = points[first + kept[i], k]
+        for i in range(count, padded(count)):
+            lines[k, i] = lines[k, 0]
+
+
+read_points = spliced(_read_points)
+
+
+def _read_costs(items, p, n, m, place, room, own):
+    """The costs between the points with weight; `own`: both sides are the same.  -> whether all of them are finite"""
     costs, finite = room.costs, True
     if items.kind == STORED:
         here, there = items.first[0, p], items.first[1, p]
@@ -105,53 +123,44 @@ def _read_costs(items, p, n, m, place, room):
             for j in range(m):
                 finite &= abs(costs[i, j]) < np.inf
         return finite
-    for k in range(items.x.shape[1]):
-        first = items.first[0, p]
-        for i in range(n):
-            place.x[i, k] = items.x[first + place.kept_a[i], k]
-        first = items.first[1, p]
-        for j in range(m):
-            place.lines[k, j] = items.y[first + place.kept_b[j], k]
-        for j in range(m, padded(m)):
-            place.lines[k, j] = place.lines[k, 0]
-    if items.kind == SQUARE:
-        for i in range(n):
-            costs_of(SQUARE, place.x, i, place.lines, 0.5 * items.factor, padded(m), costs)
-    elif items.kind == EUCLIDEAN:
-        for i in range(n):
-            costs_of(EUCLIDEAN, place.x, i, place.lines, items.factor, padded(m), costs)
+    read_points(items.x, items.first[0, p], place.kept_a, n, place.x)
+    if own:
+        for k in range(len(place.lines)):
+            copy(place.x[k], padded(n), place.lines[k])
     else:
-        for i in range(n):
-            costs_of(CITYBLOCK, place.x, i, place.lines, items.factor, padded(m), costs)
+        read_points(items.y, items.first[1, p], place.kept_b, m, place.lines)
+    if items.kind == SQUARE:
+        costs_of(SQUARE, place.x, n, place.lines, 0.5 * items.factor, padded(m), costs)
+    elif items.kind == EUCLIDEAN:
+        costs_of(EUCLIDEAN, place.x, n, place.lines, items.factor, padded(m), costs)
+    else:
+        costs_of(CITYBLOCK, place.x, n, place.lines, items.factor, padded(m), costs)
     return True
 
 
 read_costs = spliced(_read_costs)
 
 
-def _extent_of(x, n, lines, m, extents, line, ends):
+def _extent_of(x, n, lines, m, own, extents, part, ends):
     """The diagonal of the box around the points at hand; the squares are added in the order of NumPy."""
     d = len(extents)
     largest = 0.0
     for k in range(d):
-        for i in range(n):
-            line[i] = x[i, k]
-        for i in range(n, padded(n)):
-            line[i] = line[0]
-        bounds(line, padded(n), ends)
+        bounds(x[k], padded(n), ends)
         low, high = ends[0], ends[1]
-        bounds(lines[k], padded(m), ends)
+        if not own:
+            bounds(lines[k], padded(m), ends)
         extents[k] = max(high, ends[1]) / 2.0 - min(low, ends[0]) / 2.0
         largest = max(largest, extents[k])
     if largest == 0.0:
         return 0.0
     whole, total = d - d % 8 if d >= 8 else 0, 0.0
-    for part in range(8):
-        line[part] = 0.0
+    for k in range(8):
+        part[k] = 0.0
     for k in range(whole):
-        line[k % 8] += (extents[k] / largest) ** 2
+        part[k % 8] += (extents[k] / largest) ** 2
     if whole > 0:
-        total = ((line[0] + line[1]) + (line[2] + line[3])) + ((line[4] + line[5]) + (line[6] + line[7]))
+        total = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]))
     for k in range(whole, d):
         total += (extents[k] / largest) ** 2
     return 2.0 * largest * math.sqrt(total)
@@ -160,11 +169,11 @@ def _extent_of(x, n, lines, m, extents, line, ends):
 extent_of = spliced(_extent_of)
 
 
-def _scale_of(items, n, m, place, room):
+def _scale_of(items, n, m, place, room, own):
     """The temperature at which annealing starts: `Geometry.scale` of the points at hand."""
     costs = room.costs
     if items.kind == SQUARE or items.kind == EUCLIDEAN:
-        extent = extent_of(place.x, n, place.lines, m, place.centre, room.lines[0], room.ends)
+        extent = extent_of(place.x, n, place.lines, m, own, place.centre, room.lines[0], room.ends)
         return extent * extent if items.kind == SQUARE else extent
     low, high = np.inf, -np.inf
     if items.kind == CITYBLOCK:
@@ -220,9 +229,9 @@ def _open_item(items, p, asked, room, place, memory, ends, own):
         m, mass, least = read_side(items.b, items.first[3, p], items.sizes[1, p], place.kept_b, place.b)
         b = Side(place.b[0], place.b[1], m, padded(m), mass, items.rho[1, p])
         fine &= usual(b, least)
-    fine = fine and start < np.inf and read_costs(items, p, n, m, place, room)
+    fine = fine and start < np.inf and read_costs(items, p, n, m, place, room, own)
     if fine and not (asked.fixed and items.kind == STORED):
-        scale = scale_of(items, n, m, place, room)
+        scale = scale_of(items, n, m, place, room, own)
         # A schedule that starts elsewhere does not show how large exponents are.
         fine = items.kind == STORED or scale <= RANGE * items.eps[p]
         start = start if asked.fixed else scale

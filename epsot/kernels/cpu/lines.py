@@ -28,7 +28,7 @@ def slots(v: Vectors, count: int, start: float = 0.0) -> list[Value]:
     return found
 
 
-def stretches(v: Vectors, stop: Value, count: int = ABREAST) -> Callable[[Callable[[list[Value]], None]], None]:
+def stretches(v: Vectors, stop: Value, count: int = ABREAST) -> Callable[[Callable[[list[Value]], object]], None]:
     """Make a loop over `stop` numbers of what is done where the next `count` vectors begin.
 
     Where these are more than `LINE` numbers, and only so many are left at the end, half of the vectors are: what is
@@ -36,7 +36,7 @@ def stretches(v: Vectors, stop: Value, count: int = ABREAST) -> Callable[[Callab
     """
     builder, ahead = v.builder, [INDEX(k * v.lanes) for k in range(count)]
 
-    def write(do: Callable[[list[Value]], None]) -> None:
+    def write(do: Callable[[list[Value]], object]) -> None:
         end = builder.and_(stop, INDEX(-count * v.lanes))
         with steps(builder, end, count * v.lanes) as j:
             do([builder.add(j, part) for part in ahead])
@@ -200,37 +200,76 @@ def misses(typing: Any, exponent: Any, larger: Any, width: Any, top: Any, out: A
     return types.void(exponent, larger, width, top, out, at), codegen
 
 
+class Misses:
+    """The sums of p = m exp(x) and of weights m, x = (f - next_f) slope, where no x is large, vectors by vectors."""
+
+    def __init__(self, a: Arrays, v: Vectors, slope: Value) -> None:
+        self.a, self.v, self.slope = a, v, slope
+        self.sums, self.best = [slots(v, ABREAST) for _ in range(3)], slots(v, ABREAST)
+
+    def add(self, places: list[Value]) -> list[tuple[Value, Value]]:
+        """What belongs to places in the arrays m, f and next_f, the first of all.  -> m and f there"""
+        a, v, b = self.a, self.v, self.v.builder
+        weights, here, there = ([v.load(a.at(k, j)) for j in places] for k in range(3))
+        moves = [b.fmul(b.fsub(f, g), self.slope) for f, g in zip(here, there, strict=True)]
+        equal = [b.fcmp_ordered("==", f, g) for f, g in zip(here, there, strict=True)]
+        moves = [b.select(same, v.constant(0.0), x) for same, x in zip(equal, moves, strict=True)]
+        missed, plan, whole = self.sums
+        for k, (value, less_one) in enumerate(zip(*v.exponentials(moves), strict=True)):
+            b.store(v.maximum(v.abs(moves[k]), b.load(self.best[k])), self.best[k])
+            b.store(v.fma(weights[k], v.abs(less_one), b.load(missed[k])), missed[k])
+            b.store(v.fma(weights[k], value, b.load(plan[k])), plan[k])
+            grow(v, whole[k], weights[k])
+        return list(zip(weights, here, strict=True))
+
+    def finish(self, more: list[Value], out: int, at: Value) -> Value:
+        """out[at] = 0, and behind it sum |p - m|, sum p, sum m and that of some more variables.  -> max |x|"""
+        v, b = self.v, self.v.builder
+        b.store(v.item(0.0), self.a.at(out, at))
+        found = v.totals([joint(v, found) for found in (*self.sums, more)])
+        Vectors(b, types.float64, 4).store(found, self.a.at(out, at, INDEX(1)))
+        return v.largest(functools.reduce(v.maximum, [b.load(slot) for slot in self.best]))
+
+
 @intrinsic
 def misses_of_weights(
     typing: Any, weights: Any, f: Any, next_f: Any, slope: Any, width: Any, out: Any, at: Any
 ) -> Any:  # fmt: skip
     """Of p = m exp(x) and the weights m, x = (f - next_f) slope, where no x is large:
 
-    out[at] = 0, out[at + 1] = sum |p - m|, out[at + 2] = sum p, out[at + 3] = sum m.  -> max |x|
+    out[at] = 0, out[at + 1] = sum |p - m|, out[at + 2] = sum p, out[at + 3] = sum m, out[at + 4] = 0.  -> max |x|
     """
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
-        _, missed, plan, whole = sums = [slots(v, ABREAST) for _ in range(4)]
-        best, slope, zero = slots(v, ABREAST), v.splat(a.values[3]), v.constant(0.0)
-
-        @stretches(v, a.values[4])
-        def add(places: list[Value]) -> None:
-            pairs = [(v.load(a.at(1, j)), v.load(a.at(2, j))) for j in places]
-            moves = [builder.fmul(builder.fsub(here, there), slope) for here, there in pairs]
-            equal = [builder.fcmp_ordered("==", here, there) for here, there in pairs]
-            moves = [builder.select(same, zero, x) for same, x in zip(equal, moves, strict=True)]
-            for k, (value, less_one) in enumerate(zip(*v.exponentials(moves), strict=True)):
-                weight = v.load(a.at(0, places[k]))
-                builder.store(v.maximum(v.abs(moves[k]), builder.load(best[k])), best[k])
-                builder.store(v.fma(weight, v.abs(less_one), builder.load(missed[k])), missed[k])
-                builder.store(v.fma(weight, value, builder.load(plan[k])), plan[k])
-                grow(v, whole[k], weight)
-
-        Vectors(builder, types.float64, 4).store(v.totals([joint(v, found) for found in sums]), a.at(5, a.values[6]))
-        return v.largest(functools.reduce(v.maximum, [builder.load(slot) for slot in best]))
+        sums = Misses(a, v, v.splat(a.values[3]))
+        stretches(v, a.values[4])(sums.add)
+        return sums.finish(slots(v, ABREAST), 5, a.values[6])
 
     return types.float64(weights, f, next_f, slope, width, out, at), codegen
+
+
+@intrinsic
+def misses_of_step(
+    typing: Any, weights: Any, f: Any, next_f: Any, result: Any, slope: Any, eps: Any, width: Any, change: Any,
+    out: Any, at: Any,
+) -> Any:  # fmt: skip
+    """`misses_of_weights`, and in the same pass change = (result - f) / eps and out[at + 4] = sum m change."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
+        a, v = Arrays(context, builder, signature, arguments), Vectors(builder, types.float64)
+        sums, over_eps, means = Misses(a, v, v.splat(a.values[4])), v.divided_by(a.values[5]), slots(v, ABREAST)
+
+        @stretches(v, a.values[6])
+        def add(places: list[Value]) -> None:
+            for slot, j, (weight, here) in zip(means, places, sums.add(places), strict=False):
+                part = over_eps(builder.fsub(v.load(a.at(3, j)), here))
+                v.store(part, a.at(7, j))
+                builder.store(v.fma(part, weight, builder.load(slot)), slot)
+
+        return sums.finish(means, 8, a.values[9])
+
+    return types.float64(weights, f, next_f, result, slope, eps, width, change, out, at), codegen
 
 
 @intrinsic

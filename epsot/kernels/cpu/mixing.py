@@ -59,6 +59,17 @@ def _rescale(memory, b, eased):
 rescale = uncounted(_rescale)
 
 
+def _begin_anew(memory, b):
+    """Start anew with the residual as it is. Its weights are there, unless columns were eased."""
+    if memory.marks[EASED] != 0:
+        rescale(memory, b, False)
+    else:
+        forget(memory)
+
+
+begin_anew = uncounted(_begin_anew)
+
+
 def _kept_of(marks):
     """The bits of the directions that count, and of the oldest where it has to go for a next one."""
     kept = 0

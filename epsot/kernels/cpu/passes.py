@@ -28,7 +28,7 @@ class Lines:
         self.v = Vectors(builder, types.float64)
         self.nothing = context.get_dummy_value()
 
-    def blocks(self, width: int) -> Callable[[Callable[[list[Value]], None]], None]:
+    def blocks(self, width: int) -> Callable[[Callable[[list[Value]], object]], None]:
         """Of what is done where the next vectors begin a loop over the lines, whose length is the argument named."""
         return stretches(self.v, self.arrays.values[width])
 
@@ -97,22 +97,23 @@ def exponents(
 
 
 @intrinsic
-def mean(typing: Any, b: Any, g: Any, result: Any, eps: Any, first: Any, width: Any) -> Any:
-    """sum_j b[j] (result[j] - g[j]) / eps"""
+def mean(typing: Any, b: Any, g: Any, result: Any, eps: Any, first: Any, width: Any, out: Any) -> Any:
+    """out = (result - g) / eps  -> sum_j b[j] out[j]"""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         o = Lines(context, builder, signature, arguments)
-        first, eps, sums = o.arrays.values[4], o.number(3), slots(o.v, ABREAST)
+        first, over_eps, sums = o.arrays.values[4], o.v.divided_by(o.arrays.values[3]), slots(o.v, ABREAST)
 
         @o.blocks(5)
         def add(places: list[Value]) -> None:
             for slot, j in zip(sums, places, strict=False):
-                change = builder.fdiv(builder.fsub(o.load(2, first, j), o.load(1, first, j)), eps)
+                change = over_eps(builder.fsub(o.load(2, first, j), o.load(1, first, j)))
+                o.store(change, 6, j)
                 o.add_product(slot, change, o.load(0, first, j))
 
         return total(o.v, sums)
 
-    return types.float64(b, g, result, eps, first, width), codegen
+    return types.float64(b, g, result, eps, first, width, out), codegen
 
 
 @intrinsic
@@ -121,6 +122,8 @@ def residues(
     first: Any, count: Any, width: Any, to: Any, residual: Any, weighted: Any, change: Any,
 ) -> Any:  # fmt: skip
     """The plain step `to` and its residual r = (result - g) / eps - shift, which `eased` divides by the scale.
+
+    `residual` holds (result - g) / eps before.
 
     weighted = weights r, change = weights (r - past) or 0.  -> <r, weighted>
     """
@@ -136,7 +139,7 @@ def residues(
         def part(places: list[Value]) -> None:
             for slot, end, r, j in zip(sums, ends, found, places, strict=False):
                 here, there, weight = o.load(2, first, j), o.load(3, first, j), o.load(0, first, j)
-                plain = builder.fsub(builder.fdiv(builder.fsub(there, here), eps), shift)
+                plain = builder.fsub(o.load(13, j), shift)
                 builder.store(there, end)
                 builder.store(plain, r)
                 with builder.if_then(eased):
@@ -221,8 +224,8 @@ def lengthened(
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Value:
         o = Lines(context, builder, signature, arguments)
-        a, v, first, norm = o.arrays, o.v, o.arrays.values[8], o.number(4)
-        length = a.width(0)
+        a, v, first = o.arrays, o.v, o.arrays.values[8]
+        length, over_norm = a.width(0), v.divided_by(a.values[4])
         row = builder.mul(a.values[2], length)
         best, ways = slots(v, ABREAST, float("-inf")), slots(v, ABREAST)
 
@@ -230,8 +233,8 @@ def lengthened(
         def lengthen(places: list[Value]) -> None:
             with builder.if_then(a.values[3]):
                 for j in places:
-                    o.store(builder.fdiv(o.load(0, row, j), norm), 0, row, j)
-                    o.store(builder.fdiv(o.load(1, row, j), norm), 1, row, j)
+                    o.store(over_norm(o.load(0, row, j)), 0, row, j)
+                    o.store(over_norm(o.load(1, row, j)), 1, row, j)
             for way, j in zip(ways, places, strict=False):
                 builder.store(o.load(10, first, j), way)
             with steps(builder, a.values[7], 1) as k:

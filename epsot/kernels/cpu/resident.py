@@ -27,7 +27,8 @@ from epsot.kernels.cpu.dense import (
 
 DRIFT = 40.0  # bits that a potential may go from its reference
 LOG_2 = math.log(2.0)
-BLOCK = 32  # rows, whose entries are still in the nearest cache when they are read again
+# Rows whose entries are still in the nearest cache when they are read again: each block waits for its sums once more.
+BLOCK, SHORT_BLOCK, SHORT = 32, 64, 128  # the second of rows that are at most the third long
 # What underflows counts for nothing beside sums that are larger than this times all that multiplies it, and none that
 # is smaller than the second has an entry that was clamped.
 TRUSTED = {4: (2.0**-90, 2.0**100), 8: (2.0**-900, 2.0**900)}
@@ -69,6 +70,14 @@ def _padded(count):
 
 
 padded = uncounted(_padded)
+
+
+def _block_of(width):
+    """How many rows of a width go through the cache together."""
+    return SHORT_BLOCK if width <= SHORT else BLOCK
+
+
+block_of = uncounted(_block_of)
 
 
 def _damping(side, eps):
@@ -196,14 +205,15 @@ columns_from_sums = spliced(_columns_from_sums)
 
 def _alternate(room, a, b, f, g, updated, eps):
     """f <- next_f(g) from an f that may be near it, updated <- next_g(f), in one sweep."""
-    scale, width = 1.0 / (LOG_2 * eps), padded(a.size)
+    scale, width = 1.0 / (LOG_2 * eps), a.width
     least, most = limits(room)
     anew, reach = columns_ahead(room, a, b, f, g, scale)
     unit, largest = 1.0 / (scale * damping(a, eps)), 0.0
     for j in range(b.width):
         room.column_sums[j] = 0.0
-    for first in range(0, width, BLOCK):
-        stop = min(first + BLOCK, width)
+    block = block_of(b.width)
+    for first in range(0, width, block):
+        stop = min(first + block, width)
         rows_ahead(room, a, b, first, stop, anew, least * reach * b.mass, most, scale)
         if a.rho == np.inf:
             largest = max(largest, inverses(room.row_sums, a.weights, first, stop - first, room.row_weights))
@@ -224,10 +234,11 @@ def _update_self(room, a, f, updated, eps):
     scale = 1.0 / (LOG_2 * eps)
     least, most = limits(room)
     anew, reach = columns_ahead(room, a, a, f, f, scale)
-    for first in range(0, padded(a.size), BLOCK):
-        rows_ahead(room, a, a, first, min(first + BLOCK, padded(a.size)), anew, least * reach * a.mass, most, scale)
+    block = block_of(a.width)
+    for first in range(0, a.width, block):
+        rows_ahead(room, a, a, first, min(first + block, a.width), anew, least * reach * a.mass, most, scale)
     unit = 1.0 / (scale * damping(a, eps))
-    softmins(room.row_sums, room.row_reference, a.weights, unit, 0, padded(a.size), updated)
+    softmins(room.row_sums, room.row_reference, a.weights, unit, 0, a.width, updated)
 
 
 update_self = spliced(_update_self)
@@ -235,15 +246,16 @@ update_self = spliced(_update_self)
 
 def _update_both(room, a, b, f, g, new_f, new_g, eps):
     """new_f <- next_f(g), new_g <- next_g(f), by a matrix around both that is not kept."""
-    scale, width = 1.0 / (LOG_2 * eps), padded(a.size)
+    scale, width = 1.0 / (LOG_2 * eps), a.width
     least, most = limits(room)
     room.state[0] = 0.0
     columns_ahead(room, a, b, f, g, scale)
     largest = 0.0
     for j in range(b.width):
         room.column_sums[j] = 0.0
-    for first in range(0, width, BLOCK):
-        stop = min(first + BLOCK, width)
+    block = block_of(b.width)
+    for first in range(0, width, block):
+        stop = min(first + block, width)
         rows_ahead(room, a, b, first, stop, True, least * b.mass, most, scale)
         largest = max(largest, factors_of_rows(room, a, f, first, stop, scale))
         add_columns(False, room.matrix, first, min(stop, a.size), room.row_weights, b.width, room.column_sums)

@@ -16,8 +16,8 @@ from epsot.kernels.cpu.chunks import compare_weights, settle_comparison
 from epsot.kernels.cpu.compiled import spliced, uncounted
 from epsot.kernels.cpu.dense import add_columns
 from epsot.kernels.cpu.lines import bounds, logarithms, product
-from epsot.kernels.cpu.mixing import mix, rescale
-from epsot.kernels.cpu.resident import LOG_2, alternate, damping, padded, update_self
+from epsot.kernels.cpu.mixing import begin_anew, mix, rescale
+from epsot.kernels.cpu.resident import LOG_2, alternate, damping, update_self
 
 CONVERGED, SCHEDULE_ENDED, MAX_ITER = range(3)  # as in `epsot.status`
 
@@ -102,16 +102,11 @@ def _ease(room, memory, rules, a, b, f, g, updated, eps):
 
     1 - sum_i P[i, j]^2 / (rows[i] columns[j]): the squares are those of the entries of the matrix.
     """
-    scale, sums, factors, z, logs = (
-        1.0 / (LOG_2 * eps),
-        room.column_sums,
-        room.row_weights,
-        room.lines[2],
-        room.lines[3],
-    )
+    scale, damp, damps = 1.0 / (LOG_2 * eps), damping(b, eps), damping(a, eps) * damping(b, eps)
+    sums, factors, z, logs = room.column_sums, room.row_weights, room.lines[2], room.lines[3]
     for j in range(b.width):
         sums[j] = 0.0
-    for i in range(padded(a.size)):
+    for i in range(a.size, a.width):
         factors[i] = 0.0
     for i in range(a.size):
         power = 2.0 * (f[i] * scale - room.row_reference[i]) + f[i] / (a.rho * LOG_2)
@@ -120,14 +115,14 @@ def _ease(room, memory, rules, a, b, f, g, updated, eps):
     for j in range(b.width):
         z[j] = sums[j] if j < b.size and sums[j] > 2.0**-120 else 1.0
     logarithms(z, b.width, logs)
-    found = False
+    found, free = False, math.log(damps * (1.0 - rules.tied)) - 1e-9
     for j in range(b.size):
-        share = 0.0
-        if sums[j] > 2.0**-120:
-            share = logs[j] - 2.0 * room.column_reference[j] * LOG_2
-            share = math.exp(min(b.logs[j] + (g[j] + updated[j] * damping(b, eps)) / eps + share, 1.0))
-        share /= damping(a, eps) * damping(b, eps)
-        left = max(1.0 - share, 0.0) / rules.tied
+        share = logs[j] - 2.0 * room.column_reference[j] * LOG_2
+        exponent = b.logs[j] + (g[j] + updated[j] * damp) / eps + share
+        memory.scale[j] = 1.0
+        if sums[j] <= 2.0**-120 or exponent < free:  # most columns: their exponential would say no more
+            continue
+        left = max(1.0 - math.exp(min(exponent, 1.0)) / damps, 0.0) / rules.tied
         found |= left < 1.0
         memory.scale[j] = max(min(left, 1.0), rules.least)
     return found
@@ -195,7 +190,7 @@ def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, te
             continue
         begin, status = nit, MAX_ITER
         if levels.eps[number] != eps:
-            rescale(memory, b, False)
+            begin_anew(memory, b)
             if levels.eps[number] > eps:
                 if best >= 0:
                     cold, cold_eps, cold_error = best, eps, lowest
@@ -239,7 +234,7 @@ def _anneal(room, memory, rules, a, b, levels, count, max_iter, ends, errors, te
             elif math.isfinite(error):
                 waited = 0 if norm < norm_of_lowest else waited + 1
                 if waited >= rules.patience:
-                    rescale(memory, b, False)
+                    begin_anew(memory, b)
                     chosen = set_ if best < 0 else best
                     copy(ends.result[chosen], m, ends.start)
                     f_of, norm_of_lowest, waited, plain, length = chosen, np.inf, 0, 1, 2 * length
