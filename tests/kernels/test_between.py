@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 from epsot.kernels import vectors, vectors_of
 from epsot.kernels.cpu import between
 from epsot.kernels.cpu.chunks import CHUNK
+from epsot.kernels.cpu.passes import mean
 from epsot.kernels.vectors import WINDOW
 from tests.checks import close
 from tests.kernels.test_vectors import steps
@@ -63,6 +65,23 @@ def test_sums(n: int, rho: float, ours: between.Vectors, rng: np.random.Generato
 def test_density(n: int, ours: between.Vectors, rng: np.random.Generator) -> None:
     log_b, g, _ = case(n, rng)
     np.testing.assert_array_equal(ours.density(log_b, g, 0.05), THEIRS.density(log_b, g, 0.05))
+
+
+@numba.njit(error_model="numpy")
+def quotients(weights: Any, g: Any, result: Any, eps: float, out: Any) -> float:
+    found: float = mean(weights, g, result, eps, 0, len(g), out)
+    return found
+
+
+@pytest.mark.parametrize("eps", [0.05, 1 / 3, 2 - 2.0**-52, 1 + 2.0**-52, 7e-5])
+def test_quotients_are_those_of_a_division(eps: float, rng: np.random.Generator) -> None:
+    """Made of products, they have its bits, also for divisors whose inverses are rounded most."""
+    n = 1 << 16
+    result, out = rng.normal(size=n) * 2.0 ** rng.integers(-60, 60, n), np.zeros(n)
+    weights = rng.random(n)
+    total = quotients(weights, np.zeros(n), result, eps, out)
+    np.testing.assert_array_equal(out, result / eps)
+    close(total, weights @ out, 1e-12)
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-9, 1e-15, 1e-300])

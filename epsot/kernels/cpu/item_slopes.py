@@ -10,17 +10,7 @@ import math
 import numpy as np
 
 from epsot.kernels.cpu.compiled import compiled, spliced, uncounted
-from epsot.kernels.cpu.dense import (
-    ABREAST_ROWS,
-    add_columns,
-    factors_around,
-    powers,
-    powers_around,
-    powers_of_rows,
-    row_products,
-    scaled_line,
-    slope_line,
-)
+from epsot.kernels.cpu.dense import ABREAST_ROWS, add_columns, factors_around, powers, powers_of_rows, row_products
 from epsot.kernels.cpu.items import STORED, read_costs, read_side
 from epsot.kernels.cpu.lines import product
 from epsot.kernels.cpu.resident import (
@@ -35,6 +25,7 @@ from epsot.kernels.cpu.resident import (
     padded,
     rows_ahead,
 )
+from epsot.kernels.cpu.slope_lines import powers_around, scaled_line, slope_line
 from epsot.kernels.cpu.solves import copy
 from epsot.kernels.cpu.sweeps import CITYBLOCK, EUCLIDEAN, SQUARE
 

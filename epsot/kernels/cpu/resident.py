@@ -27,8 +27,9 @@ from epsot.kernels.cpu.dense import (
 
 DRIFT = 40.0  # bits that a potential may go from its reference
 LOG_2 = math.log(2.0)
-# Rows whose entries are still in the nearest cache when they are read again: each block waits for its sums once more.
-BLOCK, SHORT_BLOCK, SHORT = 32, 64, 128  # the second of rows that are at most the third long
+# Rows are read twice, in blocks whose entries are still in the nearest cache the second time. In between each block
+# waits for its sums, which is why the blocks of short rows, of at most SHORT numbers, have more of them.
+BLOCK, SHORT_BLOCK, SHORT = 32, 64, 128
 # What underflows counts for nothing beside sums that are larger than this times all that multiplies it, and none that
 # is smaller than the second has an entry that was clamped.
 TRUSTED = {4: (2.0**-90, 2.0**100), 8: (2.0**-900, 2.0**900)}

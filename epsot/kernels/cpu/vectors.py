@@ -109,10 +109,10 @@ class Vectors:
         return self.call("fmuladd", a, b, c)
 
     def divided_by(self, divisor: Value) -> Callable[[Value], Value]:
-        """Division by a scalar, with its bits where nothing overflows or underflows; of infinities it is no number.
+        """Division by a scalar, with the bits of one where nothing overflows or underflows; no number for infinities.
 
-        The rest of a first quotient is exact, and what it adds rounds it as a division does (Markstein 1990). That is
-        three operations on a vector, where a division takes as long as ten.
+        The rest of a first quotient is exact, and what it adds rounds the quotient as a division does (Markstein 1990).
+        Three operations on a vector, where a division takes as long as ten.
         """
         b, by, inverse = self.builder, self.splat(divisor), self.splat(self.builder.fdiv(self.item(1.0), divisor))
 
