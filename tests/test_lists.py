@@ -26,7 +26,8 @@ STRICT = [array_api_strict.asarray(z) for z in PLAIN]
 )
 def test_all_at_once_is_one_by_one(items: list[Any]) -> None:
     place = common_place(**named(x=items))
-    found = Listed("x", items).points(place)
+    found, sizes = Listed("x", items).points(place)
+    assert sizes.tolist() == [len(np.asarray(item)) for item in items]
     for array, item in zip(found, items, strict=True):
         wanted = as_points("x", item, place)
         assert array.dtype == wanted.dtype

@@ -331,7 +331,7 @@ def test_hard_problems(blur: float, tol: float, rng: np.random.Generator, monkey
             return epsot.sinkhorn(x, y, blur=blur, tol=tol, max_iter=400)
 
     with pytest.MonkeyPatch.context() as quiet:
-        quiet.setattr("epsot.transport.warnings.warn", lambda *_, **__: None)
+        quiet.setattr("epsot.status.warnings.warn", lambda *_, **__: None)
         desired = one_by_one(monkeypatch, run)
         actual = run()
     common = min(30, len(desired.history), len(actual.history))  # rounding decides what comes long after

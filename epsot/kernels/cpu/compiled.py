@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ class Files:
     def save(self, key: Any, data: Any) -> None:
         """Keep an entry."""
         self.of(key).save(key, data)
+
+    def flush(self) -> None:
+        """Forget all entries, as for a kernel that is compiled anew."""
+        for index in Path(self.folder).glob(f"{escape(self.name)}-*.nbi"):
+            index.unlink(missing_ok=True)
 
 
 class Cache(FunctionCache):  # type: ignore[misc]

@@ -154,7 +154,7 @@ def walks_of(axis: Axis, inner: int, c: float) -> Walks:
     apart = np.where(numbers == NOWHERE, 0.0, np.abs(x[:, None] - places * axis.dy))
     factors, moves = split(-c * axis.dy * np.arange(segment + 1), np.float64)
     return Walks(
-        axis.n, axis.m, inner, source, segment, 2 if axis.period is None else 4, axis.dy, factors, moves,
+        axis.n, axis.m, inner, source, segment, 2 if axis.period is None else 4, float(axis.dy), factors, moves,
         numbers.astype(np.int64), *split(-c * apart, np.float64), apart,
     )  # fmt: skip
 
