@@ -23,6 +23,7 @@ from epsot.kernels.cuda import modules
 from tests.libraries import large_first
 
 M_ARENA_MAX = -8  # of glibc's mallopt
+MUCH = 2**26  # bytes
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,11 +84,25 @@ def with_allocator(call: Callable[[Any], object]) -> None:
             call(ctypes.CDLL("libc.so.6"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def memory_given_back() -> Iterator[None]:
-    """After each file, as a process of tests runs many of them."""
-    yield
-    give_memory_back()
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where nobody says so."""
+    with suppress(OSError), open("/proc/self/statm") as numbers:
+        return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+class Memory:
+    """What this process held when some was given back last."""
+
+    held = 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After each file, and whenever tests have taken much: a process of tests runs thousands of them."""
+    if nextitem is None or nextitem.path != item.path or resident() > Memory.held + MUCH:
+        give_memory_back()
+        Memory.held = resident()
 
 
 class Measures(NamedTuple):

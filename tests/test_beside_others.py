@@ -106,7 +106,7 @@ def test_what_is_not_resolved_is_not_called_converged(diameter: float | None) ->
 
 def test_mass_that_is_called_for_beyond_float32() -> None:
     """A point without weight, where an unbalanced plan is worth 1e39 times more than a pair of weights."""
-    x, y = np.float32([[0.0], [8.98]]), np.float32([[0.0], [9.48]])
+    x, y = np.float32([[0.0, 0.0], [8.98, 0.0]]), np.float32([[0.0, 0.0], [9.48, 0.0]])
     a, b = np.asarray([1.0, 0.0]), np.asarray([0.5, 0.5])
     batch = epsot.sinkhorn([x, x], [y, y], [a, a], [b, b], blur=0.5, reach=(0.5, None))
     one = epsot.sinkhorn(x, y, a, b, blur=0.5, reach=(0.5, None))

@@ -22,13 +22,6 @@ ENTRIES = ["sinkhorn", "sinkhorn_divergence"]
 
 
 @pytest.fixture(autouse=True)
-def programs_are_forgotten() -> Iterator[None]:
-    """After each test: those of one are hundreds, of up to 200 MB."""
-    yield
-    jax.clear_caches()
-
-
-@pytest.fixture(autouse=True)
 def wide() -> Iterator[None]:
     with jax.enable_x64(True):
         yield

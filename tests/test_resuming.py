@@ -59,7 +59,7 @@ SOLVES: dict[str, Callable[..., Any]] = {
     "matrix": lambda **k: epsot.solve(epsot.CostMatrix(np.random.default_rng(3).random((40, 30))), eps=0.01, **k),
     "cells": lambda **k: epsot.solve(Multiscale(*clouds(500, 400)), weights(500), eps=0.02**2, **k),
     "grids": lambda **k: epsot.sinkhorn(*GRIDS, *images(), blur=0.5, **k),
-    "wide": lambda **k: epsot.sinkhorn(*clouds(8, 4500), weights(8), blur=0.05, tol=1e-6, **k),
+    "wide": lambda **k: epsot.sinkhorn(*clouds(8, 4500, 3), weights(8), blur=0.05, tol=1e-6, **k),
 }
 
 

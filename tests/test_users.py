@@ -300,7 +300,7 @@ def test_one_meaning_of_eps_and_blur(p: int, reach: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
-def test_named_costs_are_scipy_s(name: str) -> None:
+def test_named_costs_are_scipy_s(name: str, any_path: None) -> None:
     """ "sqeuclidean" is |x - y|^2, with no half, whatever p is."""
     from scipy.spatial.distance import cdist
 
