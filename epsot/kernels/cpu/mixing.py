@@ -90,7 +90,8 @@ def _mix(memory, b, g, updated, result, eps, balanced, start):
         b.logs, b.weights, memory.weights, memory.scale, g, updated, result,
         memory.pairs[turn], memory.moves, memory.changes, eps, 1.0 / eps + 1.0 / b.rho, b.rho, b.mass, balanced,
         marks[EASED] != 0, marks[MOVED] != 0, kept, oldest, marks[SLOT], norms[SIZE], norms[EXPECTED],
-        memory.pairs[1 - turn], start, memory.partial, memory.totals, memory.numbers, b.size, SUMS, STAGES, 0,
+        memory.pairs[1 - turn], start, memory.partial, memory.totals, memory.numbers, b.size,
+        np.int64(SUMS), np.int64(STAGES), np.int64(0),  # as Python calls it: of numbers as they stand Numba makes types
         memory.partial.shape[1], memory.lines, memory.order, memory.shares,
     )  # fmt: skip
     error = memory.numbers[0]
