@@ -62,7 +62,7 @@ def images() -> None:
     both /= both.sum(axis=(1, 2), keepdims=True)
     for options in ({"tol": 1e-3}, {"tol": None}):
         use(epsot.sinkhorn_divergence(grid, grid, *both, blur=2.0, **options))
-    use(epsot.sinkhorn(grid, grid, *both, blur=2.0, p=1), points=False)
+    use(epsot.solve(epsot.PointCloud(grid, grid, cost="cityblock"), *both, eps=2.0), points=False)
     _ = epsot.barycenter(grid, both, blur=2.0, tol=0.1).gap
 
 

@@ -222,6 +222,7 @@ def test_a_float32_matrix_ends_where_its_float64_twin_does(
 
 
 @pytest.mark.usefixtures("step_by_step")
+@pytest.mark.every  # of distances on a line
 def test_the_gap_beside_an_outlier(rng: np.random.Generator) -> None:
     x, y = rng.random((200, 1)).astype(np.float32), rng.random((200, 1)).astype(np.float32)
     y[0] = 1e4

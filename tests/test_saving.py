@@ -103,7 +103,7 @@ def singles() -> dict[str, Any]:
         "schedule": lambda: epsot.sinkhorn(x, y, a, blur=0.3, tol=None),
         "float32": lambda: epsot.sinkhorn(*single, blur=0.3, p=1),
         "cosine": lambda: epsot.solve(epsot.PointCloud(x, y, cost="cosine"), eps=0.3),
-        "cityblock": lambda: epsot.divergence(epsot.PointCloud(x, y, cost="cityblock"), eps=0.3),
+        "distances": lambda: epsot.divergence(epsot.PointCloud(*(z[:, :3] for z in deep), cost="euclidean"), eps=0.3),
         "five dimensions": lambda: epsot.sinkhorn_divergence(*deep, blur=0.3),
         "one cloud twice": lambda: epsot.sinkhorn(deep[0], deep[0], rng.random(8), np.ones(8), blur=0.3, reach=1.0),
         "divergence": lambda: epsot.sinkhorn_divergence(x, y, a, blur=0.3, reach=2.0),

@@ -121,7 +121,7 @@ def test_self_terms_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("d", [3, 5, 8, 12])
-@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cityblock"])
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", pytest.param("cityblock", marks=pytest.mark.every)])
 def test_dimensions(cost: str, d: int, portable_loop: Any) -> None:
     """Of all dimensions; the loop runs on the portable path, for which nothing is compiled."""
     data = measures(25, 30, d, offset=-2.0).balanced

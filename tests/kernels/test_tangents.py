@@ -15,10 +15,10 @@ from epsot.kernels import cpu, reference
 FEW = (
     (Euclidean(), 2, np.float64),
     (Square(), 8, np.float64),
-    (Cityblock(), 2, np.float64),
 )
 MORE = [
     (Euclidean(), 1, np.float64),
+    (Cityblock(), 2, np.float64),
     (Euclidean(), 2, np.float32),
     *((cost, d, dtype) for cost in (Euclidean(), Cityblock()) for d in (3, 17) for dtype in (np.float32, np.float64)),
     *((cost, d, np.float32) for cost in (HalfSquare(), Square()) for d in (2, 8)),
