@@ -273,7 +273,7 @@ def compile_anew() -> None:
     assert kernel(2) == 6
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.every)])
 def test_compile_says_what_it_does(
     processes: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -524,6 +524,7 @@ def test_jax_tracers_are_refused(jax: Any, transform: str) -> None:
         jax.jit(lambda a: epsot.sinkhorn(X, Y, a, blur=0.5).value)(jax.numpy.asarray(A))
 
 
+@pytest.mark.every  # hundreds of programs
 @pytest.mark.parametrize("home", ["jax-portable"], indirect=True)
 def test_jax_where_numpy_has_no_view_of_it(home: Home) -> None:
     """As on a GPU, on the portable path: its arrays are immutable."""

@@ -292,6 +292,7 @@ def test_a_process_begins_and_ends_alone(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.every
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     """Numba refuses to cache where neither the package nor the home folder can be written: then nothing is kept.
 
@@ -335,6 +336,7 @@ def test_without_compilation(tmp_path: Path) -> None:
     assert on["found"][3] and off[3] == "True"
 
 
+@pytest.mark.every
 def test_damaged_files_of_the_cache_are_compiled_anew(tmp_path: Path) -> None:
     """A disk that was full, a process that was killed: truncated files end no solve, and are replaced."""
     body = """

@@ -21,7 +21,7 @@ from tests.ranks import Counting, Sizes, block, check_same, checked, clouds, eve
 
 pytestmark = pytest.mark.skipif(emulation.MISSING is not None, reason=str(emulation.MISSING))
 
-USUAL = ("schedule", "unbalanced", "coarse", "matrix", "grids")
+USUAL = ("schedule", "unbalanced", "matrix", "grids")
 SMALL = Sizes((530, 300), (520, 600), 900, (12, 9))
 
 

@@ -507,6 +507,7 @@ def test_coincident_points_have_no_slope(d: int, dtype: Any, rng: np.random.Gene
     np.testing.assert_array_equal(kernel.cost_gradient(np.zeros(70), np.zeros(7), 0.1), np.zeros((70, d)))
 
 
+@pytest.mark.every
 def test_nothing_can_be_cached(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """Numba raises RuntimeError when it finds no folder that can be written: then a kernel is compiled for itself."""
     refused = []

@@ -201,7 +201,7 @@ def counting(monkeypatch: Any) -> Iterator[emulation.Kernels]:
     modules.function.cache_clear()
 
 
-@pytest.mark.parametrize("make", [uniform, clusters])
+@pytest.mark.parametrize("make", [pytest.param(uniform, marks=pytest.mark.guard), clusters])
 def test_tiles_are_left_out(make: Any, counting: emulation.Kernels, monkeypatch: Any) -> None:
     """All that carry more than the limit are summed, few others; those that boxes exclude are not even filled."""
     eps, limit = 1e-4, -31.0

@@ -60,6 +60,7 @@ def test_few_rows_against_many_columns(rng: np.random.Generator) -> None:
     agree(HalfSquare(), 8, np.float64, 20, 9000, rng, 1e-12)
 
 
+@pytest.mark.every
 def test_float32_has_room_for_any_direction(rng: np.random.Generator) -> None:
     """Directions of 1e-60 and 1e60 are those of 1, times that."""
     x, y = (rng.random((70, 2)).astype(np.float32) for _ in range(2))
