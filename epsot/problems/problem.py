@@ -30,12 +30,13 @@ UNSEEN = 4  # ... and that one in float64 was found to hide, of exponents up to 
 Made = TypeVar("Made")
 
 
-def seen(error: Array | float | None) -> float:
-    """The error by rounding that the numbers of a plan may have whose marginal error, if it was measured, is this.
+def is_hidden(rounding: float, error: Array | float | None) -> bool:
+    """Whether an error by rounding is small beside the marginal error of a plan, if that was measured.
 
-    They would show more than the result says of them.
+    A larger one its numbers would show, though the result says less of them. A device that knows the marginal error is
+    asked only where that decides.
     """
-    return SEEN if error is None else min(SEEN, max(LEAST_SEEN, float(error)))
+    return rounding < LEAST_SEEN or rounding < (SEEN if error is None else min(float(error), SEEN))
 
 
 @dataclass(frozen=True)

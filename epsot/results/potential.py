@@ -19,7 +19,7 @@ from epsot.geometry.base import DOUBLE
 from epsot.kernels import Kernel
 from epsot.lazy import Lean, cached_property
 from epsot.problems.instance import Instance
-from epsot.problems.problem import LEAST_SEEN, ULPS, seen
+from epsot.problems.problem import ULPS, is_hidden
 from epsot.solver.updates import Dual
 
 
@@ -102,7 +102,7 @@ class Potential(Lean):
         exact = problem.precision <= DOUBLE
         error = 0.0 if exact else self.logit_error or problem.logit_error(self.f, self.g, instance.eps)
         rounding = 0.0 if exact else ULPS * problem.exponent_error(error, instance.eps)
-        if rounding < LEAST_SEEN or rounding < seen(self.marginal_error):  # which a device is asked for
+        if is_hidden(rounding, self.marginal_error):
             return instance.core, problem.kernel, self.extension
         return instance.exact_core, instance.exact.kernel, instance.exact.next_f(self.g, instance.eps)
 

@@ -20,7 +20,7 @@ from epsot.geometry.grid import points_of, support_of
 from epsot.kernels import PlanKernel
 from epsot.lazy import cached_property
 from epsot.problems.instance import Instance
-from epsot.problems.problem import SEEN, UNSEEN, Problem, seen
+from epsot.problems.problem import SEEN, UNSEEN, Problem, is_hidden
 from epsot.results import certificates, stored
 from epsot.results.certificates import Certificate
 from epsot.results.curvature import Curvature, Effort
@@ -130,12 +130,12 @@ class SinkhornResult(Result):
     @cached_property
     def _sweeping(self) -> Problem:
         """The problem whose kernels see what is asked of the plan: in float64, where float32 would see its rounding."""
-        return self._seen_to(seen(self._reached))
+        return self.instance.problem if is_hidden(self._rounding, self.dual_pair.error) else self.instance.exact
 
-    def _seen_to(self, error: float) -> Problem:
-        """The problem whose kernels see the plan up to such a relative error by rounding."""
-        pair, problem = self.dual_pair, self.instance.problem
-        return problem if problem.rounding(pair.f, pair.g, self.eps) < error else self.instance.exact
+    @cached_property
+    def _rounding(self) -> float:
+        """The relative error of the plan that the kernels of the solve may make by rounding."""
+        return self.instance.problem.rounding(self.dual_pair.f, self.dual_pair.g, self.eps)
 
     @cached_property
     def _next_pair(self) -> tuple[Array, Array]:
@@ -284,7 +284,8 @@ class SinkhornResult(Result):
         return Plan(kernel, k, h, f, g, eps, geometry.dtype, instance.place, geometry.points or (None, None))
 
     def _curved(self, kind: type[Curvature]) -> Curvature:
-        instance, problem = self.instance, self._seen_to(SEEN)
+        instance = self.instance
+        problem = instance.problem if self._rounding < SEEN else instance.exact
         core = instance.core if problem is instance.problem else instance.exact_core
         potentials = self.source, self.target
         curved = kind(instance, problem, core, potentials)
